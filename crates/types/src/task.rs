@@ -1,0 +1,218 @@
+//! A task: one run of one replica. It is created, moves forward, ends, and is never restarted.
+
+use std::sync::Arc;
+
+use swarm_api::v1;
+
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::objects::{Meta, Slot, Version};
+use crate::state::{StateRegression, TaskState};
+use crate::text::Text;
+use crate::time::Timestamp;
+
+/// A task. Who writes what: the orchestrator creates it and owns the desired state; the allocator
+/// owns the networks, the endpoint and the step to PENDING; the scheduler owns the node, the
+/// volumes, the claimed generic resources and the step to ASSIGNED; from then on the agent owns the
+/// status.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// The id.
+    pub id: TaskId,
+    /// Version and times of the stored object.
+    pub meta: Meta,
+    /// The user's spec, shared by all tasks of one service and version.
+    pub spec: Arc<v1::TaskSpec>,
+    /// The version of the service's spec from which `spec` was taken.
+    pub spec_version: Option<Version>,
+    /// The service; `None` for network attachments and other tasks without a service.
+    pub service_id: Option<ServiceId>,
+    /// The number of the replica; 0 for tasks of global services.
+    pub slot: Slot,
+    /// The node, once one was chosen.
+    pub node_id: Option<NodeId>,
+    /// The task's own name and labels; absent on tasks that an orchestrator made.
+    pub annotations: Option<Box<v1::Annotations>>,
+    /// Name and labels of the service, shared.
+    pub service_annotations: Arc<v1::Annotations>,
+    status: TaskStatus,
+    desired_state: TaskState,
+    /// Network attachments with their addresses.
+    pub networks: Vec<v1::NetworkAttachment>,
+    /// The service's endpoint as of the allocation.
+    pub endpoint: Option<Arc<v1::Endpoint>>,
+    /// The log driver that applies.
+    pub log_driver: Option<Arc<v1::Driver>>,
+    /// What the scheduler claimed of the node's generic resources.
+    pub assigned_generic_resources: Vec<v1::GenericResource>,
+    /// The iteration of the job to which this task belongs.
+    pub job_iteration: Option<Version>,
+    /// Cluster volumes chosen by the scheduler.
+    pub volumes: Vec<v1::VolumeAttachment>,
+}
+
+/// What is known about the progress of a task.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct TaskStatus {
+    /// When the state was reached, by the clock of whoever reported it.
+    pub timestamp: Option<Timestamp>,
+    /// The observed state.
+    pub state: TaskState,
+    /// What is going on, in words.
+    pub message: Text,
+    /// What went wrong; empty if nothing did.
+    pub err: Text,
+    /// Process id, container id and exit code.
+    pub container: Option<Box<v1::ContainerStatus>>,
+    /// Ports opened on the host.
+    pub ports: Option<Box<v1::PortStatus>>,
+    /// The manager that stored this status.
+    pub applied_by: Option<NodeId>,
+    /// When it was stored, by the manager's clock: the only time here that may be compared.
+    pub applied_at: Option<Timestamp>,
+}
+
+impl TaskStatus {
+    /// A status with a state, a time and a message.
+    pub fn new(state: TaskState, at: Timestamp, message: impl Into<Text>) -> Self {
+        Self {
+            timestamp: Some(at),
+            state,
+            message: message.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The manager's time of this status if it has one, else the reporter's (spec 4.6).
+    pub fn effective_time(&self) -> Option<Timestamp> {
+        self.applied_at.or(self.timestamp)
+    }
+}
+
+impl Task {
+    /// A task in state NEW that wants to run, with nothing else set.
+    pub fn new(id: TaskId, spec: Arc<v1::TaskSpec>) -> Self {
+        Self {
+            id,
+            meta: Meta::default(),
+            spec,
+            spec_version: None,
+            service_id: None,
+            slot: Slot(0),
+            node_id: None,
+            annotations: None,
+            service_annotations: Arc::default(),
+            status: TaskStatus::default(),
+            desired_state: TaskState::Running,
+            networks: Vec::new(),
+            endpoint: None,
+            log_driver: None,
+            assigned_generic_resources: Vec::new(),
+            job_iteration: None,
+            volumes: Vec::new(),
+        }
+    }
+
+    /// A task as it was received, whatever its states; for decoders and test worlds.
+    #[must_use]
+    pub fn with_states(mut self, status: TaskStatus, desired: TaskState) -> Self {
+        self.status = status;
+        self.desired_state = desired;
+        self
+    }
+
+    /// The status.
+    pub fn status(&self) -> &TaskStatus {
+        &self.status
+    }
+
+    /// The observed state.
+    pub fn state(&self) -> TaskState {
+        self.status.state
+    }
+
+    /// The desired state.
+    pub fn desired_state(&self) -> TaskState {
+        self.desired_state
+    }
+
+    /// Replaces the status; the state may stay or go forward.
+    ///
+    /// # Errors
+    /// [`StateRegression`] when the new state is earlier (I-TASK-1); the task is unchanged.
+    pub fn advance(&mut self, status: TaskStatus) -> Result<(), StateRegression> {
+        if status.state < self.status.state {
+            return Err(StateRegression {
+                from: self.status.state,
+                to: status.state,
+            });
+        }
+        self.status = status;
+        Ok(())
+    }
+
+    /// Sets the desired state; it may stay or go forward.
+    ///
+    /// # Errors
+    /// [`StateRegression`] when the wanted state is earlier (I-TASK-2); the task is unchanged.
+    pub fn set_desired(&mut self, desired: TaskState) -> Result<(), StateRegression> {
+        if desired < self.desired_state {
+            return Err(StateRegression {
+                from: self.desired_state,
+                to: desired,
+            });
+        }
+        self.desired_state = desired;
+        Ok(())
+    }
+
+    /// Whether the task is still wanted: desired RUNNING or earlier (spec: "live").
+    pub fn is_live(&self) -> bool {
+        self.desired_state <= TaskState::Running
+    }
+
+    /// Whether the task has ended for good.
+    pub fn is_terminal(&self) -> bool {
+        self.status.state.is_terminal()
+    }
+
+    /// The container part of the spec, if the task runs one.
+    pub fn container(&self) -> Option<&v1::ContainerSpec> {
+        crate::spec::container(&self.spec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task() -> Task {
+        Task::new("t".parse().unwrap(), Arc::default())
+    }
+
+    #[test]
+    fn observed_state_may_repeat_or_advance_but_not_go_back() {
+        let mut task = task();
+        let status = |state| TaskStatus::new(state, Timestamp::EPOCH, "");
+        task.advance(status(TaskState::Running)).unwrap();
+        task.advance(status(TaskState::Running)).unwrap();
+        let refusal = task.advance(status(TaskState::Starting)).unwrap_err();
+        assert_eq!(refusal.to, TaskState::Starting);
+        assert_eq!(task.state(), TaskState::Running);
+        task.advance(status(TaskState::Complete)).unwrap();
+    }
+
+    #[test]
+    fn desired_state_may_repeat_or_advance_but_not_go_back() {
+        let mut task = task();
+        task.set_desired(TaskState::Shutdown).unwrap();
+        task.set_desired(TaskState::Shutdown).unwrap();
+        assert!(task.set_desired(TaskState::Running).is_err());
+        assert_eq!(task.desired_state(), TaskState::Shutdown);
+    }
+
+    #[test]
+    fn a_stored_task_stays_small() {
+        // A million of them must fit a gigabyte together with all indices.
+        assert!(size_of::<Task>() <= 432, "{}", size_of::<Task>());
+    }
+}

@@ -90,10 +90,11 @@ mod tests {
 
     #[track_caller]
     fn check_text(path: &str, text: &str, expected: &[&str]) {
-        let found = check(&[File {
+        let files = [File {
             path: path.to_owned(),
             text: text.to_owned(),
-        }]);
+        }];
+        let found = check(&files, &["pure"]);
         assert_eq!(found.len(), expected.len(), "{found:?}");
         for (found, part) in found.iter().zip(expected) {
             assert!(found.text.contains(part), "{} has no {part}", found.text);

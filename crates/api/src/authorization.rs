@@ -46,3 +46,61 @@ pub fn method(path: &str) -> Option<&'static Method> {
         .ok()?;
     METHODS.get(at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_path_is_found() {
+        for expected in METHODS {
+            assert_eq!(method(expected.path), Some(expected));
+        }
+    }
+
+    #[test]
+    fn unlisted_path_is_not_found() {
+        for path in [
+            "",
+            "/docker.swarmkit.v1.CA/",
+            "/grpc.health.v1.Health/Check",
+        ] {
+            assert_eq!(method(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_the_methods_for_nodes_without_a_certificate_are_insecure() {
+        let insecure: Vec<&str> = METHODS
+            .iter()
+            .filter(|method| method.insecure)
+            .map(|method| method.path)
+            .collect();
+        assert_eq!(
+            insecure,
+            [
+                "/docker.swarmkit.v1.CA/GetRootCACertificate",
+                "/docker.swarmkit.v1.NodeCA/IssueNodeCertificate",
+                "/docker.swarmkit.v1.NodeCA/NodeCertificateStatus",
+            ]
+        );
+    }
+
+    #[test]
+    fn methods_name_roles_exactly_when_they_need_a_certificate() {
+        for method in METHODS {
+            assert_eq!(method.roles.is_empty(), method.insecure, "{}", method.path);
+        }
+    }
+
+    #[test]
+    fn workers_may_heartbeat_and_may_not_manage() {
+        let roles = |path| method(path).unwrap().roles;
+        assert!(roles("/docker.swarmkit.v1.Dispatcher/Heartbeat").contains(&Role::Worker));
+        assert_eq!(
+            roles("/docker.swarmkit.v1.Control/ListNodes"),
+            [Role::Manager]
+        );
+        assert_eq!(roles("/swarmkit_rs.v1.Explain/Why"), [Role::Manager]);
+    }
+}

@@ -92,7 +92,8 @@ mod tests {
             "1 passed, 0 failed",
         );
         check(
-            "     Summary [  61.0s] 6/9 tests run: 3 passed (1 slow), 2 failed, 1 timed out, 0 skipped",
+            "     Summary [  61.0s] 6/9 tests run: 3 passed (1 slow), 2 failed, \
+             1 timed out, 0 skipped",
             "3 passed, 3 failed",
         );
         check(

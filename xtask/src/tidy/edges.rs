@@ -310,7 +310,8 @@ fn forbidden_crate(row: &Row, dependency: &Dependency) -> Option<String> {
         && *owner != row.name
     {
         return Some(format!(
-            "`{}` may not use `{name}`, which is hidden behind `{owner}`; use what `{owner}` offers",
+            "`{}` may not use `{name}`, which is hidden behind `{owner}`; use what \
+             `{owner}` offers",
             row.name
         ));
     }

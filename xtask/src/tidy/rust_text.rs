@@ -1,7 +1,7 @@
 //! Rust source as text: what is code, what is test code, where functions begin and end.
 //!
-//! Owns a scan good enough for source that rustfmt has formatted: comments and literals are blanked,
-//! braces are counted. It is no parser; macros that build items are seen as written.
+//! Owns a scan good enough for source that rustfmt has formatted: comments and literals are
+//! blanked, braces are counted. It is no parser; macros that build items are seen as written.
 
 use std::collections::BTreeSet;
 
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn test_items_are_told_from_code() {
+    fn items_for_tests_are_told_from_code() {
         let check = |text: &str, expected: &[bool]| {
             let file = File {
                 path: String::from("src/a.rs"),

@@ -71,9 +71,9 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
 }
 
 fn steps() -> anyhow::Result<Vec<Step>> {
-    let clippy = Child::cargo(["clippy", "--quiet", "--workspace", "--all-targets"])
-        .args(["--", "-D", "warnings"]);
-    let doc = Child::cargo(["doc", "--quiet", "--workspace", "--no-deps"])
+    let clippy =
+        Child::cargo(["clippy", "--workspace", "--all-targets"]).args(["--", "-D", "warnings"]);
+    let doc = Child::cargo(["doc", "--workspace", "--no-deps"])
         .args(["--document-private-items"])
         .env("RUSTDOCFLAGS", "-D warnings");
     let mut steps = vec![

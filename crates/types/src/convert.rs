@@ -205,12 +205,13 @@ fn version_from_wire(wire: v1::Version) -> Version {
 pub fn task_from_wire(wire: v1::Task, interner: &mut Interner) -> Result<Task, ConvertError> {
     let kind = Kind::Task;
     let id: Id = own_id(kind, &wire.id)?;
-    let desired = TaskState::from_wire(wire.desired_state).ok_or(ConvertError::UnknownEnum {
-        kind,
-        id: id.clone(),
-        field: "desired_state",
-        number: wire.desired_state,
-    })?;
+    let desired =
+        TaskState::from_wire(wire.desired_state).ok_or_else(|| ConvertError::UnknownEnum {
+            kind,
+            id: id.clone(),
+            field: "desired_state",
+            number: wire.desired_state,
+        })?;
     let status = task_status_from_wire(&id, wire.status.unwrap_or_default())?;
     let mut task =
         Task::new(id.into(), Arc::new(wire.spec.unwrap_or_default())).with_states(status, desired);
@@ -239,7 +240,7 @@ pub fn task_from_wire(wire: v1::Task, interner: &mut Interner) -> Result<Task, C
 /// # Errors
 /// [`ConvertError`] when the state has an unknown number or an id is too long.
 pub fn task_status_from_wire(id: &Id, wire: v1::TaskStatus) -> Result<TaskStatus, ConvertError> {
-    let state = TaskState::from_wire(wire.state).ok_or(ConvertError::UnknownEnum {
+    let state = TaskState::from_wire(wire.state).ok_or_else(|| ConvertError::UnknownEnum {
         kind: Kind::Task,
         id: id.clone(),
         field: "status.state",

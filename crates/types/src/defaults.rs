@@ -65,24 +65,26 @@ pub fn fill_service_spec(spec: &mut v1::ServiceSpec) {
     if let Some(v1::task_spec::Runtime::Container(container)) = &mut task.runtime {
         container
             .stop_grace_period
-            .get_or_insert(duration_to_wire(STOP_GRACE_PERIOD));
+            .get_or_insert_with(|| duration_to_wire(STOP_GRACE_PERIOD));
         container.pull_options.get_or_insert_default();
         container.dns_config.get_or_insert_default();
     }
     task.resources.get_or_insert_default();
     task.placement.get_or_insert_default();
-    let restart = task.restart.get_or_insert(v1::RestartPolicy {
+    let restart = task.restart.get_or_insert_with(|| v1::RestartPolicy {
         condition: v1::restart_policy::RestartCondition::Any as i32,
         ..Default::default()
     });
-    restart.delay.get_or_insert(duration_to_wire(RESTART_DELAY));
+    restart
+        .delay
+        .get_or_insert_with(|| duration_to_wire(RESTART_DELAY));
     for config in [&mut spec.update, &mut spec.rollback] {
-        let config = config.get_or_insert(v1::UpdateConfig {
+        let config = config.get_or_insert_with(|| v1::UpdateConfig {
             parallelism: 1,
             ..Default::default()
         });
         config
             .monitor
-            .get_or_insert(duration_to_wire(UPDATE_MONITOR));
+            .get_or_insert_with(|| duration_to_wire(UPDATE_MONITOR));
     }
 }

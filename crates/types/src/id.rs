@@ -311,7 +311,7 @@ mod tests {
         fn canonical_ids_round_trip_and_sort_like_text(a in "[0-9a-z]{25}", b in "[0-9a-z]{25}") {
             let (x, y): (Id, Id) = (a.parse().unwrap(), b.parse().unwrap());
             prop_assert!(x.is_canonical());
-            prop_assert_eq!(x.to_string(), a.clone());
+            prop_assert_eq!(&x.to_string(), &a);
             prop_assert_eq!(x.cmp(&y), a.cmp(&b));
         }
 

@@ -1,0 +1,245 @@
+//! Drives one loop: collects dirty keys, packs steps into a transaction, remembers timers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarm_store::{Commit, Root, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet};
+use swarm_types::{IdSource, Timestamp, Version};
+
+use crate::{Accepted, Ctx, Reconciler, Step, Wake};
+
+/// Keys looked at for one transaction at most, so that a storm of converged keys cannot keep the
+/// other loops from their turn.
+pub const STEPS_PER_TRANSACTION_MAX: usize = 1_000;
+
+/// A transaction that a loop wants committed. Each set is applied or refused by itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// The write sets, in the order in which the queue remembers their keys.
+    pub sets: Vec<WriteSet>,
+}
+
+/// How a batch ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was committed but for the sets at these positions, which had conflicts.
+    Committed {
+        /// The version that it led to (the current one, if every set was refused).
+        version: Version,
+        /// Positions of refused sets, ascending.
+        refused: Vec<usize>,
+    },
+    /// Nothing was written: the log refused it, or leadership is gone.
+    Failed,
+}
+
+/// What a queue has to do, for status pages and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueStatus {
+    /// The loop's name.
+    pub name: &'static str,
+    /// Keys that wait to be looked at.
+    pub dirty: usize,
+    /// Timers that are set.
+    pub timers: usize,
+    /// Write sets in flight.
+    pub in_flight: usize,
+    /// Steps run so far.
+    pub steps: u64,
+    /// Conflicts so far.
+    pub conflicts: u64,
+}
+
+/// Owns everything that a loop would otherwise hide.
+#[derive(Debug)]
+pub struct Queue<R: Reconciler> {
+    reconciler: R,
+    dirty: BTreeSet<R::Key>,
+    wakes: BTreeMap<R::Key, Wake>,
+    /// The keys of the batch in flight, one for each of its sets.
+    in_flight: Vec<R::Key>,
+    /// A view older than our last commit, or than a change we consumed, would mislead us.
+    version_min: Version,
+    steps: u64,
+    conflicts: u64,
+}
+
+impl<R: Reconciler> Queue<R> {
+    /// Starts a loop from a view: every key is dirty.
+    pub fn new(mut reconciler: R, view: &Root) -> Self {
+        let mut dirty = BTreeSet::new();
+        reconciler.resync(view, &mut dirty);
+        Self {
+            reconciler,
+            dirty,
+            wakes: BTreeMap::new(),
+            in_flight: Vec::new(),
+            version_min: view.version(),
+            steps: 0,
+            conflicts: 0,
+        }
+    }
+
+    /// Takes notice of a commit; `view` is at or after it.
+    pub fn handle_commit(&mut self, commit: &Commit, view: &Root) {
+        self.version_min = self.version_min.max(commit.version);
+        for change in &commit.changes {
+            self.reconciler.observe(change, view, &mut self.dirty);
+        }
+    }
+
+    /// Events were lost: look at everything again.
+    pub fn handle_lag(&mut self, view: &Root) {
+        self.version_min = self.version_min.max(view.version());
+        self.reconciler.resync(view, &mut self.dirty);
+    }
+
+    /// Moves the keys whose time has come to the dirty ones.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        let due: Vec<R::Key> = self
+            .wakes
+            .iter()
+            .filter(|(_, wake)| wake.at <= now)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in due {
+            self.wakes.remove(&key);
+            self.dirty.insert(key);
+        }
+    }
+
+    /// The earliest timer, with its reason.
+    pub fn poll_timeout(&self) -> Option<Wake> {
+        self.wakes.values().copied().min_by_key(|wake| wake.at)
+    }
+
+    /// Whether there is something to decide and nothing in flight.
+    pub fn is_runnable(&self) -> bool {
+        self.in_flight.is_empty() && !self.dirty.is_empty()
+    }
+
+    /// Decides until a transaction is full, or nothing is dirty. `None`: nothing to write, or a
+    /// batch is in flight, or the view is too old.
+    pub fn poll_transaction(
+        &mut self,
+        view: &Root,
+        now: Timestamp,
+        ids: &mut dyn IdSource,
+    ) -> Option<Batch> {
+        if !self.in_flight.is_empty() || view.version() < self.version_min {
+            return None;
+        }
+        let mut batch = Batch::default();
+        let mut room = Room::new();
+        for _ in 0..self.reconciler.steps_per_transaction() {
+            let Some(key) = self.dirty.pop_first() else {
+                break;
+            };
+            self.steps += 1;
+            let mut ctx = Ctx {
+                now,
+                ids: &mut *ids,
+            };
+            let step = self.reconciler.reconcile(view, &key, &mut ctx);
+            if !room.take(&step.writes) {
+                // Decided for nothing; the key gets its turn in the next transaction.
+                self.reconciler.settled(&key, Accepted::No);
+                self.dirty.insert(key);
+                break;
+            }
+            self.keep(key, step, &mut batch);
+        }
+        (!batch.sets.is_empty()).then_some(batch)
+    }
+
+    fn keep(&mut self, key: R::Key, step: Step, batch: &mut Batch) {
+        match step.wake {
+            Some(wake) => self.wakes.insert(key.clone(), wake),
+            None => self.wakes.remove(&key),
+        };
+        if step.more {
+            // It is looked at again once this batch is through, which the in-flight guard ensures.
+            self.dirty.insert(key.clone());
+        }
+        if !step.writes.is_empty() {
+            batch.sets.push(WriteSet(step.writes));
+            self.in_flight.push(key);
+        }
+    }
+
+    /// Takes the result of the batch in flight.
+    pub fn handle_outcome(&mut self, outcome: &Outcome) {
+        let keys = std::mem::take(&mut self.in_flight);
+        let (version, refused) = match outcome {
+            Outcome::Committed { version, refused } => (*version, Some(refused)),
+            Outcome::Failed => (self.version_min, None),
+        };
+        self.version_min = self.version_min.max(version);
+        for (position, key) in keys.into_iter().enumerate() {
+            let lost = refused.is_none_or(|refused| refused.contains(&position));
+            self.reconciler
+                .settled(&key, if lost { Accepted::No } else { Accepted::Yes });
+            if lost {
+                self.conflicts += 1;
+                self.dirty.insert(key);
+            }
+        }
+    }
+
+    /// The loop itself, to read its cache.
+    pub fn reconciler(&self) -> &R {
+        &self.reconciler
+    }
+
+    /// What is to do.
+    pub fn status(&self) -> QueueStatus {
+        QueueStatus {
+            name: R::NAME,
+            dirty: self.dirty.len(),
+            timers: self.wakes.len(),
+            in_flight: self.in_flight.len(),
+            steps: self.steps,
+            conflicts: self.conflicts,
+        }
+    }
+
+    /// The timer of a key, for explanations.
+    pub fn wake_of(&self, key: &R::Key) -> Option<Wake> {
+        self.wakes.get(key).copied()
+    }
+}
+
+/// How much still fits a transaction.
+struct Room {
+    changes: usize,
+    bytes: usize,
+    is_fresh: bool,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self {
+            changes: TRANSACTION_CHANGES_MAX,
+            bytes: TRANSACTION_BYTES_MAX,
+            is_fresh: true,
+        }
+    }
+
+    /// Reserves room for a step; a step alone in its transaction always fits.
+    fn take(&mut self, writes: &[Write]) -> bool {
+        if writes.is_empty() {
+            return true;
+        }
+        let bytes: usize = writes.iter().map(Write::bytes).sum();
+        let fits = writes.len() <= self.changes && bytes <= self.bytes;
+        if !fits && !self.is_fresh {
+            return false;
+        }
+        self.changes = self.changes.saturating_sub(writes.len());
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.is_fresh = false;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+use std::sync::Arc;
+
+use swarm_store::{Action, Change};
+use swarm_types::{AnyObject, Id, Task, TaskId, TaskState};
+
+use super::*;
+
+/// Sets every task's desired state to SHUTDOWN, one key per task, after time 100.
+struct Stopper;
+
+impl Reconciler for Stopper {
+    type Key = TaskId;
+    const NAME: &'static str = "stopper";
+
+    fn observe(&mut self, change: &Change, _: &Root, dirty: &mut BTreeSet<TaskId>) {
+        if let AnyObject::Task(task) = &change.object
+            && change.action != Action::Remove
+        {
+            dirty.insert(task.id.clone());
+        }
+    }
+
+    fn resync(&mut self, view: &Root, dirty: &mut BTreeSet<TaskId>) {
+        dirty.extend(view.all::<Task>().map(|task| task.id.clone()));
+    }
+
+    fn reconcile(&self, view: &Root, key: &TaskId, ctx: &mut Ctx<'_>) -> Step {
+        let mut step = Step::default();
+        let Some(task) = view.task(key) else {
+            return step;
+        };
+        if ctx.now < Timestamp::from_millis(100) {
+            step.wake_by(Timestamp::from_millis(100), "too early");
+        } else if task.is_live() {
+            let mut task = (**task).clone();
+            task.set_desired(TaskState::Shutdown).unwrap();
+            step.writes.push(Write::update(task));
+        }
+        step
+    }
+}
+
+struct NoIds;
+impl IdSource for NoIds {
+    fn next_id(&mut self) -> Id {
+        Id::min()
+    }
+}
+
+fn world(tasks: usize) -> Root {
+    let mut transaction = Root::default().begin(Timestamp::EPOCH);
+    for index in 0..tasks {
+        let id = format!("t{index:05}").parse().unwrap();
+        transaction.create(Task::new(id, Arc::default())).unwrap();
+    }
+    transaction.finish().0
+}
+
+fn commit(root: &Root, batch: &Batch) -> (Root, Commit, Outcome) {
+    let mut transaction = root.begin(Timestamp::EPOCH);
+    let mut refused = Vec::new();
+    for (index, set) in batch.sets.iter().enumerate() {
+        if transaction.apply_set(set).is_err() {
+            refused.push(index);
+        }
+    }
+    let (root, commit) = transaction.finish();
+    let version = root.version();
+    (root, commit, Outcome::Committed { version, refused })
+}
+
+fn late() -> Timestamp {
+    Timestamp::from_millis(100)
+}
+
+#[test]
+fn a_timer_makes_its_key_dirty_at_its_time_and_not_before() {
+    let root = world(1);
+    let mut queue = Queue::new(Stopper, &root);
+    assert_eq!(
+        queue.poll_transaction(&root, Timestamp::EPOCH, &mut NoIds),
+        None
+    );
+    assert_eq!(queue.poll_timeout().unwrap().why, "too early");
+    queue.handle_timeout(Timestamp::from_millis(99));
+    assert!(!queue.is_runnable());
+    queue.handle_timeout(late());
+    assert!(queue.is_runnable());
+}
+
+#[test]
+fn a_transaction_holds_at_most_200_changes_and_one_is_in_flight() {
+    let root = world(201);
+    let mut queue = Queue::new(Stopper, &root);
+    let batch = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    assert_eq!(batch.sets.len(), 200);
+    assert_eq!(queue.poll_transaction(&root, late(), &mut NoIds), None);
+    let (root, _, outcome) = commit(&root, &batch);
+    queue.handle_outcome(&outcome);
+    assert_eq!(
+        queue
+            .poll_transaction(&root, late(), &mut NoIds)
+            .unwrap()
+            .sets
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn an_older_view_than_the_last_commit_or_change_is_not_used() {
+    let before = world(300);
+    let mut queue = Queue::new(Stopper, &before);
+    let batch = queue.poll_transaction(&before, late(), &mut NoIds).unwrap();
+    let (after, change, outcome) = commit(&before, &batch);
+    queue.handle_outcome(&outcome);
+    assert_eq!(queue.poll_transaction(&before, late(), &mut NoIds), None);
+    let mut other = Queue::new(Stopper, &before);
+    other.handle_commit(&change, &after);
+    assert_eq!(other.poll_transaction(&before, late(), &mut NoIds), None);
+    assert!(other.poll_transaction(&after, late(), &mut NoIds).is_some());
+}
+
+#[test]
+fn a_refused_set_is_decided_again_and_the_others_stay_committed() {
+    let root = world(3);
+    let mut queue = Queue::new(Stopper, &root);
+    let batch = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    let mut elsewhere = root.begin(Timestamp::EPOCH);
+    let task: TaskId = "t00001".parse().unwrap();
+    elsewhere
+        .update((**root.task(&task).unwrap()).clone())
+        .unwrap();
+    let (root, _) = elsewhere.finish();
+    let (root, _, outcome) = commit(&root, &batch);
+    assert!(matches!(&outcome, Outcome::Committed { refused, .. } if *refused == [1]));
+    queue.handle_outcome(&outcome);
+    let again = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    assert_eq!(again.sets.len(), 1);
+    assert_eq!(queue.status().conflicts, 1);
+}
+
+#[test]
+fn a_failed_batch_makes_all_its_keys_dirty_again() {
+    let root = world(3);
+    let mut queue = Queue::new(Stopper, &root);
+    queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    queue.handle_outcome(&Outcome::Failed);
+    assert_eq!(
+        queue
+            .poll_transaction(&root, late(), &mut NoIds)
+            .unwrap()
+            .sets
+            .len(),
+        3
+    );
+}

@@ -1,0 +1,142 @@
+//! What happened lately: a bounded window of commits, from which a subscriber that lagged catches
+//! up and the story of one object is told.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use swarm_types::{Id, Kind, Version};
+
+use crate::transaction::{Change, Commit};
+
+/// How much is kept. Old objects stay in memory only because of this window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// Changes at most, over all commits; a commit larger than this empties the window.
+    pub changes_max: usize,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        // About 400 bytes per old object: 40 MB at the most for tasks.
+        Self {
+            changes_max: 100_000,
+        }
+    }
+}
+
+/// The wanted version is older than the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("version {wanted} is no longer in the history, which begins after version {floor}")]
+pub struct Compacted {
+    /// What was asked for.
+    pub wanted: Version,
+    /// The oldest version from which one can go on.
+    pub floor: Version,
+}
+
+/// The window.
+#[derive(Debug)]
+pub struct History {
+    limits: HistoryLimits,
+    floor: Version,
+    commits: VecDeque<Arc<Commit>>,
+    changes: usize,
+    objects: BTreeMap<(Kind, Id), VecDeque<Version>>,
+}
+
+impl History {
+    /// An empty window that begins after `floor`.
+    pub fn new(limits: HistoryLimits, floor: Version) -> Self {
+        Self {
+            limits,
+            floor,
+            commits: VecDeque::new(),
+            changes: 0,
+            objects: BTreeMap::new(),
+        }
+    }
+
+    /// Adds the newest commit and drops the oldest ones beyond the limit.
+    pub fn push(&mut self, commit: Arc<Commit>) {
+        if commit.changes.len() > self.limits.changes_max {
+            *self = Self::new(self.limits, commit.version);
+            return;
+        }
+        self.changes += commit.changes.len();
+        for change in &commit.changes {
+            let key = (change.object.kind(), change.object.raw_id().clone());
+            self.objects
+                .entry(key)
+                .or_default()
+                .push_back(commit.version);
+        }
+        self.commits.push_back(commit);
+        while self.changes > self.limits.changes_max {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(commit) = self.commits.pop_front() else {
+            return;
+        };
+        self.changes -= commit.changes.len();
+        self.floor = commit.version;
+        for change in &commit.changes {
+            let key = (change.object.kind(), change.object.raw_id().clone());
+            if let Some(versions) = self.objects.get_mut(&key) {
+                versions.pop_front();
+                if versions.is_empty() {
+                    self.objects.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// The commits after `version`, oldest first.
+    ///
+    /// # Errors
+    /// [`Compacted`] when the window begins later.
+    pub fn since(&self, version: Version) -> Result<Vec<Arc<Commit>>, Compacted> {
+        if version < self.floor {
+            return Err(Compacted {
+                wanted: version,
+                floor: self.floor,
+            });
+        }
+        let start = self
+            .commits
+            .partition_point(|commit| commit.version <= version);
+        Ok(self.commits.range(start..).cloned().collect())
+    }
+
+    /// The changes of one object that are still in the window, oldest first, with the version of
+    /// each. The second part tells whether older changes may have been dropped.
+    pub fn of(&self, kind: Kind, id: &Id) -> Vec<(Arc<Commit>, Change)> {
+        let Some(versions) = self.objects.get(&(kind, id.clone())) else {
+            return Vec::new();
+        };
+        let mut found = Vec::with_capacity(versions.len());
+        let mut last = None;
+        for version in versions {
+            if last.replace(*version) == Some(*version) {
+                continue;
+            }
+            let at = self
+                .commits
+                .partition_point(|commit| commit.version < *version);
+            let commit = &self.commits[at];
+            let changes = commit
+                .changes
+                .iter()
+                .filter(|change| change.object.kind() == kind && change.object.raw_id() == id);
+            found.extend(changes.map(|change| (Arc::clone(commit), change.clone())));
+        }
+        found
+    }
+
+    /// The version after which the window begins.
+    pub fn floor(&self) -> Version {
+        self.floor
+    }
+}

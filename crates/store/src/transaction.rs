@@ -1,0 +1,485 @@
+//! Writing: a transaction works on a private root, sees its own writes, and becomes a commit or
+//! nothing.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use swarm_types::{
+    AnyObject, Cluster, Config, Extension, Id, Kind, Network, Node, Object, Resource, Secret,
+    Service, Task, Timestamp, Version, Volume,
+};
+
+use crate::error::StoreError;
+use crate::root::{HasTable, Root, sealed};
+use crate::tables::{Stored, is_table_name, lower};
+
+/// Changes in one transaction that comes from a batch (SwarmKit's `MaxChangesPerTransaction`).
+pub const TRANSACTION_CHANGES_MAX: usize = 200;
+/// Encoded bytes in one transaction that comes from a batch: three quarters of the largest
+/// proposal, 1.5 MiB, as in SwarmKit.
+pub const TRANSACTION_BYTES_MAX: usize = 1_572_864 / 4 * 3;
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// It is new.
+    Create,
+    /// It was written again.
+    Update,
+    /// It is gone.
+    Remove,
+}
+
+/// One object's change. For a removal, `object` is what was there last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// What happened.
+    pub action: Action,
+    /// The object after the change; before it, for a removal.
+    pub object: AnyObject,
+    /// The object before an update.
+    pub old: Option<AnyObject>,
+}
+
+/// The changes of one transaction, in the order in which they were made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commit {
+    /// The version that they lead to.
+    pub version: Version,
+    /// When, by the leader's clock.
+    pub at: Timestamp,
+    /// The changes.
+    pub changes: Vec<Change>,
+}
+
+/// A write as a value. An update or delete carries the version that its author saw.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Add an object.
+    Create(AnyObject),
+    /// Replace an object; `meta.version` is the version that was seen.
+    Update(AnyObject),
+    /// Delete an object.
+    Delete {
+        /// The kind.
+        kind: Kind,
+        /// The id.
+        id: Id,
+        /// The version that was seen.
+        version: Version,
+    },
+    /// Write nothing, but only go on if the object still has this version (`None`: is absent).
+    Require {
+        /// The kind.
+        kind: Kind,
+        /// The id.
+        id: Id,
+        /// The version that was seen.
+        version: Option<Version>,
+    },
+}
+
+impl Write {
+    /// Adds an object.
+    pub fn create(object: impl Into<AnyObject>) -> Self {
+        Self::Create(object.into())
+    }
+
+    /// Replaces an object which still carries the version that was seen.
+    pub fn update(object: impl Into<AnyObject>) -> Self {
+        Self::Update(object.into())
+    }
+
+    /// Deletes an object that was seen.
+    pub fn delete<O: Object>(object: &O) -> Self {
+        Self::Delete {
+            kind: O::KIND,
+            id: object.raw_id().clone(),
+            version: object.meta().version,
+        }
+    }
+
+    /// Requires that an object is as it was seen.
+    pub fn require<O: Object>(object: &O) -> Self {
+        Self::Require {
+            kind: O::KIND,
+            id: object.raw_id().clone(),
+            version: Some(object.meta().version),
+        }
+    }
+
+    /// About how many bytes this takes in the log.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Create(object) | Self::Update(object) => crate::encode::encoded_len(object),
+            Self::Delete { .. } => 64,
+            Self::Require { .. } => 0,
+        }
+    }
+}
+
+/// Writes that belong together: all of them happen, or none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WriteSet(pub Vec<Write>);
+
+/// A write set that was not applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write {index} of the set was refused")]
+pub struct Conflict {
+    /// Which of its writes was refused first.
+    pub index: usize,
+    /// Why.
+    #[source]
+    pub error: StoreError,
+}
+
+/// Cuts write sets into transactions of at most [`TRANSACTION_CHANGES_MAX`] changes and
+/// [`TRANSACTION_BYTES_MAX`] bytes, in order. A set is never cut: one that is larger than the
+/// limits gets a transaction of its own, which the log may refuse.
+pub fn batches(sets: impl IntoIterator<Item = WriteSet>) -> Vec<Vec<WriteSet>> {
+    let mut batches = vec![Vec::new()];
+    let (mut changes, mut bytes) = (0, 0);
+    for set in sets {
+        let set_bytes: usize = set.0.iter().map(Write::bytes).sum();
+        let full = changes + set.0.len() > TRANSACTION_CHANGES_MAX
+            || bytes + set_bytes > TRANSACTION_BYTES_MAX;
+        if full && changes > 0 {
+            batches.push(Vec::new());
+            (changes, bytes) = (0, 0);
+        }
+        changes += set.0.len();
+        bytes += set_bytes;
+        batches
+            .last_mut()
+            .expect("starts with one and only grows")
+            .push(set);
+    }
+    batches.retain(|batch| !batch.is_empty());
+    batches
+}
+
+/// A transaction in the making. Reads through it see its own writes; dropping it undoes them.
+#[derive(Debug)]
+pub struct Transaction {
+    root: Root,
+    version: Version,
+    now: Timestamp,
+    changes: Vec<Change>,
+}
+
+impl Deref for Transaction {
+    type Target = Root;
+    fn deref(&self) -> &Root {
+        &self.root
+    }
+}
+
+impl Root {
+    /// Starts a transaction on this version; `now` is stamped on what it writes.
+    pub fn begin(&self, now: Timestamp) -> Transaction {
+        Transaction {
+            root: self.clone(),
+            version: self.version.next(),
+            now,
+            changes: Vec::new(),
+        }
+    }
+
+    /// The root after a commit that another member made: its objects are taken as they are.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the commit does not fit this root; nothing is applied then.
+    pub fn apply(&self, commit: &Commit) -> Result<Self, StoreError> {
+        let mut transaction = self.begin(commit.at);
+        for change in &commit.changes {
+            match change.action {
+                Action::Create => transaction.put_any(Mode::Create, change.object.clone())?,
+                Action::Update => transaction.put_any(Mode::Replace, change.object.clone())?,
+                Action::Remove => {
+                    transaction.remove(change.object.kind(), change.object.raw_id(), None)?;
+                }
+            }
+        }
+        transaction.root.version = commit.version.max(transaction.version);
+        Ok(transaction.root)
+    }
+}
+
+/// How an object is put.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// As new, with its times as they are.
+    Create,
+    /// In place of another one, without looking at versions.
+    Replace,
+    /// As new, with version and times stamped.
+    StampCreate,
+    /// In place of the version that it carries, with version and time stamped.
+    StampUpdate,
+}
+
+impl Transaction {
+    /// The version that the commit will have.
+    pub fn commit_version(&self) -> Version {
+        self.version
+    }
+
+    /// Adds an object.
+    ///
+    /// # Errors
+    /// `Exists` or `NameConflict`.
+    pub fn create(&mut self, object: impl Into<AnyObject>) -> Result<(), StoreError> {
+        self.put_any(Mode::StampCreate, object.into())
+    }
+
+    /// Replaces an object; its `meta.version` must be the stored one.
+    ///
+    /// # Errors
+    /// `NotExists`, `OutOfSequence`, `NameConflict` or `Regression`.
+    pub fn update(&mut self, object: impl Into<AnyObject>) -> Result<(), StoreError> {
+        self.put_any(Mode::StampUpdate, object.into())
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// `NotExists`.
+    pub fn delete(&mut self, kind: Kind, id: &Id) -> Result<(), StoreError> {
+        self.remove(kind, id, None)
+    }
+
+    /// Applies a write set, or refuses it and changes nothing.
+    ///
+    /// # Errors
+    /// [`Conflict`] with the first write that does not fit.
+    pub fn apply_set(&mut self, set: &WriteSet) -> Result<(), Conflict> {
+        // The root is persistent, so the way back is to keep a copy of ten pointers.
+        let before = (self.root.clone(), self.changes.len());
+        for (index, write) in set.0.iter().enumerate() {
+            if let Err(error) = self.apply_write(write) {
+                self.root = before.0;
+                self.changes.truncate(before.1);
+                return Err(Conflict { index, error });
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_write(&mut self, write: &Write) -> Result<(), StoreError> {
+        match write {
+            Write::Create(object) => self.put_any(Mode::StampCreate, object.clone()),
+            Write::Update(object) => self.put_any(Mode::StampUpdate, object.clone()),
+            Write::Delete { kind, id, version } => self.remove(*kind, id, Some(*version)),
+            Write::Require { kind, id, version } => {
+                let seen = self
+                    .root
+                    .get_any(*kind, id)
+                    .map(|object| object.meta().version);
+                if seen == *version {
+                    Ok(())
+                } else {
+                    Err(StoreError::OutOfSequence {
+                        kind: *kind,
+                        id: id.clone(),
+                    })
+                }
+            }
+        }
+    }
+
+    /// How many changes were made so far.
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Whether nothing was changed so far.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Ends the transaction: the root after it, and what changed.
+    pub fn finish(mut self) -> (Root, Commit) {
+        self.root.version = self.version;
+        (
+            self.root,
+            Commit {
+                version: self.version,
+                at: self.now,
+                changes: self.changes,
+            },
+        )
+    }
+
+    fn put_any(&mut self, mode: Mode, object: AnyObject) -> Result<(), StoreError> {
+        match object {
+            AnyObject::Node(object) => self.put(mode, object),
+            AnyObject::Service(object) => self.put(mode, object),
+            AnyObject::Task(object) => self.put_task(mode, object),
+            AnyObject::Network(object) => self.put(mode, object),
+            AnyObject::Cluster(object) => self.put(mode, object),
+            AnyObject::Secret(object) => self.put(mode, object),
+            AnyObject::Resource(object) => self.put(mode, object),
+            AnyObject::Extension(object) => self.put(mode, object),
+            AnyObject::Config(object) => self.put(mode, object),
+            AnyObject::Volume(object) => self.put(mode, object),
+        }
+    }
+
+    fn put_task(&mut self, mode: Mode, task: Arc<Task>) -> Result<(), StoreError> {
+        if let Some(stored) = self.root.tasks.objects.get(task.raw_id()) {
+            // The same checks as the mutators make, a second time, on the other side of the log.
+            let mut probe = (**stored).clone();
+            if mode == Mode::StampUpdate && stored.meta.version != task.meta.version {
+                return Err(StoreError::OutOfSequence {
+                    kind: Kind::Task,
+                    id: task.raw_id().clone(),
+                });
+            }
+            probe.advance(task.status().clone())?;
+            probe.set_desired(task.desired_state())?;
+        }
+        self.put(mode, task)
+    }
+
+    fn put<O: Stored + sealed::Readable>(
+        &mut self,
+        mode: Mode,
+        object: Arc<O>,
+    ) -> Result<(), StoreError>
+    where
+        Root: HasTable<O>,
+    {
+        let table: &crate::tables::Table<O> = HasTable::<O>::table(&self.root);
+        let stored = table.objects.get(object.raw_id());
+        check_fits(mode, stored, &object)?;
+        check_name::<O>(table, stored, &object)?;
+        let stored = stored.cloned();
+        let object = self.stamped(mode, stored.as_deref(), object);
+        HasTable::<O>::table_mut(&mut self.root).put(Arc::clone(&object));
+        self.changes.push(Change {
+            action: if stored.is_some() {
+                Action::Update
+            } else {
+                Action::Create
+            },
+            object: object.into_any(),
+            old: stored.map(Object::into_any),
+        });
+        Ok(())
+    }
+
+    fn stamped<O: Stored>(&self, mode: Mode, stored: Option<&O>, object: Arc<O>) -> Arc<O> {
+        let created_at = match mode {
+            Mode::Create | Mode::Replace => return object,
+            Mode::StampCreate => self.now,
+            Mode::StampUpdate => stored.map_or(self.now, |stored| stored.meta().created_at),
+        };
+        let mut object = object;
+        // A caller that handed over its only reference spares the copy.
+        let meta = Arc::make_mut(&mut object).meta_mut();
+        meta.version = self.version;
+        meta.created_at = created_at;
+        meta.updated_at = self.now;
+        object
+    }
+
+    fn remove(&mut self, kind: Kind, id: &Id, version: Option<Version>) -> Result<(), StoreError> {
+        match kind {
+            Kind::Node => self.take::<Node>(id, version),
+            Kind::Service => self.take::<Service>(id, version),
+            Kind::Task => self.take::<Task>(id, version),
+            Kind::Network => self.take::<Network>(id, version),
+            Kind::Cluster => self.take::<Cluster>(id, version),
+            Kind::Secret => self.take::<Secret>(id, version),
+            Kind::Resource => self.take::<Resource>(id, version),
+            Kind::Extension => self.take::<Extension>(id, version),
+            Kind::Config => self.take::<Config>(id, version),
+            Kind::Volume => self.take::<Volume>(id, version),
+        }
+    }
+
+    fn take<O: Stored + sealed::Readable>(
+        &mut self,
+        id: &Id,
+        version: Option<Version>,
+    ) -> Result<(), StoreError>
+    where
+        Root: HasTable<O>,
+    {
+        let Some(stored) = O::get(&self.root, id) else {
+            return Err(StoreError::NotExists {
+                kind: O::KIND,
+                id: id.clone(),
+            });
+        };
+        if version.is_some_and(|version| version != stored.meta().version) {
+            return Err(StoreError::OutOfSequence {
+                kind: O::KIND,
+                id: id.clone(),
+            });
+        }
+        let old = HasTable::<O>::table_mut(&mut self.root)
+            .take(id)
+            .expect("was found above");
+        self.changes.push(Change {
+            action: Action::Remove,
+            object: old.into_any(),
+            old: None,
+        });
+        Ok(())
+    }
+}
+
+fn check_fits<O: Stored>(
+    mode: Mode,
+    stored: Option<&Arc<O>>,
+    object: &O,
+) -> Result<(), StoreError> {
+    let (kind, id) = (O::KIND, object.raw_id());
+    match (mode, stored) {
+        (Mode::Create | Mode::StampCreate, Some(_)) => Err(StoreError::Exists {
+            kind,
+            id: id.clone(),
+        }),
+        (Mode::Replace | Mode::StampUpdate, None) => Err(StoreError::NotExists {
+            kind,
+            id: id.clone(),
+        }),
+        (Mode::StampUpdate, Some(stored)) if stored.meta().version != object.meta().version => {
+            Err(StoreError::OutOfSequence {
+                kind,
+                id: id.clone(),
+            })
+        }
+        (Mode::Create | Mode::StampCreate, None) | (Mode::Replace | Mode::StampUpdate, Some(_)) => {
+            Ok(())
+        }
+    }
+}
+
+fn check_name<O: Stored>(
+    table: &crate::tables::Table<O>,
+    stored: Option<&Arc<O>>,
+    object: &O,
+) -> Result<(), StoreError> {
+    if !O::UNIQUE_NAMES {
+        return Ok(());
+    }
+    let Some(name) = object.name() else {
+        return Ok(());
+    };
+    if stored.and_then(|stored| stored.name()) == Some(name) {
+        return Ok(());
+    }
+    let taken = O::common(&table.indices)
+        .names
+        .ids(&*lower(name))
+        .any(|holder| holder != object.raw_id());
+    if taken || is_table_name(O::KIND, name) {
+        return Err(StoreError::NameConflict {
+            kind: O::KIND,
+            name: name.to_owned(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,643 @@
+//! The segmented log: appending, rotation and compaction over a [`Disk`].
+//!
+//! Owns the write side and the names of segment files. The byte formats are in `segment` (file
+//! header) and `record`; reading back and the rules of repair are in `recover`. Knows nothing of
+//! what an entry means.
+//!
+//! Rules that keep acknowledged records:
+//!
+//! - A batch is one write and one sync; only then does [`Log::append`] return.
+//! - A failed write can be repeated: the next append wipes what it left, and takes new sequence
+//!   numbers, so no nonce is used twice. A failed sync is final, for ever.
+//! - A segment appears under its name only when header and opening records are durable.
+//! - Nobody appends to a segment of an earlier run: a start always opens a new one.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::disk::{Disk, DiskError};
+use crate::seal::{FileKey, KeyId, Keyring, SaltSource};
+
+mod record;
+mod recover;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+use record::{Frame, Kind};
+pub use recover::{Recovered, TornTail, recover};
+pub use segment::Identity;
+use segment::{HEADER_BYTES, Header};
+
+/// Name under which a segment is built before it gets its own.
+const SEGMENT_TEMP: &str = "segment.tmp";
+
+/// Bytes in a segment unless configured otherwise. Large enough that making one is rare, small
+/// enough that dropping whole segments keeps the log near its useful size.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+
+/// The smallest segment that may be configured: a header and some hundred small records.
+pub const SEGMENT_BYTES_MIN: u64 = 4 * 1024;
+
+/// Payload bytes of one record at most; the length field has 32 bits, and nothing near this size
+/// is ever proposed.
+pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// A place in the log: the index and term of one entry. Zero and zero before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Index, from 1.
+    pub index: u64,
+    /// Term in which a leader appended it.
+    pub term: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "index {} term {}", self.index, self.term)
+    }
+}
+
+/// What kind of thing an entry carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// Data of the state machine, or nothing.
+    Normal,
+    /// A change of the membership.
+    ConfChange,
+}
+
+/// One log entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands.
+    pub at: Position,
+    /// What it carries.
+    pub kind: EntryKind,
+    /// The bytes it carries.
+    pub data: Bytes,
+}
+
+/// What consensus must remember besides the entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// Latest term seen.
+    pub term: u64,
+    /// Whom this member voted for in that term; 0 for nobody.
+    pub vote: u64,
+    /// Highest index known to be committed. May lag behind.
+    pub commit: u64,
+}
+
+/// How a log is written.
+pub struct LogOptions {
+    /// Size of new segments in bytes, at least [`SEGMENT_BYTES_MIN`].
+    pub segment_bytes: u64,
+    /// Whose log it is.
+    pub identity: Identity,
+    /// Keys at rest.
+    pub keys: Keyring,
+    /// One fresh salt per segment.
+    pub salts: SaltSource,
+}
+
+/// Where a log starts to write.
+#[derive(Clone, Debug, Default)]
+pub struct StartPoint {
+    /// Last entry that the log holds, or the snapshot that it follows.
+    pub last: Position,
+    /// Newest snapshot, if there is one.
+    pub snapshot: Option<Position>,
+    /// State to carry over.
+    pub hard_state: HardState,
+    /// Whether entries found on disk are void because a snapshot replaced them.
+    pub reset: Reset,
+}
+
+/// Whether the entries of earlier segments still count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reset {
+    /// They count.
+    #[default]
+    Keep,
+    /// They are void.
+    Discard,
+}
+
+/// Why a log cannot be read or written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// The disk refused. A full disk can be retried; see [`DiskError::is_full`].
+    #[error("log operation failed")]
+    Disk(#[from] DiskError),
+    /// A sync failed earlier, so what is on the disk is unknown.
+    #[error(
+        "log is stopped: a sync failed earlier ({0}) and what reached the disk is unknown; \
+         restart the manager"
+    )]
+    Poisoned(DiskError),
+    /// Bytes that were durable once do not read back.
+    #[error(
+        "log file {file} is corrupt at offset {offset}: {what}; restore the state directory from \
+         a backup, or remove this manager from the cluster and join it again"
+    )]
+    Corrupt {
+        /// Which file.
+        file: String,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The checksum is right but the seal is not: not a torn write.
+    #[error(
+        "log file {file} at offset {offset} has a valid checksum but does not open under data \
+         key {key}: the key is wrong or the file was altered"
+    )]
+    Unsealable {
+        /// Which file.
+        file: String,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// The key that was tried.
+        key: KeyId,
+    },
+    /// Sealed under a key that is not here.
+    #[error("file {file} is sealed under data key {needed}, but the data key here is {current}")]
+    WrongKey {
+        /// Which file.
+        file: String,
+        /// Key named in the header.
+        needed: KeyId,
+        /// Key in hand.
+        current: KeyId,
+    },
+    /// Written by a newer program.
+    #[error("file {file} has format version {found}, this program reads up to {known}")]
+    UnknownFormat {
+        /// Which file.
+        file: String,
+        /// Version in the header.
+        found: u32,
+        /// Highest version known.
+        known: u32,
+    },
+    /// The file belongs to another member or cluster.
+    #[error("file {file} belongs to {found}, not to {expected}")]
+    Foreign {
+        /// Which file.
+        file: String,
+        /// Whose it is.
+        found: Identity,
+        /// Whose it should be.
+        expected: Identity,
+    },
+    /// Entries between snapshot and log are gone.
+    #[error(
+        "entries {from} to {to} are missing: they are neither in a snapshot nor in the log; \
+         restore the state directory from a backup, or remove this manager and join it again"
+    )]
+    Gap {
+        /// First index missing.
+        from: u64,
+        /// Last index missing.
+        to: u64,
+    },
+}
+
+/// One segment file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Number of the segment, counted from 1.
+    pub(crate) number: u64,
+    /// Last index before this segment was begun.
+    pub(crate) base_index: u64,
+}
+
+impl Segment {
+    pub(crate) fn name(&self) -> String {
+        format!("log-{:016x}-{:016x}.seg", self.number, self.base_index + 1)
+    }
+
+    /// Reads a file name; `None` when it is not the name of a segment.
+    pub(crate) fn parse(name: &str) -> Option<Segment> {
+        let (number, first) = name
+            .strip_prefix("log-")?
+            .strip_suffix(".seg")?
+            .split_once('-')?;
+        let segment = Segment {
+            number: u64::from_str_radix(number, 16).ok()?,
+            base_index: u64::from_str_radix(first, 16).ok()?.checked_sub(1)?,
+        };
+        (segment.name() == name).then_some(segment)
+    }
+}
+
+/// The segment that takes the next batch.
+struct Active {
+    name: String,
+    size: u64,
+    key: FileKey,
+    /// End of the last good record.
+    offset: u64,
+    /// End of what failed writes may have left; not above `offset` when there is nothing.
+    dirty: u64,
+    /// Checksum of the last good record.
+    crc: u32,
+    /// Last sequence number taken, also by failed writes.
+    sequence: u64,
+    /// Last sequence number known to be durable.
+    durable: u64,
+}
+
+/// The write side of the log.
+pub struct Log<D> {
+    disk: D,
+    options: LogOptions,
+    segments: VecDeque<Segment>,
+    active: Active,
+    last: Position,
+    hard_state: HardState,
+    snapshot: Option<Position>,
+    poisoned: Option<DiskError>,
+    buffer: Vec<u8>,
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens a new segment behind what was recovered (`None`: behind nothing).
+    pub fn start(
+        mut disk: D,
+        mut options: LogOptions,
+        recovered: Option<&Recovered>,
+        point: StartPoint,
+    ) -> Result<Self, LogError> {
+        options.segment_bytes = options.segment_bytes.max(SEGMENT_BYTES_MIN);
+        let mut segments: VecDeque<Segment> = recovered
+            .map(|found| found.segments.iter().cloned().collect())
+            .unwrap_or_default();
+        let opening = Opening {
+            number: segments.back().map_or(1, |segment| segment.number + 1),
+            previous_crc: recovered.map_or(0, |found| found.crc),
+            size: options.segment_bytes,
+            point: &point,
+        };
+        // A left-over of an earlier run; nothing in it counts.
+        if disk.list()?.iter().any(|name| name == SEGMENT_TEMP) {
+            disk.remove(SEGMENT_TEMP)?;
+        }
+        let (segment, active) = open_segment(&mut disk, &mut options, &opening)
+            .map_err(|failed| LogError::Disk(failed.error))?;
+        segments.push_back(segment);
+        Ok(Log {
+            disk,
+            options,
+            segments,
+            active,
+            last: point.last,
+            hard_state: point.hard_state,
+            snapshot: point.snapshot,
+            poisoned: None,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Position of the last entry.
+    pub fn last(&self) -> Position {
+        self.last
+    }
+
+    /// How many segment files there are.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Whose log it is.
+    pub fn identity(&self) -> &Identity {
+        &self.options.identity
+    }
+
+    /// Makes sure that `records` records with `payload` bytes together can be appended without
+    /// asking the disk for more space. May open a segment. A full disk is reported here, before
+    /// anything depends on the append.
+    pub fn reserve(&mut self, records: usize, payload: usize) -> Result<(), LogError> {
+        self.check_alive()?;
+        // A truncate mark and a hard state may precede the entries.
+        let need = record::size_bound(records + 2, payload + record::MARK_BYTES_MAX);
+        if self.active.offset + need <= self.active.size {
+            return Ok(());
+        }
+        self.rotate(need)
+    }
+
+    /// Appends entries, preceded by the hard state if given, and makes them durable.
+    ///
+    /// Entries that begin at or below the last index replace what follows from there on.
+    pub fn append(
+        &mut self,
+        hard_state: Option<HardState>,
+        entries: &[Entry],
+    ) -> Result<(), LogError> {
+        let payload = entries.iter().map(|entry| entry.data.len()).sum();
+        self.reserve(entries.len(), payload)?;
+        let last = self.last.index;
+        let mut batch = Batch::new(&self.active, std::mem::take(&mut self.buffer));
+        if let Some(state) = hard_state {
+            batch.push(
+                Kind::HardState,
+                Position::default(),
+                &record::encode_hard_state(state),
+            );
+        }
+        if let Some(first) = entries.first() {
+            assert!(
+                first.at.index <= last + 1,
+                "entry {} leaves a gap after {last}",
+                first.at
+            );
+            if first.at.index <= last {
+                batch.push(Kind::Truncate, first.at, &[]);
+            }
+        }
+        for entry in entries {
+            batch.push(Kind::of(entry.kind), entry.at, &entry.data);
+        }
+        let Batch {
+            bytes,
+            crc,
+            sequence,
+            ..
+        } = batch;
+        self.commit(bytes, crc, sequence)?;
+        if let Some(state) = hard_state {
+            self.hard_state = state;
+        }
+        if let Some(entry) = entries.last() {
+            self.last = entry.at;
+        }
+        Ok(())
+    }
+
+    /// Notes that the snapshot at `at` is durable. Where the log does not hold that entry
+    /// (`reset`), the log from now on begins behind the snapshot.
+    pub fn mark_snapshot(&mut self, at: Position, reset: Reset) -> Result<(), LogError> {
+        self.reserve(1, 0)?;
+        let mut batch = Batch::new(&self.active, std::mem::take(&mut self.buffer));
+        let flag = match reset {
+            Reset::Keep => [0],
+            Reset::Discard => [1],
+        };
+        batch.push(Kind::SnapshotMark, at, &flag);
+        let Batch {
+            bytes,
+            crc,
+            sequence,
+            ..
+        } = batch;
+        self.commit(bytes, crc, sequence)?;
+        self.snapshot = Some(at);
+        if reset == Reset::Discard {
+            self.last = at;
+        }
+        Ok(())
+    }
+
+    /// Removes the segments that hold nothing at or above `keep_from`. Returns how many.
+    pub fn compact(&mut self, keep_from: u64) -> Result<usize, LogError> {
+        self.check_alive()?;
+        let mut removed = 0;
+        while self
+            .segments
+            .get(1)
+            .is_some_and(|next| next.base_index < keep_from)
+        {
+            let name = self.segments[0].name();
+            self.disk.remove(&name)?;
+            // One at a time: a crash must never leave a hole in the numbers.
+            self.disk.sync_dir().map_err(|error| self.poison(error))?;
+            self.segments.pop_front();
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    fn check_alive(&self) -> Result<(), LogError> {
+        match &self.poisoned {
+            Some(error) => Err(LogError::Poisoned(error.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn poison(&mut self, error: DiskError) -> LogError {
+        self.poisoned = Some(error.clone());
+        LogError::Poisoned(error)
+    }
+
+    /// Writes and syncs an encoded batch which ends with `crc` and `sequence`.
+    fn commit(&mut self, bytes: Vec<u8>, crc: u32, sequence: u64) -> Result<(), LogError> {
+        // Taken even if the write fails: a nonce that may be on the disk is never used again.
+        self.active.sequence = sequence;
+        self.wipe()?;
+        let active = &mut self.active;
+        let end = active.offset + bytes.len() as u64;
+        if let Err(error) = self.disk.write_at(&active.name, active.offset, &bytes) {
+            active.dirty = end;
+            return Err(error.into());
+        }
+        if let Err(error) = self.disk.sync(&active.name) {
+            return Err(self.poison(error));
+        }
+        active.offset = end;
+        active.crc = crc;
+        active.durable = sequence;
+        self.buffer = bytes;
+        Ok(())
+    }
+
+    /// Overwrites what failed writes may have left behind the last good record.
+    fn wipe(&mut self) -> Result<(), LogError> {
+        let active = &mut self.active;
+        if active.dirty > active.offset {
+            let len = usize::try_from(active.dirty - active.offset).expect("below a batch");
+            self.disk
+                .write_at(&active.name, active.offset, &vec![0; len])?;
+            active.dirty = active.offset;
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, need: u64) -> Result<(), LogError> {
+        if self.active.dirty > self.active.offset {
+            // Whole records of a failed write would read as a part of this segment, and the next
+            // one would not continue there.
+            self.wipe()?;
+            self.disk
+                .sync(&self.active.name)
+                .map_err(|error| self.poison(error))?;
+        }
+        let point = StartPoint {
+            last: self.last,
+            snapshot: self.snapshot,
+            hard_state: self.hard_state,
+            reset: Reset::Keep,
+        };
+        let opening = Opening {
+            number: self.segments.back().map_or(1, |segment| segment.number + 1),
+            previous_crc: self.active.crc,
+            size: self.options.segment_bytes.max(OPENING_BYTES_MAX + need),
+            point: &point,
+        };
+        match open_segment(&mut self.disk, &mut self.options, &opening) {
+            Ok((segment, active)) => {
+                self.segments.push_back(segment);
+                self.active = active;
+                Ok(())
+            }
+            Err(Failed {
+                error,
+                retry: Retry::Safe,
+            }) => {
+                // Best effort: a file that stays is removed before the next attempt.
+                drop(self.disk.remove(SEGMENT_TEMP));
+                Err(error.into())
+            }
+            Err(Failed {
+                error,
+                retry: Retry::Unsafe,
+            }) => Err(self.poison(error)),
+        }
+    }
+}
+
+/// Header, hard state and snapshot mark at the front of a segment.
+const OPENING_BYTES_MAX: u64 = 1024;
+
+/// What a new segment is made of.
+struct Opening<'a> {
+    number: u64,
+    previous_crc: u32,
+    size: u64,
+    point: &'a StartPoint,
+}
+
+/// Whether the same step may be tried again.
+enum Retry {
+    Safe,
+    Unsafe,
+}
+
+struct Failed {
+    error: DiskError,
+    retry: Retry,
+}
+
+/// Builds a segment under a temporary name, makes it durable, and gives it its name.
+fn open_segment<D: Disk>(
+    disk: &mut D,
+    options: &mut LogOptions,
+    opening: &Opening<'_>,
+) -> Result<(Segment, Active), Failed> {
+    let safe = |error| Failed {
+        error,
+        retry: Retry::Safe,
+    };
+    let last = |error| Failed {
+        error,
+        retry: Retry::Unsafe,
+    };
+    let point = opening.point;
+    let segment = Segment {
+        number: opening.number,
+        base_index: point.last.index,
+    };
+    let data_key = options.keys.current();
+    let header = Header {
+        identity: options.identity.clone(),
+        number: opening.number,
+        base: point.last,
+        key: data_key.id(),
+        salt: (options.salts)(),
+        previous_crc: opening.previous_crc,
+        opening_records: 1 + u32::from(point.snapshot.is_some()),
+        reset: point.reset,
+    }
+    .encode();
+    let key = header.file_key(data_key);
+    let mut batch = Batch {
+        bytes: header.bytes.to_vec(),
+        key: &key,
+        crc: header.crc,
+        sequence: 0,
+        durable: 0,
+    };
+    let state = record::encode_hard_state(point.hard_state);
+    batch.push(Kind::HardState, Position::default(), &state);
+    if let Some(at) = point.snapshot {
+        // The header says whether entries are void; this mark only names the snapshot.
+        batch.push(Kind::SnapshotMark, at, &[0]);
+    }
+    let (bytes, crc, sequence) = (batch.bytes, batch.crc, batch.sequence);
+    let offset = bytes.len() as u64;
+    assert!(offset <= OPENING_BYTES_MAX, "opening records are small");
+
+    if let Err(error) = disk.create(SEGMENT_TEMP, opening.size) {
+        if error.kind != crate::disk::DiskErrorKind::Exists {
+            return Err(safe(error));
+        }
+        disk.remove(SEGMENT_TEMP).map_err(safe)?;
+        disk.create(SEGMENT_TEMP, opening.size).map_err(safe)?;
+    }
+    disk.write_at(SEGMENT_TEMP, 0, &bytes).map_err(safe)?;
+    disk.sync(SEGMENT_TEMP).map_err(last)?;
+    let name = segment.name();
+    disk.rename(SEGMENT_TEMP, &name).map_err(last)?;
+    disk.sync_dir().map_err(last)?;
+    let size = opening.size;
+    let active = Active {
+        name,
+        size,
+        key,
+        offset,
+        dirty: offset,
+        crc,
+        sequence,
+        durable: sequence,
+    };
+    debug_assert!(offset >= HEADER_BYTES as u64);
+    Ok((segment, active))
+}
+
+/// Records that are written together.
+struct Batch<'a> {
+    bytes: Vec<u8>,
+    key: &'a FileKey,
+    crc: u32,
+    sequence: u64,
+    durable: u64,
+}
+
+impl<'a> Batch<'a> {
+    /// A batch behind what `active` holds; `bytes` is a buffer to use again.
+    fn new(active: &'a Active, mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Batch {
+            bytes,
+            key: &active.key,
+            crc: active.crc,
+            sequence: active.sequence,
+            durable: active.durable,
+        }
+    }
+
+    fn push(&mut self, kind: Kind, at: Position, payload: &[u8]) {
+        self.sequence += 1;
+        let frame = Frame {
+            kind,
+            sequence: self.sequence,
+            durable: self.durable,
+            at,
+        };
+        self.crc = record::encode(&mut self.bytes, self.key, self.crc, &frame, payload);
+    }
+}

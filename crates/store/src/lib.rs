@@ -37,6 +37,7 @@ mod find;
 mod history;
 mod index;
 mod map;
+mod pipeline;
 mod root;
 mod store;
 mod tables;
@@ -47,6 +48,7 @@ pub use error::{FindError, StoreError};
 pub use feed::{Event, Filter, Hub, Key, Received, SUBSCRIBER_CHANGES_MAX, Selector, Subscription};
 pub use find::By;
 pub use history::{Compacted, History, HistoryLimits};
+pub use pipeline::{Applied, ApplyError, PIPELINE_COMMITS_MAX, Pipeline, Staged};
 pub use root::{Root, View};
 pub use store::Store;
 pub use transaction::{

@@ -1,0 +1,280 @@
+//! Commits that were made but wait for their place in the log.
+//!
+//! The writer does not wait for one commit to become durable before it makes the next: each
+//! transaction starts from the head, which is the published root plus everything that waits. When
+//! the log gives a commit back, it is published; when the log refuses one, everything made after it
+//! was built on sand and is dropped with it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use prost::Message;
+use swarm_types::convert::Interner;
+use swarm_types::{Timestamp, Version};
+
+use crate::encode::{DecodeError, decode_commit, encode_commit};
+use crate::error::StoreError;
+use crate::root::Root;
+use crate::transaction::{Commit, Transaction};
+
+/// Commits that may wait at most; beyond that the writer has to wait.
+pub const PIPELINE_COMMITS_MAX: usize = 1_024;
+
+/// The head of the store and what waits between it and the published root.
+#[derive(Debug)]
+pub struct Pipeline {
+    published: Root,
+    head: Root,
+    waiting: VecDeque<Waiting>,
+    epoch: u64,
+    next_id: u64,
+    interner: Interner,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    id: u64,
+    root: Root,
+    commit: Arc<Commit>,
+}
+
+/// A commit on its way to the log.
+#[derive(Debug)]
+pub struct Staged {
+    /// The proposal's id, by which it is recognised when it comes back.
+    pub id: u64,
+    /// Proposals of an earlier epoch than the log's newest refusal must be refused too.
+    pub epoch: u64,
+    /// What goes into the log.
+    pub bytes: Vec<u8>,
+    /// The version that the commit leads to.
+    pub version: Version,
+}
+
+/// A log entry that became the newest version.
+#[derive(Debug)]
+pub struct Applied {
+    /// The root to publish.
+    pub root: Root,
+    /// What changed.
+    pub commit: Arc<Commit>,
+    /// The proposal's id if it was made here and still waited.
+    pub own: Option<u64>,
+}
+
+/// Why a log entry was not applied. Every member of the group sees the same and skips it.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It is not a commit.
+    #[error("the log entry is not a commit")]
+    Decode(#[from] DecodeError),
+    /// It does not fit the store.
+    #[error("the commit of the log entry does not fit the store")]
+    Store(#[from] StoreError),
+}
+
+/// Only the first field of a proposal, so that an own entry need not be decoded again.
+#[derive(Clone, PartialEq, Message)]
+struct ProposalId {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+}
+
+impl Pipeline {
+    /// Starts from the published root. Ids count up from `first_id`, which the shell draws at
+    /// random so that two members do not use the same.
+    pub fn new(root: Root, first_id: u64) -> Self {
+        Self {
+            published: root.clone(),
+            head: root,
+            waiting: VecDeque::new(),
+            epoch: 0,
+            next_id: first_id.max(1),
+            interner: Interner::new(),
+        }
+    }
+
+    /// Starts a transaction on the head.
+    pub fn begin(&self, now: Timestamp) -> Transaction {
+        self.head.begin(now)
+    }
+
+    /// The root that the next transaction starts from.
+    pub fn head(&self) -> &Root {
+        &self.head
+    }
+
+    /// The newest root that the log has confirmed.
+    pub fn published(&self) -> &Root {
+        &self.published
+    }
+
+    /// Whether the writer has to wait before it stages another commit.
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() >= PIPELINE_COMMITS_MAX
+    }
+
+    /// How many commits wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Turns a transaction that was begun on this head into a proposal.
+    pub fn stage(&mut self, transaction: Transaction) -> Staged {
+        let (root, commit) = transaction.finish();
+        assert!(
+            commit.version == self.head.version().next(),
+            "I-STORE-2: a commit follows the head that it was begun on"
+        );
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1).max(1);
+        let bytes = encode_commit(id, &commit);
+        let version = commit.version;
+        self.head = root.clone();
+        self.waiting.push_back(Waiting {
+            id,
+            root,
+            commit: Arc::new(commit),
+        });
+        Staged {
+            id,
+            epoch: self.epoch,
+            bytes,
+            version,
+        }
+    }
+
+    /// Takes a committed log entry.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when the entry is no commit that fits; the store is unchanged.
+    pub fn applied(&mut self, data: &[u8]) -> Result<Applied, ApplyError> {
+        let id = ProposalId::decode(data).map_err(DecodeError::from)?.id;
+        if self.waiting.front().is_some_and(|waiting| waiting.id == id) {
+            let waiting = self.waiting.pop_front().expect("was there above");
+            self.published = waiting.root.clone();
+            return Ok(Applied {
+                root: waiting.root,
+                commit: waiting.commit,
+                own: Some(id),
+            });
+        }
+        // Someone else's entry: what waits was made on another past.
+        self.drop_waiting();
+        let (_, commit) = decode_commit(data, &self.published, &mut self.interner)?;
+        let root = self.published.apply(&commit)?;
+        self.published = root.clone();
+        self.head = root.clone();
+        Ok(Applied {
+            root,
+            commit: Arc::new(commit),
+            own: None,
+        })
+    }
+
+    /// The log refused a proposal, or leadership is gone: what waits will never be published.
+    /// Returns the new epoch.
+    pub fn drop_waiting(&mut self) -> u64 {
+        if !self.waiting.is_empty() {
+            self.waiting.clear();
+            self.epoch += 1;
+        }
+        self.head = self.published.clone();
+        self.epoch
+    }
+
+    /// Starts over from a root, after a snapshot was received.
+    pub fn reset(&mut self, root: Root) {
+        self.waiting.clear();
+        self.epoch += 1;
+        self.interner = Interner::new();
+        self.published = root.clone();
+        self.head = root;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarm_types::{Task, TaskId, TaskState};
+
+    fn create(pipeline: &mut Pipeline, id: &str) -> Staged {
+        let mut transaction = pipeline.begin(Timestamp::from_millis(7));
+        transaction
+            .create(Task::new(id.parse().unwrap(), Arc::default()))
+            .unwrap();
+        pipeline.stage(transaction)
+    }
+
+    fn id(text: &str) -> TaskId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn commits_are_published_in_order_and_the_head_runs_ahead() {
+        let mut pipeline = Pipeline::new(Root::default(), 100);
+        let first = create(&mut pipeline, "a");
+        let second = create(&mut pipeline, "b");
+        assert!(pipeline.head().task(&id("b")).is_some());
+        assert!(pipeline.published().task(&id("a")).is_none());
+        let applied = pipeline.applied(&first.bytes).unwrap();
+        assert_eq!(applied.own, Some(first.id));
+        assert!(applied.root.task(&id("a")).is_some() && applied.root.task(&id("b")).is_none());
+        assert_eq!(
+            pipeline.applied(&second.bytes).unwrap().own,
+            Some(second.id)
+        );
+        assert_eq!(pipeline.waiting(), 0);
+    }
+
+    #[test]
+    fn a_foreign_entry_drops_what_waits() {
+        let mut other = Pipeline::new(Root::default(), 900);
+        let theirs = create(&mut other, "x");
+        let mut pipeline = Pipeline::new(Root::default(), 100);
+        let ours = create(&mut pipeline, "a");
+        let applied = pipeline.applied(&theirs.bytes).unwrap();
+        assert_eq!(applied.own, None);
+        assert!(pipeline.head().task(&id("a")).is_none());
+        assert!(pipeline.head().task(&id("x")).is_some());
+        assert!(create(&mut pipeline, "c").epoch > ours.epoch);
+    }
+
+    #[test]
+    fn a_replica_that_replays_the_entries_has_the_same_objects() {
+        let mut leader = Pipeline::new(Root::default(), 1);
+        let mut replica = Pipeline::new(Root::default(), 2);
+        let mut entries = vec![create(&mut leader, "a").bytes];
+        let mut transaction = leader.begin(Timestamp::from_millis(9));
+        let mut task = (**transaction.task(&id("a")).unwrap()).clone();
+        task.set_desired(TaskState::Shutdown).unwrap();
+        transaction.update(task).unwrap();
+        entries.push(leader.stage(transaction).bytes);
+        for entry in &entries {
+            replica.applied(entry).unwrap();
+        }
+        assert_eq!(replica.published().version(), leader.head().version());
+        assert_eq!(
+            replica.published().task(&id("a")),
+            leader.head().task(&id("a"))
+        );
+    }
+
+    #[test]
+    fn an_entry_that_does_not_fit_changes_nothing() {
+        let mut other = Pipeline::new(Root::default(), 900);
+        let entry = create(&mut other, "x").bytes;
+        let mut pipeline = Pipeline::new(Root::default(), 100);
+        pipeline.applied(&entry).unwrap();
+        let before = pipeline.published().version();
+        assert!(matches!(
+            pipeline.applied(&entry),
+            Err(ApplyError::Store(_))
+        ));
+        assert!(matches!(
+            pipeline.applied(b"\xff\xff"),
+            Err(ApplyError::Decode(_))
+        ));
+        assert_eq!(pipeline.published().version(), before);
+    }
+}

@@ -1,1 +1,36 @@
-//! Not yet written.
+//! What every shell needs of the machine: clock, ids, supervised tasks, shutdown, sockets, logs.
+//!
+//! # Owns
+//! The only places where the clock is read, random bytes are drawn, tasks are spawned and sockets
+//! are opened. [`net`] is the seam between plain connections and the mutual TLS that the identity
+//! issue brings.
+//!
+//! # Does not own
+//! Any decision. A shell asks a pure crate what to do and comes here to do it.
+//!
+//! # Invariants
+//! * The clock never goes back within a process.
+//! * Every task is supervised: what happens when it fails is said where it is spawned.
+//! * Every wait for a connection has a deadline.
+//!
+//! # Start reading at
+//! [`tasks`], then [`net`].
+//!
+//! # SwarmKit counterpart
+//! `xnet`, `connectionbroker`, `log`, `identity`. Intended difference: goroutines are replaced by
+//! tasks whose end is always noticed.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod clock;
+pub mod logging;
+pub mod net;
+pub mod random;
+pub mod shutdown;
+pub mod tasks;
+
+pub use clock::Clock;
+pub use logging::chain;
+pub use random::OsIds;
+pub use shutdown::Shutdown;
+pub use tasks::{OnError, Tasks};

@@ -1,0 +1,265 @@
+//! The seam between the programs and the network.
+//!
+//! Until the identity issue lands, connections are plain HTTP/2 and a node says in the metadata of
+//! each call who it is (see `docs/adr/0006-plain-connections-behind-one-seam.md`). Everything that
+//! will change with mutual TLS is in this module: how a listener accepts, how a client dials, and
+//! how the caller of a request is known.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use swarm_types::NodeId;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
+use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
+use tonic::transport::{Channel, Endpoint, Server, Uri};
+
+/// Largest message that a manager takes (spec 1.1): 4 MiB.
+pub const SERVER_RECEIVE_BYTES_MAX: usize = 4 << 20;
+/// Largest message that an agent or a client takes. The protocol allows any size; 1 GiB is a bound
+/// against a broken manager.
+pub const CLIENT_RECEIVE_BYTES_MAX: usize = 1 << 30;
+/// How long a connection may take to open.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A ping after this long without traffic finds out about a dead peer.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long the answer to a ping may take.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams that one connection may have open; an agent needs four.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 1_000;
+
+/// Metadata by which a node names itself as long as there are no certificates.
+const NODE_ID_KEY: &str = "swarm-node-id";
+
+/// Where a manager listens or is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// TCP, `host:port`.
+    Tcp(String),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Reads `host:port`, `unix:///path` or an absolute path.
+    ///
+    /// # Errors
+    /// When the text is none of these, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix://") {
+            return Ok(Self::Unix(path.into()));
+        }
+        if text.starts_with('/') {
+            return Ok(Self::Unix(text.into()));
+        }
+        match text.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self::Tcp(text.to_owned()))
+            }
+            Some(_) | None => Err(format!(
+                "address `{text}` is neither host:port nor a path of a Unix socket"
+            )),
+        }
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// Binds a TCP listener for agents and managers.
+///
+/// # Errors
+/// The address with what the system said.
+pub async fn bind_tcp(address: &str) -> io::Result<(TcpListenerStream, SocketAddr)> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("listen on {address}: {error}")))?;
+    let local = listener.local_addr()?;
+    Ok((TcpListenerStream::new(listener), local))
+}
+
+/// Binds the control socket: its directory is made with mode 0700, a socket that nobody serves any
+/// more is replaced, one that is served is an error.
+///
+/// # Errors
+/// The path with what is wrong.
+pub async fn bind_unix(path: &Path) -> io::Result<UnixListenerStream> {
+    let context =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    if let Some(directory) = path.parent()
+        && !directory.exists()
+    {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(context)?;
+    }
+    if path.exists() {
+        if UnixStream::connect(path).await.is_ok() {
+            let text = "another process serves this control socket; stop it, or choose another \
+                        path with --listen-control-api";
+            return Err(context(io::Error::new(io::ErrorKind::AddrInUse, text)));
+        }
+        std::fs::remove_file(path).map_err(context)?;
+    }
+    let listener = UnixListener::bind(path).map_err(context)?;
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(context)?;
+    Ok(UnixListenerStream::new(listener))
+}
+
+/// A server with the limits and keep-alives that every listener of ours has.
+pub fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .tcp_nodelay(true)
+}
+
+/// A connection to a manager; it opens with the first call and again whenever it broke.
+///
+/// # Errors
+/// When the address is malformed.
+pub fn dial(address: &Address) -> Result<Channel, tonic::transport::Error> {
+    let tune = |endpoint: Endpoint| {
+        endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true)
+    };
+    match address {
+        Address::Tcp(address) => {
+            let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+            Ok(tune(endpoint).connect_lazy())
+        }
+        Address::Unix(path) => {
+            let path = path.clone();
+            let endpoint = tune(Endpoint::from_static("http://control.sock"));
+            Ok(
+                endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+                    let path = path.clone();
+                    async move {
+                        let open = UnixStream::connect(&path);
+                        let stream = tokio::time::timeout(CONNECT_TIMEOUT, open).await??;
+                        Ok::<_, io::Error>(TokioIo::new(stream))
+                    }
+                })),
+            )
+        }
+    }
+}
+
+/// Names this node in a call.
+pub fn identify<T>(request: &mut tonic::Request<T>, node: &NodeId) {
+    let text = node.as_id().to_string();
+    // Ids of other programs may hold characters that metadata cannot carry; such a call goes out
+    // without a name and is refused with a clear text.
+    if let Ok(value) = MetadataValue::<Ascii>::try_from(text) {
+        request
+            .metadata_mut()
+            .insert(MetadataKey::from_static(NODE_ID_KEY), value);
+    }
+}
+
+/// Who makes a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The node, if it named itself.
+    pub node: Option<NodeId>,
+    /// The address that the connection comes from, without the port; empty on the control socket.
+    pub addr: String,
+    /// Whether the call came through the control socket.
+    pub is_local: bool,
+}
+
+/// Who makes this call.
+pub fn caller<T>(request: &tonic::Request<T>) -> Caller {
+    let node = request
+        .metadata()
+        .get(NODE_ID_KEY)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok());
+    let extensions = request.extensions();
+    let addr = extensions
+        .get::<TcpConnectInfo>()
+        .and_then(TcpConnectInfo::remote_addr)
+        .map(|addr| addr.ip().to_string())
+        .unwrap_or_default();
+    Caller {
+        node,
+        addr,
+        is_local: extensions.get::<UdsConnectInfo>().is_some(),
+    }
+}
+
+/// Whether every host that the address may name is this machine.
+pub fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_tcp_or_unix_or_refused() {
+        assert_eq!(Address::parse("h:1"), Ok(Address::Tcp("h:1".into())));
+        assert_eq!(
+            Address::parse("[::1]:4242"),
+            Ok(Address::Tcp("[::1]:4242".into()))
+        );
+        assert_eq!(
+            Address::parse("unix:///a/b"),
+            Ok(Address::Unix("/a/b".into()))
+        );
+        assert_eq!(Address::parse("/a/b"), Ok(Address::Unix("/a/b".into())));
+        for bad in ["", "h", "h:", ":1", "h:65536", "h:x"] {
+            assert!(Address::parse(bad).unwrap_err().contains(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for own in ["127.0.0.1:1", "localhost:1", "[::1]:1", "127.9.9.9:1"] {
+            assert!(is_loopback(own), "{own}");
+        }
+        for other in ["0.0.0.0:1", "10.0.0.1:1", "[::]:1", "example:1"] {
+            assert!(!is_loopback(other), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stale_control_socket_is_replaced_and_a_served_one_is_not() {
+        let directory = std::env::temp_dir().join(format!("swarm-net-{}", std::process::id()));
+        let path = directory.join("control.sock");
+        let first = bind_unix(&path).await.unwrap();
+        let error = bind_unix(&path).await.unwrap_err();
+        assert!(
+            error.to_string().contains("another process serves"),
+            "{error}"
+        );
+        drop(first);
+        bind_unix(&path).await.unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -39,6 +39,7 @@ pub mod state;
 pub mod task;
 pub mod text;
 pub mod time;
+pub mod timers;
 
 pub use id::{
     ClusterId, ConfigId, ExtensionId, Id, IdSource, NetworkId, NodeId, ResourceId, SecretId,
@@ -53,3 +54,4 @@ pub use state::{StateRegression, TaskState};
 pub use task::{Task, TaskStatus};
 pub use text::Text;
 pub use time::Timestamp;
+pub use timers::Timers;

@@ -1,1 +1,175 @@
-//! Not yet written.
+//! Everything that a leader does, as one state machine without a runtime.
+//!
+//! # Owns
+//! Which control loops there are, in which order they get their turn, and that each has at most
+//! one transaction in flight; the objects that the first leader of a cluster creates.
+//!
+//! # Does not own
+//! The decisions (`swarm-orchestrator`, `swarm-allocator`, `swarm-scheduler`, `swarm-dispatcher`),
+//! the log, the clock, and the wires: `swarm-manager` drives this machine with tokio, `swarm-sim`
+//! with virtual time.
+//!
+//! # Invariants
+//! * I-LEADER-1: every commit is shown to every loop, in order.
+//! * I-LEADER-2: every proposal is answered by exactly one outcome before its loop proposes again.
+//! * A leader starts from a view alone: nothing survives from an earlier term.
+//!
+//! # Start reading at
+//! [`Leader`].
+//!
+//! # SwarmKit counterpart
+//! `becomeLeader` and `becomeFollower` in `manager/manager.go`. Intended differences: nothing is
+//! left running after leadership is lost, because the machine is a value that is dropped; one
+//! failing loop cannot go missing unnoticed.
+
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod loops;
+mod seed;
+
+use swarm_dispatcher::Dispatcher;
+use swarm_reconcile::{Outcome, Queue, QueueStatus, Wake};
+use swarm_store::{Commit, Root, WriteSet};
+use swarm_types::{IdSource, Timestamp};
+
+use loops::Loop;
+pub use seed::{Seed, seed};
+
+/// Whose transaction it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A control loop, by its place in the order of turns.
+    Loop(usize),
+    /// The dispatcher.
+    Dispatcher,
+}
+
+/// A transaction that somebody wants committed; each set is applied or refused by itself.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// To whom the outcome belongs.
+    pub origin: Origin,
+    /// What to write.
+    pub sets: Vec<WriteSet>,
+}
+
+/// The leader of a term.
+pub struct Leader {
+    loops: Vec<Box<dyn Loop>>,
+    dispatcher: Dispatcher,
+    /// Whose turn is next, so that a busy loop cannot starve the others.
+    turn: usize,
+}
+
+impl std::fmt::Debug for Leader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leader")
+            .field("loops", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Leader {
+    /// Starts a term from a view that holds everything committed so far.
+    pub fn new(view: &Root, dispatcher: Dispatcher) -> Self {
+        use swarm_orchestrator as o;
+        let loops: Vec<Box<dyn Loop>> = vec![
+            Box::new(Queue::new(o::replicated::Replicated::default(), view)),
+            Box::new(Queue::new(o::global::Global::default(), view)),
+            Box::new(Queue::new(swarm_allocator::Allocator::default(), view)),
+            Box::new(Queue::new(swarm_scheduler::Scheduler::default(), view)),
+            Box::new(Queue::new(o::constraints::Constraints::default(), view)),
+            Box::new(Queue::new(o::reaper::Reaper::default(), view)),
+        ];
+        Self {
+            loops,
+            dispatcher,
+            turn: 0,
+        }
+    }
+
+    /// Shows a commit to everyone; `view` is at or after it.
+    pub fn handle_commit(&mut self, commit: &Commit, view: &Root) {
+        for each in &mut self.loops {
+            each.handle_commit(commit, view);
+        }
+        self.dispatcher.handle_commit(commit, view);
+    }
+
+    /// Commits were lost on the way: everyone looks at everything again.
+    pub fn handle_lag(&mut self, view: &Root) {
+        for each in &mut self.loops {
+            each.handle_lag(view);
+        }
+        self.dispatcher.handle_lag(view);
+    }
+
+    /// Lets everything happen whose time has come.
+    pub fn handle_timeout(&mut self, now: Timestamp, view: &Root) {
+        for each in &mut self.loops {
+            each.handle_timeout(now);
+        }
+        self.dispatcher.handle_timeout(now, view);
+    }
+
+    /// The next transaction that someone wants; call until it yields nothing.
+    pub fn poll_proposal(
+        &mut self,
+        view: &Root,
+        now: Timestamp,
+        ids: &mut dyn IdSource,
+    ) -> Option<Proposal> {
+        let turns = self.loops.len() + 1;
+        for _ in 0..turns {
+            let turn = self.turn;
+            self.turn = (self.turn + 1) % turns;
+            let proposal = if turn == self.loops.len() {
+                self.dispatcher
+                    .poll_transaction(view, now)
+                    .map(|sets| Proposal {
+                        origin: Origin::Dispatcher,
+                        sets,
+                    })
+            } else {
+                self.loops[turn]
+                    .poll_transaction(view, now, ids)
+                    .map(|batch| Proposal {
+                        origin: Origin::Loop(turn),
+                        sets: batch.sets,
+                    })
+            };
+            if proposal.is_some() {
+                return proposal;
+            }
+        }
+        None
+    }
+
+    /// Answers a proposal.
+    pub fn handle_outcome(&mut self, origin: Origin, outcome: &Outcome) {
+        match origin {
+            Origin::Loop(turn) => self.loops[turn].handle_outcome(outcome),
+            Origin::Dispatcher => self.dispatcher.handle_outcome(outcome),
+        }
+    }
+
+    /// The earliest time at which something is to do, and why.
+    pub fn poll_timeout(&self) -> Option<Wake> {
+        self.loops
+            .iter()
+            .filter_map(|each| each.poll_timeout())
+            .chain(self.dispatcher.poll_timeout())
+            .min_by_key(|wake| wake.at)
+    }
+
+    /// The sessions of the nodes.
+    pub fn dispatcher(&mut self) -> &mut Dispatcher {
+        &mut self.dispatcher
+    }
+
+    /// What each loop has to do.
+    pub fn status(&self) -> Vec<QueueStatus> {
+        self.loops.iter().map(|each| each.status()).collect()
+    }
+}

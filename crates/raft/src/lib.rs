@@ -38,9 +38,19 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cache;
+mod checks;
+pub mod consensus;
+mod convert;
 pub mod disk;
 pub mod log;
+pub mod member;
 mod mix;
 pub mod seal;
 pub mod simdisk;
 pub mod snapshot;
+
+pub use checks::MessageError;
+pub use consensus::{Committed, Core, Payload, Refusal, Role};
+pub use log::{Identity, Position};
+pub use member::{Member, MemberConfig, MemberStart};

@@ -18,7 +18,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskError};
-use crate::seal::{FileKey, KeyId, Keyring, SaltSource};
+use crate::seal::{FileKey, KeyId, Keyring, Salt, SaltSource};
 
 mod record;
 mod recover;
@@ -316,6 +316,11 @@ impl<D: Disk> Log<D> {
     /// Whose log it is.
     pub fn identity(&self) -> &Identity {
         &self.options.identity
+    }
+
+    /// Draws a salt for a file beside the log.
+    pub fn fresh_salt(&mut self) -> Salt {
+        (self.options.salts)()
     }
 
     /// Makes sure that `records` records with `payload` bytes together can be appended without

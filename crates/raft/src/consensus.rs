@@ -1,0 +1,663 @@
+//! The consensus core: proposals, messages and ticks in; work for the disk, the network and the
+//! state machine out.
+//!
+//! Owns the one place where the consensus library is called, the election timeouts, and the rule
+//! that nothing leaves before it is durable. Does no I/O: between [`Core::ready`] and
+//! [`Core::advance`] the caller makes the work durable.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use prost::Message as _;
+use raft::{RawNode, StateRole, Storage as _, eraftpb};
+use swarm_api::raftpb;
+
+use crate::cache::EntryCache;
+use crate::checks::{self, Facts, MessageError, Sender};
+use crate::convert;
+use crate::log::{Entry, EntryKind, HardState, Position};
+use crate::mix::Mix;
+use crate::snapshot::SnapshotMeta;
+
+#[cfg(test)]
+mod tests;
+
+/// Ticks without a leader before an election, at least. With a tick of one second this is
+/// SwarmKit's 10 to 19 seconds.
+pub const ELECTION_TICKS_DEFAULT: usize = 10;
+
+/// Ticks between heartbeats of a leader.
+pub const HEARTBEAT_TICKS_DEFAULT: usize = 1;
+
+/// Bytes in one proposal at most: 1.5 MiB, as in SwarmKit.
+pub const PROPOSAL_BYTES_MAX: usize = 3 * 512 * 1024;
+
+/// Bytes proposed and not yet committed at most. Bounds the memory of a leader that has lost its
+/// followers; when full, proposals are refused until commits make room.
+pub const MAX_UNCOMMITTED_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Bytes of entries handed out for applying at a time at most. Bounds a pass of a long replay.
+const MAX_COMMITTED_BYTES_PER_PASS: u64 = 16 * 1024 * 1024;
+
+/// Bytes of entries in one append message: SwarmKit's value. A larger entry travels alone.
+const MAX_BYTES_PER_MESSAGE: u64 = 65535;
+
+/// Append messages under way to one peer at most: SwarmKit's value.
+const MAX_INFLIGHT_MESSAGES: usize = 256;
+
+/// Room above the proposal limit for entries of peers, whose limit may be another.
+const ENTRY_BYTES_SLACK: usize = 1024 * 1024;
+
+/// How a core behaves.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// Own id in the group, not 0.
+    pub raft_id: u64,
+    /// Ticks without a leader before an election, at least; the true number is up to twice that.
+    pub election_ticks: usize,
+    /// Ticks between heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Spreads election timeouts; members of a group need different seeds or ids.
+    pub seed: u64,
+    /// Bytes in one proposal at most.
+    pub proposal_bytes_max: usize,
+}
+
+impl CoreConfig {
+    /// The defaults for a member.
+    pub fn new(raft_id: u64, seed: u64) -> Self {
+        CoreConfig {
+            raft_id,
+            election_ticks: ELECTION_TICKS_DEFAULT,
+            heartbeat_ticks: HEARTBEAT_TICKS_DEFAULT,
+            seed,
+            proposal_bytes_max: PROPOSAL_BYTES_MAX,
+        }
+    }
+}
+
+/// What a core starts from.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// What the first entry follows.
+    pub base: Position,
+    /// Entries in order, without gaps. Some may be older than the snapshot.
+    pub entries: VecDeque<Entry>,
+    /// Term, vote, commit index.
+    pub hard_state: HardState,
+    /// Newest snapshot, already given to the state machine.
+    pub snapshot: Option<SnapshotMeta>,
+}
+
+/// The state of a group of one that was never started: its first entry adds the member itself,
+/// at index 1 and term 1, committed. Members that join later learn of it from there.
+pub fn bootstrap(raft_id: u64, context: Bytes) -> Restored {
+    let mut change = raftpb::ConfChange {
+        id: Some(0),
+        node_id: Some(raft_id),
+        context: Some(context),
+        ..Default::default()
+    };
+    change.set_type(raftpb::ConfChangeType::AddNode);
+    let entry = Entry {
+        at: Position { index: 1, term: 1 },
+        kind: EntryKind::ConfChange,
+        data: change.encode_to_vec().into(),
+    };
+    Restored {
+        entries: VecDeque::from([entry]),
+        hard_state: HardState {
+            term: 1,
+            vote: 0,
+            commit: 1,
+        },
+        ..Restored::default()
+    }
+}
+
+/// Why a core could not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("consensus state does not fit together: {0}")]
+pub struct StartError(String);
+
+/// Why a proposal was not taken. Nothing has happened and nothing will.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Only the leader proposes.
+    #[error("this manager is not the leader of the cluster{}", leader_hint(*.leader))]
+    NotLeader {
+        /// Id of the leader, if one is known.
+        leader: Option<u64>,
+    },
+    /// Larger than a log entry may be.
+    #[error(
+        "proposal of {size} bytes is larger than the limit of {limit} bytes: split the change or \
+         make the objects in it smaller"
+    )]
+    TooLarge {
+        /// Size in bytes.
+        size: usize,
+        /// Limit in bytes.
+        limit: usize,
+    },
+    /// An empty entry is what a new leader writes; it cannot be told from a proposal.
+    #[error("proposal is empty")]
+    Empty,
+    /// Too much is proposed and not committed.
+    #[error(
+        "{uncommitted} bytes are proposed and not yet committed, the limit is {limit}: try again \
+         when a majority of managers is reachable"
+    )]
+    Backlog {
+        /// Bytes waiting.
+        uncommitted: usize,
+        /// Limit in bytes.
+        limit: u64,
+    },
+    /// Leadership is being handed over.
+    #[error("leadership is being transferred to another manager: try again")]
+    Transferring,
+    /// One membership change at a time.
+    #[error("another change of the manager set is under way: try again")]
+    ConfChangePending,
+    /// The disk is full; the text is the disk's.
+    #[error("the disk of the raft log is full ({0}): free space on it, then try again")]
+    DiskFull(String),
+    /// The log cannot be written any more; the text says why.
+    #[error("the raft log has stopped: {0}")]
+    LogStopped(String),
+}
+
+fn leader_hint(leader: Option<u64>) -> String {
+    leader.map_or_else(String::new, |id| format!(", member {id:x} is"))
+}
+
+/// Work that must be durable before [`Core::advance`].
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Current term, vote and commit index.
+    pub hard_state: HardState,
+    /// Entries to append; they replace what stands at their indices and behind.
+    pub entries: Vec<Entry>,
+    /// A snapshot from the leader that replaces everything.
+    pub snapshot: Option<(SnapshotMeta, Bytes)>,
+    /// Whether anything would be lost by not writing. Without it only the commit index moved,
+    /// which is found again.
+    pub must_sync: bool,
+}
+
+/// What may happen now that the work is durable.
+#[derive(Debug, Default)]
+pub struct Advanced {
+    /// To send, in order.
+    pub messages: Vec<raftpb::Message>,
+    /// To apply, in order.
+    pub committed: Vec<Committed>,
+}
+
+/// One committed entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// Where it stands.
+    pub at: Position,
+    /// What it says.
+    pub payload: Payload,
+}
+
+/// What a committed entry says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Payload {
+    /// Nothing: a leader's first entry.
+    Empty,
+    /// Data of the state machine.
+    Data(Bytes),
+    /// A change of membership. The core has already adopted it.
+    ConfChange(raftpb::ConfChange),
+}
+
+/// The role of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Follows a leader or waits for one.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Proposes.
+    Leader,
+}
+
+/// The consensus state machine of one member.
+pub struct Core {
+    raw: RawNode<EntryCache>,
+    config: CoreConfig,
+    peers: BTreeSet<u64>,
+    pending: Option<(Ready, raft::Ready)>,
+}
+
+impl Core {
+    /// Starts from what was recovered.
+    pub fn new(config: CoreConfig, restored: Restored) -> Result<Self, StartError> {
+        let (cache, applied) = cache_from(restored)?;
+        let library = raft::Config {
+            id: config.raft_id,
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied,
+            max_size_per_msg: MAX_BYTES_PER_MESSAGE,
+            max_inflight_msgs: MAX_INFLIGHT_MESSAGES,
+            check_quorum: true,
+            pre_vote: false,
+            max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
+            max_committed_size_per_ready: MAX_COMMITTED_BYTES_PER_PASS,
+            ..raft::Config::default()
+        };
+        if config.raft_id == 0 {
+            return Err(StartError("the raft id is 0".to_owned()));
+        }
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&library, cache, &logger)
+            .map_err(|error| StartError(error.to_string()))?;
+        let mut core = Core {
+            raw,
+            config,
+            peers: BTreeSet::new(),
+            pending: None,
+        };
+        core.spread_election();
+        Ok(core)
+    }
+
+    /// One tick of the clock. Returns whether it counted: time stands still while a write is
+    /// being retried.
+    pub fn tick(&mut self) -> bool {
+        if self.pending.is_some() {
+            return false;
+        }
+        self.raw.tick();
+        self.spread_election();
+        true
+    }
+
+    /// Proposes data. Returns where it will stand if this leader stays; it is committed when an
+    /// entry with exactly that position is handed out, and lost when another term's is.
+    pub fn propose(&mut self, data: Bytes) -> Result<Position, Refusal> {
+        if data.is_empty() {
+            return Err(Refusal::Empty);
+        }
+        let (size, limit) = (data.len(), self.config.proposal_bytes_max);
+        if size > limit {
+            return Err(Refusal::TooLarge { size, limit });
+        }
+        self.propose_entry(EntryKind::Normal, data)
+    }
+
+    /// Proposes a change of membership. One at a time.
+    pub fn propose_conf_change(
+        &mut self,
+        change: &raftpb::ConfChange,
+    ) -> Result<Position, Refusal> {
+        if self.raw.raft.has_pending_conf() {
+            return Err(Refusal::ConfChangePending);
+        }
+        self.propose_entry(EntryKind::ConfChange, change.encode_to_vec().into())
+    }
+
+    /// Lets another id speak although it is not in the membership this member knows: a leader
+    /// elected by a newer membership. The transport vouches for it.
+    pub fn allow_peer(&mut self, id: u64) {
+        self.peers.insert(id);
+    }
+
+    /// Takes the word from an id that is not in the membership.
+    pub fn forbid_peer(&mut self, id: u64) {
+        self.peers.remove(&id);
+    }
+
+    /// Takes a message from a peer.
+    pub fn step(&mut self, mut message: raftpb::Message) -> Result<(), MessageError> {
+        if self.pending.is_some() {
+            return Err(MessageError::Stalled);
+        }
+        let kind = checks::check(&message, &self.facts(message.from()))?;
+        checks::strip(&mut message);
+        let result = self.raw.step(convert::message_in(message, kind));
+        self.spread_election();
+        result.map_err(|error| MessageError::Refused(error.to_string()))
+    }
+
+    /// The next work, or the same again until [`Core::advance`]. `None`: nothing to do.
+    pub fn ready(&mut self) -> Option<&Ready> {
+        if self.pending.is_none() && self.raw.has_ready() {
+            let library = self.raw.ready();
+            self.pending = Some((self.describe(&library), library));
+        }
+        self.pending.as_ref().map(|(ready, _)| ready)
+    }
+
+    /// Declares the work of [`Core::ready`] durable. All that comes out must be applied before the
+    /// core is touched again. Does nothing without work.
+    pub fn advance(&mut self) -> Advanced {
+        let Some((ready, mut library)) = self.pending.take() else {
+            return Advanced::default();
+        };
+        let snapshot = library.snapshot().get_metadata().clone();
+        let cache = self.raw.mut_store();
+        if snapshot.index > 0 {
+            cache.install(snapshot);
+        }
+        cache.append(library.entries());
+        cache.set_hard_state(convert::hard_state_to_library(ready.hard_state));
+        let mut messages = library.take_messages();
+        messages.extend(library.take_persisted_messages());
+        let mut committed = library.take_committed_entries();
+        let mut light = self.raw.advance_append(library);
+        if let Some(commit) = light.commit_index() {
+            let mut state = self.raw.store().hard_state().clone();
+            state.commit = commit;
+            self.raw.mut_store().set_hard_state(state);
+        }
+        messages.extend(light.take_messages());
+        committed.extend(light.take_committed_entries());
+        let committed = committed
+            .into_iter()
+            .map(|entry| self.adopt(entry))
+            .collect();
+        self.raw.advance_apply();
+        self.spread_election();
+        let messages = messages.into_iter().map(convert::message_out).collect();
+        Advanced {
+            messages,
+            committed,
+        }
+    }
+
+    /// The only voter needs nobody's vote: it becomes leader at once instead of after a timeout.
+    pub fn campaign_if_alone(&mut self) {
+        let conf = self.raw.store().conf_state();
+        let alone = conf.voters == [self.config.raft_id];
+        if !alone || self.pending.is_some() || self.role() == Role::Leader {
+            return;
+        }
+        // Refused while membership changes wait to be applied; tried again at the next pass.
+        drop(self.raw.campaign());
+        self.spread_election();
+    }
+
+    /// Hands leadership to another member; nothing happens on a member that does not lead.
+    pub fn transfer_leader(&mut self, to: u64) {
+        if self.pending.is_none() {
+            self.raw.transfer_leader(to);
+            self.spread_election();
+        }
+    }
+
+    /// Tells a leader that a peer could not be reached.
+    pub fn report_unreachable(&mut self, id: u64) {
+        if self.pending.is_none() {
+            self.raw.report_unreachable(id);
+        }
+    }
+
+    /// Tells a leader what became of a snapshot that it sent.
+    pub fn report_snapshot(&mut self, id: u64, outcome: SnapshotOutcome) {
+        if self.pending.is_none() {
+            self.raw.report_snapshot(
+                id,
+                match outcome {
+                    SnapshotOutcome::Delivered => raft::SnapshotStatus::Finish,
+                    SnapshotOutcome::Failed => raft::SnapshotStatus::Failure,
+                },
+            );
+        }
+    }
+
+    /// Notes a snapshot that is durable, for peers that need one, and forgets entries up to and
+    /// including `forget`.
+    pub fn compact(&mut self, meta: &SnapshotMeta, forget: u64) {
+        let conf = raftpb::ConfState::decode(meta.membership.as_slice()).unwrap_or_default();
+        let forget = forget.min(meta.at.index);
+        let metadata = convert::snapshot_metadata(meta.at, convert::conf_state_in(&conf));
+        let cache = self.raw.mut_store();
+        cache.set_snapshot(metadata);
+        cache.compact(forget);
+    }
+
+    /// Whether this member leads.
+    pub fn is_leader(&self) -> bool {
+        self.role() == Role::Leader
+    }
+
+    /// Whether this member leads and has applied an entry of its own term: everything that any
+    /// leader before it acknowledged is applied.
+    pub fn leads_with_all_applied(&self) -> bool {
+        self.is_leader() && self.raw.raft.apply_to_current_term()
+    }
+
+    /// Own role.
+    pub fn role(&self) -> Role {
+        match self.raw.raft.state {
+            StateRole::Follower => Role::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            StateRole::Leader => Role::Leader,
+        }
+    }
+
+    /// Current term.
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    /// The leader of the term, if known.
+    pub fn leader_id(&self) -> Option<u64> {
+        Some(self.raw.raft.leader_id).filter(|id| *id != 0)
+    }
+
+    /// Own id.
+    pub fn raft_id(&self) -> u64 {
+        self.config.raft_id
+    }
+
+    /// Term, vote and commit index, as far as they are durable or need not be.
+    pub fn hard_state(&self) -> HardState {
+        convert::hard_state_from_library(self.raw.store().hard_state())
+    }
+
+    /// Position of the last entry handed out for applying.
+    pub fn applied(&self) -> Position {
+        let index = self.raw.raft.raft_log.applied();
+        Position {
+            index,
+            term: self.raw.store().term_at(index).unwrap_or(0),
+        }
+    }
+
+    /// Position of the last durable entry.
+    pub fn last(&self) -> Position {
+        self.raw.store().last()
+    }
+
+    /// Ids of voters, sorted.
+    pub fn voters(&self) -> Vec<u64> {
+        let mut voters = self.raw.store().conf_state().voters.clone();
+        voters.sort_unstable();
+        voters
+    }
+
+    /// The membership that is in force here.
+    pub fn conf_state(&self) -> raftpb::ConfState {
+        convert::conf_state_out(self.raw.store().conf_state())
+    }
+
+    /// What a snapshot taken now is of.
+    pub fn snapshot_meta(&self) -> SnapshotMeta {
+        SnapshotMeta {
+            at: self.applied(),
+            membership: self.conf_state().encode_to_vec(),
+        }
+    }
+
+    /// Entries kept in memory, for tests and metrics.
+    pub fn cached_entries(&self) -> u64 {
+        let first = self.raw.store().first_index().unwrap_or(0);
+        (self.last().index + 1).saturating_sub(first)
+    }
+
+    fn propose_entry(&mut self, kind: EntryKind, data: Bytes) -> Result<Position, Refusal> {
+        let raft = &mut self.raw.raft;
+        if raft.state != StateRole::Leader {
+            return Err(Refusal::NotLeader {
+                leader: Some(raft.leader_id).filter(|id| *id != 0),
+            });
+        }
+        if raft.lead_transferee.is_some() {
+            return Err(Refusal::Transferring);
+        }
+        if self.pending.is_some() {
+            return Err(Refusal::DiskFull("a write is being retried".to_owned()));
+        }
+        let mut message = eraftpb::Message::default();
+        message.set_msg_type(eraftpb::MessageType::MsgPropose);
+        message.from = raft.id;
+        let entry = Entry {
+            at: Position::default(),
+            kind,
+            data,
+        };
+        message.set_entries(vec![convert::entry_to_library(entry)].into());
+        if raft.step(message).is_err() {
+            let (uncommitted, limit) = (raft.uncommitted_size(), MAX_UNCOMMITTED_BYTES);
+            return Err(Refusal::Backlog { uncommitted, limit });
+        }
+        Ok(Position {
+            index: raft.raft_log.last_index(),
+            term: raft.term,
+        })
+    }
+
+    fn facts(&self, from: u64) -> Facts {
+        let raft = &self.raw.raft;
+        let progress = raft.prs().get(from);
+        let known = progress.is_some() || self.peers.contains(&from);
+        Facts {
+            own_id: self.config.raft_id,
+            term: raft.term,
+            last_index: raft.raft_log.last_index(),
+            entry_bytes_max: self.config.proposal_bytes_max + ENTRY_BYTES_SLACK,
+            sender_matched: progress
+                .filter(|_| raft.state == StateRole::Leader)
+                .map(|progress| progress.matched),
+            sender: if known {
+                Sender::Known
+            } else {
+                Sender::Unknown
+            },
+        }
+    }
+
+    fn describe(&self, library: &raft::Ready) -> Ready {
+        let state = library
+            .hs()
+            .unwrap_or_else(|| self.raw.store().hard_state());
+        let snapshot = library.snapshot();
+        Ready {
+            hard_state: convert::hard_state_from_library(state),
+            entries: library
+                .entries()
+                .iter()
+                .map(convert::entry_from_library)
+                .collect(),
+            snapshot: (snapshot.get_metadata().index > 0)
+                .then(|| (convert::snapshot_meta(snapshot), snapshot.data.clone())),
+            must_sync: library.must_sync(),
+        }
+    }
+
+    /// Turns a committed entry into what the caller applies; adopts membership changes.
+    fn adopt(&mut self, entry: eraftpb::Entry) -> Committed {
+        let at = Position {
+            index: entry.index,
+            term: entry.term,
+        };
+        let payload = match entry.entry_type {
+            eraftpb::EntryType::EntryNormal if entry.data.is_empty() => Payload::Empty,
+            eraftpb::EntryType::EntryNormal => Payload::Data(entry.data),
+            eraftpb::EntryType::EntryConfChange | eraftpb::EntryType::EntryConfChangeV2 => {
+                match convert::decode_conf_change(&entry.data) {
+                    Some(change) => {
+                        self.adopt_conf_change(&change);
+                        Payload::ConfChange(change)
+                    }
+                    None => Payload::Empty,
+                }
+            }
+        };
+        Committed { at, payload }
+    }
+
+    fn adopt_conf_change(&mut self, change: &raftpb::ConfChange) {
+        let Some(change) = convert::conf_change_in(change) else {
+            return;
+        };
+        // Refused only for what leaves no voter; then every member refuses it alike.
+        if let Ok(state) = self.raw.apply_conf_change(&change) {
+            self.raw.mut_store().set_conf_state(state);
+        }
+    }
+
+    /// Replaces the library's own random election timeout, which it draws at every change of term
+    /// or role, by a function of seed, id and term. It is never used inside the call that draws it.
+    fn spread_election(&mut self) {
+        let id = self.config.raft_id;
+        let mut mix = Mix::new(self.config.seed ^ id.rotate_left(32) ^ self.raw.raft.term);
+        let least = self.config.election_ticks;
+        let extra = mix.below(least as u64) as usize;
+        self.raw.raft.set_randomized_election_timeout(least + extra);
+    }
+}
+
+/// What became of a snapshot on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotOutcome {
+    /// The peer has it.
+    Delivered,
+    /// It was lost.
+    Failed,
+}
+
+/// Checks that the parts fit, and returns them with the index that is already applied.
+fn cache_from(restored: Restored) -> Result<(EntryCache, u64), StartError> {
+    let Restored {
+        base,
+        entries,
+        hard_state,
+        snapshot,
+    } = restored;
+    let (applied, metadata) = match snapshot {
+        Some(meta) => {
+            let conf = raftpb::ConfState::decode(meta.membership.as_slice())
+                .map_err(|error| StartError(format!("membership in the snapshot: {error}")))?;
+            let conf = convert::conf_state_in(&conf);
+            (meta.at.index, convert::snapshot_metadata(meta.at, conf))
+        }
+        None => (0, eraftpb::SnapshotMetadata::default()),
+    };
+    let mut index = base.index;
+    for entry in &entries {
+        index += 1;
+        if entry.at.index != index {
+            return Err(StartError(format!(
+                "entry {} stands at {index}",
+                entry.at.index
+            )));
+        }
+    }
+    if applied < base.index || hard_state.commit < applied || hard_state.commit > index {
+        return Err(StartError(format!(
+            "log begins after {}, snapshot at {applied}, committed {}, log ends at {index}",
+            base.index, hard_state.commit
+        )));
+    }
+    let entries = entries.into_iter().map(convert::entry_to_library).collect();
+    let state = convert::hard_state_to_library(hard_state);
+    Ok((EntryCache::new(base, entries, state, metadata), applied))
+}

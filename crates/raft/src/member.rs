@@ -1,0 +1,650 @@
+//! One member of the consensus group: core, log and snapshots in the only safe order.
+//!
+//! Owns recovery (what of a directory counts), the order "persist, then send and apply", when
+//! snapshots are due, and what they allow to forget. Still does no I/O of its own: the disk is an
+//! argument, so the simulator runs exactly this code.
+//!
+//! The caller's loop: [`Member::tick`], [`Member::step`] and [`Member::propose`] as things happen,
+//! then [`Member::drive`] until it returns `None`, applying all that each call hands out before
+//! the next. After a [`DriveError::Retry`] only `drive` may be called, later.
+
+use bytes::Bytes;
+use swarm_api::raftpb;
+
+use crate::checks::MessageError;
+use crate::consensus::{
+    self, Committed, Core, CoreConfig, Ready, Refusal, Restored, Role, SnapshotOutcome, StartError,
+};
+use crate::disk::{Disk, DiskError};
+use crate::log::{
+    self, HardState, Identity, Log, LogError, LogOptions, Position, Recovered, Reset,
+    SEGMENT_BYTES_DEFAULT, StartPoint, TornTail,
+};
+use crate::seal::{Keyring, SaltSource};
+use crate::snapshot::{self, SnapshotMeta, SnapshotReader, SnapshotTicket, SnapshotWriter};
+
+#[cfg(test)]
+mod tests;
+
+/// Applied entries between snapshots, as in SwarmKit.
+pub const SNAPSHOT_INTERVAL_DEFAULT: u64 = 10_000;
+
+/// Entries kept behind a snapshot for followers that lag, as in SwarmKit.
+pub const ENTRIES_FOR_SLOW_FOLLOWERS_DEFAULT: u64 = 500;
+
+/// How a member behaves.
+#[derive(Clone, Debug)]
+pub struct MemberConfig {
+    /// Bytes in a log segment.
+    pub segment_bytes: u64,
+    /// Applied entries after which a snapshot is due; 0 means never.
+    pub snapshot_interval: u64,
+    /// Snapshots kept besides the newest.
+    pub keep_old_snapshots: u64,
+    /// Entries kept behind a snapshot for followers that lag.
+    pub entries_for_slow_followers: u64,
+    /// Ticks without a leader before an election, at least.
+    pub election_ticks: usize,
+    /// Ticks between heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Bytes in one proposal at most.
+    pub proposal_bytes_max: usize,
+    /// Spreads election timeouts.
+    pub seed: u64,
+}
+
+impl Default for MemberConfig {
+    fn default() -> Self {
+        MemberConfig {
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            snapshot_interval: SNAPSHOT_INTERVAL_DEFAULT,
+            keep_old_snapshots: 0,
+            entries_for_slow_followers: ENTRIES_FOR_SLOW_FOLLOWERS_DEFAULT,
+            election_ticks: consensus::ELECTION_TICKS_DEFAULT,
+            heartbeat_ticks: consensus::HEARTBEAT_TICKS_DEFAULT,
+            proposal_bytes_max: consensus::PROPOSAL_BYTES_MAX,
+            seed: 0,
+        }
+    }
+}
+
+/// What a fresh directory becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// A new group with this member as its only voter; the bytes describe it to members that join
+    /// later.
+    Alone {
+        /// Context of the first membership change.
+        context: Bytes,
+    },
+    /// A member without entries, waiting for the leader of an existing group.
+    Join,
+}
+
+/// Who this member is and how its files are sealed.
+pub struct MemberStart {
+    /// Ids for a fresh directory. An existing one keeps its own raft id; its cluster id must be
+    /// this one, unless either is empty.
+    pub identity: Identity,
+    /// Keys at rest.
+    pub keys: Keyring,
+    /// Fresh salts.
+    pub salts: SaltSource,
+    /// What to do with a fresh directory.
+    pub bootstrap: Bootstrap,
+}
+
+/// What was found at the start, for the operator's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Whether the directory was empty.
+    pub fresh: bool,
+    /// The end of the log that was never acknowledged and is ignored.
+    pub truncated: Option<TornTail>,
+    /// Snapshots that could not be read; an older one and the log make up for them.
+    pub skipped_snapshots: Vec<LogError>,
+    /// The snapshot that the state machine must be restored from before anything else.
+    pub snapshot: Option<Position>,
+    /// Last entry in the log.
+    pub last: Position,
+}
+
+/// Why a member could not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The files cannot be read, or not trusted.
+    #[error("raft state cannot be opened")]
+    Log(#[from] LogError),
+    /// The parts do not fit.
+    #[error("raft state is inconsistent")]
+    State(#[from] StartError),
+}
+
+impl From<DiskError> for OpenError {
+    fn from(error: DiskError) -> Self {
+        OpenError::Log(LogError::Disk(error))
+    }
+}
+
+/// Why no progress was made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DriveError {
+    /// The write can be tried again when there is space. Nothing is lost.
+    #[error("the raft log cannot be written for now")]
+    Retry(#[source] LogError),
+    /// The member must stop.
+    #[error("the raft log has failed")]
+    Fatal(#[source] LogError),
+}
+
+/// One pass of work that is durable.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// To send, in order.
+    pub messages: Vec<raftpb::Message>,
+    /// A state that replaces the state machine's, before anything else is applied.
+    pub installed: Option<(SnapshotMeta, Bytes)>,
+    /// To apply, in order.
+    pub committed: Vec<Committed>,
+}
+
+/// A member of the group.
+pub struct Member<D> {
+    core: Core,
+    log: Log<D>,
+    disk: D,
+    config: MemberConfig,
+    identity: Identity,
+    keys: Keyring,
+    newest_snapshot: Position,
+    /// Position of a snapshot that is being written.
+    in_flight: Option<Position>,
+    /// After a failure: not before this index is applied.
+    snapshot_not_before: u64,
+    /// Records and bytes proposed and not yet in the log.
+    queued: (usize, usize),
+}
+
+impl<D: Disk + Clone> Member<D> {
+    /// Opens a directory, repairs what may be repaired, and starts a new segment.
+    pub fn open(
+        mut disk: D,
+        config: MemberConfig,
+        start: MemberStart,
+    ) -> Result<(Self, Recovery), OpenError> {
+        remove_unfinished(&mut disk)?;
+        let found = log::recover(&mut disk, &start.keys)?;
+        let (meta, skipped) = newest_snapshot(&disk, &start.keys)?;
+        let identity = settle_identity(&start.identity, found.as_ref(), meta.as_ref())?;
+        let meta = meta.map(|(meta, _)| meta);
+        let fresh = found.is_none() && meta.is_none();
+        let mut recovery = Recovery {
+            fresh,
+            truncated: found.as_ref().and_then(|found| found.truncated.clone()),
+            skipped_snapshots: skipped,
+            snapshot: meta.as_ref().map(|meta| meta.at),
+            last: Position::default(),
+        };
+        let (restored, reset) = settle_log(found.as_ref(), meta)?;
+        let last = restored
+            .entries
+            .back()
+            .map_or(restored.base, |entry| entry.at);
+        let point = StartPoint {
+            last,
+            snapshot: restored.snapshot.as_ref().map(|meta| meta.at),
+            hard_state: restored.hard_state,
+            reset,
+        };
+        let options = LogOptions {
+            segment_bytes: config.segment_bytes,
+            identity: identity.clone(),
+            keys: start.keys.clone(),
+            salts: start.salts,
+        };
+        let mut log = Log::start(disk.clone(), options, found.as_ref(), point)?;
+        let restored = match start.bootstrap {
+            // Also when a first start was cut short after it made an empty log.
+            Bootstrap::Alone { context } if is_blank(&restored) => {
+                let first = consensus::bootstrap(identity.raft_id(), context);
+                let entries: Vec<_> = first.entries.iter().cloned().collect();
+                log.append(Some(first.hard_state), &entries)?;
+                first
+            }
+            Bootstrap::Alone { .. } | Bootstrap::Join => restored,
+        };
+        recovery.last = log.last();
+        let newest_snapshot = recovery.snapshot.unwrap_or_default();
+        let core = Core::new(core_config(&config, &identity), restored)?;
+        let member = Member {
+            core,
+            log,
+            disk,
+            config,
+            identity,
+            keys: start.keys,
+            newest_snapshot,
+            in_flight: None,
+            snapshot_not_before: 0,
+            queued: (0, 0),
+        };
+        Ok((member, recovery))
+    }
+
+    /// Opens the newest snapshot for reading, if there is one.
+    pub fn read_snapshot(&self) -> Result<Option<SnapshotReader<D>>, LogError> {
+        if self.newest_snapshot.index == 0 {
+            return Ok(None);
+        }
+        let disk = self.disk.clone();
+        SnapshotReader::open(disk, self.newest_snapshot, &self.keys).map(Some)
+    }
+
+    /// One tick of the clock.
+    pub fn tick(&mut self) {
+        self.core.tick();
+    }
+
+    /// Takes a message from a peer.
+    pub fn step(&mut self, message: raftpb::Message) -> Result<(), MessageError> {
+        self.core.step(message)
+    }
+
+    /// Proposes data; see [`Core::propose`]. Space for it is reserved first, so a full disk is a
+    /// refusal and not a stop.
+    pub fn propose(&mut self, data: Bytes) -> Result<Position, Refusal> {
+        let (records, bytes) = (self.queued.0 + 1, self.queued.1 + data.len());
+        if self.core.is_leader() && data.len() <= self.config.proposal_bytes_max {
+            self.log.reserve(records, bytes).map_err(refusal)?;
+        }
+        let at = self.core.propose(data)?;
+        self.queued = (records, bytes);
+        Ok(at)
+    }
+
+    /// Proposes a change of membership; see [`Core::propose_conf_change`].
+    pub fn propose_conf_change(
+        &mut self,
+        change: &raftpb::ConfChange,
+    ) -> Result<Position, Refusal> {
+        self.log
+            .reserve(self.queued.0 + 1, self.queued.1 + 1024)
+            .map_err(refusal)?;
+        self.core.propose_conf_change(change)
+    }
+
+    /// Makes the next pass of work durable and hands out what follows from it. `None` when there
+    /// is nothing to do.
+    pub fn drive(&mut self) -> Result<Option<Output>, DriveError> {
+        self.core.campaign_if_alone();
+        let Some(ready) = self.core.ready() else {
+            return Ok(None);
+        };
+        let ready = ready.clone();
+        self.persist(&ready).map_err(drive_error)?;
+        self.queued = (0, 0);
+        let done = self.core.advance();
+        let mut messages = done.messages;
+        for message in &mut messages {
+            self.fill_snapshot(message).map_err(DriveError::Fatal)?;
+        }
+        Ok(Some(Output {
+            messages,
+            installed: ready.snapshot,
+            committed: done.committed,
+        }))
+    }
+
+    /// Whether enough was applied since the last snapshot, and none is being written.
+    pub fn snapshot_due(&self) -> bool {
+        let applied = self.core.applied().index;
+        let interval = self.config.snapshot_interval;
+        interval > 0
+            && self.in_flight.is_none()
+            && applied >= self.snapshot_not_before
+            && applied - self.newest_snapshot.index >= interval
+    }
+
+    /// Begins a snapshot of what is applied right now: the caller freezes its state, then writes
+    /// it with [`SnapshotWriter`] on any thread, then calls [`Member::finish_snapshot`] or
+    /// [`Member::fail_snapshot`]. `None` when one is being written or nothing is applied.
+    pub fn begin_snapshot(&mut self) -> Option<SnapshotTicket> {
+        let meta = self.core.snapshot_meta();
+        if self.in_flight.is_some() || meta.at.index <= self.newest_snapshot.index {
+            return None;
+        }
+        self.in_flight = Some(meta.at);
+        let (key, salt) = (self.keys.current().clone(), self.log.fresh_salt());
+        Some(SnapshotTicket {
+            meta,
+            identity: self.identity.clone(),
+            key,
+            salt,
+        })
+    }
+
+    /// Takes note of a snapshot file that is durable, and forgets what it makes superfluous.
+    pub fn finish_snapshot(&mut self, meta: &SnapshotMeta) -> Result<(), DriveError> {
+        self.in_flight = None;
+        if meta.at.index <= self.newest_snapshot.index {
+            // A newer one came from the leader meanwhile.
+            return self.forget().map_err(forget_error);
+        }
+        self.log
+            .mark_snapshot(meta.at, Reset::Keep)
+            .map_err(drive_error)?;
+        self.newest_snapshot = meta.at;
+        self.core
+            .compact(meta, meta.at.index.saturating_sub(self.kept_behind()));
+        self.forget().map_err(forget_error)
+    }
+
+    /// Takes note that a snapshot could not be written. The next one is due after a tenth of the
+    /// interval, so that a full disk is not asked again for every entry.
+    pub fn fail_snapshot(&mut self) {
+        self.in_flight = None;
+        let wait = self.config.snapshot_interval / 10 + 1;
+        self.snapshot_not_before = self.core.applied().index + wait;
+    }
+
+    /// Writes down the commit index, so that the next start has less to find out again.
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.log.append(Some(self.core.hard_state()), &[])
+    }
+
+    /// Changes what may change while running: interval, snapshots and entries to keep.
+    pub fn set_snapshot_policy(&mut self, interval: u64, keep_old: u64, slow_followers: u64) {
+        self.config.snapshot_interval = interval;
+        self.config.keep_old_snapshots = keep_old;
+        self.config.entries_for_slow_followers = slow_followers;
+    }
+
+    /// The consensus state, to look at.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Lets a peer speak; see [`Core::allow_peer`].
+    pub fn allow_peer(&mut self, id: u64) {
+        self.core.allow_peer(id);
+    }
+
+    /// See [`Core::forbid_peer`].
+    pub fn forbid_peer(&mut self, id: u64) {
+        self.core.forbid_peer(id);
+    }
+
+    /// See [`Core::transfer_leader`].
+    pub fn transfer_leader(&mut self, to: u64) {
+        self.core.transfer_leader(to);
+    }
+
+    /// See [`Core::report_unreachable`].
+    pub fn report_unreachable(&mut self, id: u64) {
+        self.core.report_unreachable(id);
+    }
+
+    /// See [`Core::report_snapshot`].
+    pub fn report_snapshot(&mut self, id: u64, outcome: SnapshotOutcome) {
+        self.core.report_snapshot(id, outcome);
+    }
+
+    /// Whose member this is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Own role.
+    pub fn role(&self) -> Role {
+        self.core.role()
+    }
+
+    /// Newest durable snapshot; index 0 when there is none.
+    pub fn newest_snapshot(&self) -> Position {
+        self.newest_snapshot
+    }
+
+    fn kept_behind(&self) -> u64 {
+        self.config.entries_for_slow_followers
+    }
+
+    fn persist(&mut self, ready: &Ready) -> Result<(), LogError> {
+        if let Some((meta, data)) = &ready.snapshot {
+            self.install(meta, data)?;
+        }
+        if !ready.must_sync {
+            // Only the commit index moved. It is found again from the entries.
+            return Ok(());
+        }
+        self.log.append(Some(ready.hard_state), &ready.entries)
+    }
+
+    /// Makes a snapshot from the leader durable and starts the log behind it.
+    fn install(&mut self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), LogError> {
+        if self.newest_snapshot == meta.at {
+            // An earlier attempt got this far.
+            return Ok(());
+        }
+        let ticket = SnapshotTicket {
+            meta: meta.clone(),
+            identity: self.identity.clone(),
+            key: self.keys.current().clone(),
+            salt: self.log.fresh_salt(),
+        };
+        let mut writer = SnapshotWriter::begin(self.disk.clone(), &ticket)?;
+        writer.push(data)?;
+        writer.finish()?;
+        self.log.mark_snapshot(meta.at, Reset::Discard)?;
+        self.newest_snapshot = meta.at;
+        Ok(())
+    }
+
+    /// Removes snapshots beyond those to keep, and segments that none of the kept ones needs.
+    fn forget(&mut self) -> Result<(), LogError> {
+        let all = snapshot::list(&mut self.disk)?;
+        let keep = usize::try_from(self.config.keep_old_snapshots).unwrap_or(usize::MAX);
+        let keep = keep.saturating_add(1);
+        for at in all.iter().skip(keep) {
+            self.disk.remove(&snapshot::file_name(*at))?;
+        }
+        if all.len() > keep {
+            self.disk.sync_dir()?;
+        }
+        let oldest = all.iter().take(keep).last().copied().unwrap_or_default();
+        let newest = self.newest_snapshot.index;
+        let needed = oldest.index.min(newest.saturating_sub(self.kept_behind())) + 1;
+        self.log.compact(needed).map(drop)
+    }
+
+    /// The library hands out snapshots by name; the message needs the content, and the membership
+    /// of today: a member that was added after the snapshot refuses one that does not name it.
+    /// Replaying the additions that follow the snapshot changes nothing.
+    fn fill_snapshot(&self, message: &mut raftpb::Message) -> Result<(), LogError> {
+        let Some(snapshot) = &mut message.snapshot else {
+            return Ok(());
+        };
+        let metadata = snapshot.metadata.get_or_insert_default();
+        metadata.conf_state = Some(self.core.conf_state());
+        let at = Position {
+            index: metadata.index(),
+            term: metadata.term(),
+        };
+        let mut reader = SnapshotReader::open(self.disk.clone(), at, &self.keys)?;
+        let mut data = Vec::new();
+        while let Some(chunk) = reader.next_chunk()? {
+            data.extend_from_slice(&chunk);
+        }
+        snapshot.data = Some(data.into());
+        Ok(())
+    }
+}
+
+fn core_config(config: &MemberConfig, identity: &Identity) -> CoreConfig {
+    CoreConfig {
+        raft_id: identity.raft_id(),
+        election_ticks: config.election_ticks,
+        heartbeat_ticks: config.heartbeat_ticks,
+        seed: config.seed,
+        proposal_bytes_max: config.proposal_bytes_max,
+    }
+}
+
+fn refusal(error: LogError) -> Refusal {
+    match error {
+        LogError::Disk(error) if error.is_full() => Refusal::DiskFull(error.to_string()),
+        LogError::Disk(error) => Refusal::LogStopped(error.to_string()),
+        other => Refusal::LogStopped(other.to_string()),
+    }
+}
+
+fn drive_error(error: LogError) -> DriveError {
+    match error {
+        LogError::Disk(ref cause) if cause.is_full() => DriveError::Retry(error),
+        other => DriveError::Fatal(other),
+    }
+}
+
+/// A file that cannot be removed costs space and nothing else.
+fn forget_error(error: LogError) -> DriveError {
+    match error {
+        LogError::Disk(_) => DriveError::Retry(error),
+        other => DriveError::Fatal(other),
+    }
+}
+
+/// What a crash left half made. The log removes its own.
+fn remove_unfinished<D: Disk>(disk: &mut D) -> Result<(), DiskError> {
+    // A rename that only the system's memory knows counts from here on.
+    disk.sync_dir()?;
+    for name in disk.list()? {
+        if snapshot::is_unfinished(&name) {
+            disk.remove(&name)?;
+        }
+    }
+    Ok(())
+}
+
+type FoundSnapshot = Option<(SnapshotMeta, Identity)>;
+
+/// The newest snapshot that reads to its end, and why newer ones did not.
+fn newest_snapshot<D: Disk + Clone>(
+    disk: &D,
+    keys: &Keyring,
+) -> Result<(FoundSnapshot, Vec<LogError>), LogError> {
+    let mut skipped = Vec::new();
+    for at in snapshot::list(&mut disk.clone())? {
+        let opened = SnapshotReader::open(disk.clone(), at, keys).and_then(|reader| {
+            let identity = reader.identity().clone();
+            reader.verify().map(|meta| (meta, identity))
+        });
+        match opened {
+            Ok(found) => return Ok((Some(found), skipped)),
+            Err(error @ (LogError::Corrupt { .. } | LogError::Unsealable { .. })) => {
+                skipped.push(error);
+            }
+            Err(
+                error @ (LogError::Disk(_)
+                | LogError::Poisoned(_)
+                | LogError::WrongKey { .. }
+                | LogError::UnknownFormat { .. }
+                | LogError::Foreign { .. }
+                | LogError::Gap { .. }),
+            ) => return Err(error),
+        }
+    }
+    Ok((None, skipped))
+}
+
+/// The identity on disk, which must fit the cluster; or the given one.
+fn settle_identity(
+    given: &Identity,
+    found: Option<&Recovered>,
+    snapshot: Option<&(SnapshotMeta, Identity)>,
+) -> Result<Identity, LogError> {
+    let on_disk = found.map(|found| &found.identity);
+    let in_snapshot = snapshot.map(|(_, identity)| identity);
+    let Some(known) = on_disk.or(in_snapshot) else {
+        return Ok(given.clone());
+    };
+    let foreign = |file: String, found: &Identity, expected: &Identity| LogError::Foreign {
+        file,
+        found: found.clone(),
+        expected: expected.clone(),
+    };
+    if let (Some(identity), Some((meta, _))) = (in_snapshot, snapshot)
+        && identity != known
+    {
+        return Err(foreign(snapshot::file_name(meta.at), identity, known));
+    }
+    let both = !known.cluster_id().is_empty() && !given.cluster_id().is_empty();
+    if both && known.cluster_id() != given.cluster_id() {
+        return Err(foreign("of the raft log".to_owned(), known, given));
+    }
+    Ok(known.clone())
+}
+
+/// Whether nothing ever happened to this member.
+fn is_blank(restored: &Restored) -> bool {
+    restored.snapshot.is_none()
+        && restored.entries.is_empty()
+        && restored.hard_state == HardState::default()
+}
+
+/// Puts snapshot and log together.
+fn settle_log(
+    found: Option<&Recovered>,
+    snapshot: Option<SnapshotMeta>,
+) -> Result<(Restored, Reset), LogError> {
+    let at = snapshot.as_ref().map(|meta| meta.at).unwrap_or_default();
+    let mut hard_state = found.map(|found| found.hard_state).unwrap_or_default();
+    let mut restored = Restored {
+        snapshot,
+        ..Restored::default()
+    };
+    let mut reset = Reset::Keep;
+    let usable = found.filter(|found| covers(found, at));
+    match (found, usable) {
+        (_, Some(found)) => {
+            restored.entries = found.entries.clone();
+            restored.base = match found.base_term {
+                Some(term) => Position {
+                    index: found.base_index,
+                    term,
+                },
+                // The term of the base is gone, so the first entries are of no use: they end at
+                // the snapshot at the latest.
+                None => {
+                    restored.entries.retain(|entry| entry.at.index > at.index);
+                    at
+                }
+            };
+        }
+        (Some(found), None) if found.base_index > at.index => {
+            return Err(LogError::Gap {
+                from: at.index + 1,
+                to: found.base_index,
+            });
+        }
+        (_, None) => (restored.base, reset) = (at, Reset::Discard),
+    }
+    if at.term > hard_state.term {
+        // The snapshot came from a leader whose term was not yet written down.
+        (hard_state.term, hard_state.vote) = (at.term, 0);
+    }
+    hard_state.commit = hard_state.commit.max(at.index);
+    let last = restored.base.index + restored.entries.len() as u64;
+    if hard_state.commit > last {
+        return Err(LogError::Gap {
+            from: last + 1,
+            to: hard_state.commit,
+        });
+    }
+    restored.hard_state = hard_state;
+    Ok((restored, reset))
+}
+
+/// Whether the log goes on from the snapshot: it holds that very entry.
+fn covers(found: &Recovered, at: Position) -> bool {
+    let in_range = at.index >= found.base_index && at.index <= found.last_index();
+    in_range && found.term_at(at.index).is_none_or(|term| term == at.term)
+}

@@ -1,0 +1,530 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::consensus::Payload;
+use crate::disk::DiskErrorKind;
+use crate::mix::Mix;
+use crate::seal::DataKey;
+use crate::simdisk::{Loss, SimDisk};
+
+fn config() -> MemberConfig {
+    MemberConfig {
+        segment_bytes: 4096,
+        snapshot_interval: 20,
+        entries_for_slow_followers: 5,
+        ..MemberConfig::default()
+    }
+}
+
+fn start(id: u64, salt_seed: u64, bootstrap: Bootstrap) -> MemberStart {
+    let mut mix = Mix::new(salt_seed);
+    MemberStart {
+        identity: Identity::new("cluster", id).unwrap(),
+        keys: Keyring::new(DataKey::new([4; 32])),
+        salts: Box::new(move || {
+            let mut salt = [0; 16];
+            salt[..8].copy_from_slice(&mix.next().to_le_bytes());
+            salt
+        }),
+        bootstrap,
+    }
+}
+
+fn alone() -> Bootstrap {
+    Bootstrap::Alone {
+        context: Bytes::from_static(b"first"),
+    }
+}
+
+/// A member with a state machine that remembers all data in order.
+struct Machine {
+    member: Member<SimDisk>,
+    recovery: Recovery,
+    state: Vec<Bytes>,
+    applied: u64,
+    outbox: Vec<raftpb::Message>,
+    disk: SimDisk,
+}
+
+impl Machine {
+    fn open(
+        disk: &SimDisk,
+        id: u64,
+        config: MemberConfig,
+        salt_seed: u64,
+        bootstrap: Bootstrap,
+    ) -> Result<Self, OpenError> {
+        let start = start(id, salt_seed, bootstrap);
+        let (member, recovery) = Member::open(disk.clone(), config, start)?;
+        let mut machine = Machine {
+            member,
+            recovery,
+            state: Vec::new(),
+            applied: 0,
+            outbox: Vec::new(),
+            disk: disk.clone(),
+        };
+        if let Some(mut reader) = machine.member.read_snapshot()? {
+            let at = reader.meta().at;
+            let mut bytes = Vec::new();
+            while let Some(chunk) = reader.next_chunk()? {
+                bytes.extend(chunk);
+            }
+            machine.restore(at, &bytes);
+        }
+        Ok(machine)
+    }
+
+    fn restore(&mut self, at: Position, bytes: &[u8]) {
+        self.state = bytes
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(Bytes::copy_from_slice)
+            .collect();
+        self.applied = at.index;
+    }
+
+    fn frozen(&self) -> Vec<u8> {
+        self.state
+            .iter()
+            .flat_map(|line| [line, b"\n".as_slice()].concat())
+            .collect()
+    }
+
+    /// Drives to rest. Data that comes out is acknowledged.
+    fn settle(&mut self) -> Result<(), DriveError> {
+        while let Some(output) = self.member.drive()? {
+            if let Some((meta, bytes)) = output.installed {
+                self.restore(meta.at, &bytes);
+            }
+            for entry in output.committed {
+                assert_eq!(entry.at.index, self.applied + 1, "applied in order, once");
+                self.applied = entry.at.index;
+                if let Payload::Data(data) = entry.payload {
+                    self.state.push(data);
+                }
+            }
+            self.outbox.extend(output.messages);
+        }
+        Ok(())
+    }
+
+    /// Writes a snapshot if one is due.
+    fn snapshot(&mut self) -> Result<(), DriveError> {
+        if !self.member.snapshot_due() {
+            return Ok(());
+        }
+        let Some(ticket) = self.member.begin_snapshot() else {
+            return Ok(());
+        };
+        let write = || -> Result<u64, DiskError> {
+            let mut writer = SnapshotWriter::begin(self.disk.clone(), &ticket)?;
+            writer.push(&self.frozen())?;
+            writer.finish()
+        };
+        match write() {
+            Ok(_) => self.member.finish_snapshot(&ticket.meta),
+            Err(_) => {
+                self.member.fail_snapshot();
+                Ok(())
+            }
+        }
+    }
+
+    fn propose(&mut self, text: &str) -> Result<Position, Refusal> {
+        self.member.propose(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+fn lines(range: std::ops::Range<u64>) -> Vec<String> {
+    range
+        .map(|n| format!("value {n} {}", "x".repeat((n * 37 % 200) as usize)))
+        .collect()
+}
+
+fn open_alone(disk: &SimDisk, salt_seed: u64) -> Result<Machine, OpenError> {
+    let mut machine = Machine::open(disk, 7, config(), salt_seed, alone())?;
+    machine.settle().map_err(|error| match error {
+        DriveError::Retry(error) | DriveError::Fatal(error) => OpenError::Log(error),
+    })?;
+    Ok(machine)
+}
+
+#[test]
+fn a_fresh_directory_becomes_a_group_of_one_that_leads() {
+    let disk = SimDisk::new(1);
+    let machine = open_alone(&disk, 1).unwrap();
+    assert!(machine.recovery.fresh);
+    assert!(machine.member.core().leads_with_all_applied());
+    assert_eq!(machine.member.identity().raft_id(), 7);
+}
+
+#[test]
+fn many_proposals_cost_one_sync() {
+    let disk = SimDisk::new(1);
+    let mut machine = open_alone(&disk, 1).unwrap();
+    let before = disk.syncs();
+    for line in lines(0..10) {
+        machine.propose(&line).unwrap();
+    }
+    machine.settle().unwrap();
+    assert_eq!(machine.state.len(), 10);
+    assert_eq!(disk.syncs(), before + 1);
+}
+
+#[test]
+fn a_restart_replays_snapshot_and_log_and_keeps_its_own_id() {
+    let disk = SimDisk::new(1);
+    let mut machine = open_alone(&disk, 1).unwrap();
+    for line in lines(0..90) {
+        machine.propose(&line).unwrap();
+        machine.settle().unwrap();
+        machine.snapshot().unwrap();
+    }
+    assert!(machine.member.newest_snapshot().index >= 80);
+    assert!(
+        machine.member.core().cached_entries() < 30,
+        "the cache is compacted"
+    );
+    let expected = machine.state.clone();
+    machine.member.close().unwrap();
+    let names = disk.clone().list().unwrap();
+    assert_eq!(
+        names.iter().filter(|name| name.ends_with(".snap")).count(),
+        1
+    );
+    assert!(
+        names.iter().filter(|name| name.ends_with(".seg")).count() < 6,
+        "{names:?}"
+    );
+
+    let mut again = Machine::open(&disk, 99, config(), 2, alone()).unwrap();
+    assert!(again.recovery.snapshot.is_some() && !again.recovery.fresh);
+    assert_eq!(again.recovery.truncated, None);
+    again.settle().unwrap();
+    assert_eq!(again.state, expected);
+    assert_eq!(again.member.identity().raft_id(), 7);
+    assert!(again.member.core().leads_with_all_applied());
+}
+
+#[test]
+fn another_cluster_is_refused() {
+    let disk = SimDisk::new(1);
+    open_alone(&disk, 1).unwrap();
+    let mut other = start(7, 2, alone());
+    other.identity = Identity::new("another", 7).unwrap();
+    let result = Member::open(disk.clone(), config(), other).map(drop);
+    assert!(matches!(
+        result,
+        Err(OpenError::Log(LogError::Foreign { .. }))
+    ));
+    let mut unknown = start(7, 2, alone());
+    unknown.identity = Identity::new("", 7).unwrap();
+    assert!(Member::open(disk, config(), unknown).is_ok());
+}
+
+#[test]
+fn a_damaged_snapshot_is_made_up_for_by_an_older_one_and_the_log() {
+    let disk = SimDisk::new(1);
+    let keep = MemberConfig {
+        keep_old_snapshots: 1,
+        ..config()
+    };
+    let mut machine = Machine::open(&disk, 7, keep.clone(), 1, alone()).unwrap();
+    machine.settle().unwrap();
+    for line in lines(0..70) {
+        machine.propose(&line).unwrap();
+        machine.settle().unwrap();
+        machine.snapshot().unwrap();
+    }
+    let newest = snapshot::file_name(machine.member.newest_snapshot());
+    let mut bytes = disk.bytes(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    disk.put(&newest, bytes);
+    let mut again = Machine::open(&disk, 7, keep.clone(), 2, alone()).unwrap();
+    assert_eq!(again.recovery.skipped_snapshots.len(), 1);
+    again.settle().unwrap();
+    assert_eq!(again.state, machine.state);
+
+    let older = snapshot::list(&mut disk.clone()).unwrap()[1];
+    disk.put(&snapshot::file_name(older), Vec::new());
+    match Machine::open(&disk, 7, keep, 3, alone()).map(drop) {
+        Err(OpenError::Log(LogError::Gap { from: 1, to })) => assert!(to > 0),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_proposals_and_recovers_when_space_returns() {
+    let disk = SimDisk::new(1);
+    let mut machine = open_alone(&disk, 1).unwrap();
+    disk.set_capacity(Some(disk.used()));
+    let mut refused = None;
+    for line in lines(0..100) {
+        match machine.propose(&line) {
+            Ok(_) => machine.settle().unwrap(),
+            Err(refusal) => {
+                refused = Some(refusal);
+                break;
+            }
+        }
+    }
+    let refusal = refused.unwrap();
+    assert!(matches!(refusal, Refusal::DiskFull(_)), "{refusal}");
+    assert!(refusal.to_string().contains("no space left"));
+    let held = machine.state.len();
+    assert!(held > 5);
+    machine.member.tick();
+    machine.settle().unwrap();
+    disk.set_capacity(None);
+    machine.propose("more").unwrap();
+    machine.settle().unwrap();
+    assert_eq!(machine.state.len(), held + 1);
+}
+
+#[test]
+fn a_write_that_meets_a_full_disk_is_retried_without_loss() {
+    let disk = SimDisk::new(1);
+    let mut machine = open_alone(&disk, 1).unwrap();
+    machine.propose("one").unwrap();
+    machine.propose("two").unwrap();
+    for _ in 0..3 {
+        disk.fail_at(disk.operations() + 1, DiskErrorKind::Full);
+        assert!(matches!(machine.settle(), Err(DriveError::Retry(_))));
+        assert!(machine.state.is_empty());
+        machine.member.tick();
+        assert!(matches!(
+            machine.propose("three"),
+            Err(Refusal::DiskFull(_))
+        ));
+    }
+    machine.settle().unwrap();
+    assert_eq!(machine.state, ["one", "two"]);
+    disk.crash(Loss::Power);
+    assert_eq!(open_alone(&disk, 2).unwrap().state, ["one", "two"]);
+}
+
+#[test]
+fn a_failed_sync_is_fatal() {
+    let disk = SimDisk::new(1);
+    let mut machine = open_alone(&disk, 1).unwrap();
+    machine.propose("one").unwrap();
+    disk.fail_at(disk.operations() + 2, DiskErrorKind::Other);
+    for _ in 0..3 {
+        assert!(matches!(
+            machine.settle(),
+            Err(DriveError::Fatal(LogError::Poisoned(_)))
+        ));
+    }
+    assert!(machine.state.is_empty());
+}
+
+/// Runs proposals with snapshots until something fails; returns what was acknowledged.
+fn work(machine: &mut Machine, mix: &mut Mix, rounds: u64) -> Vec<Bytes> {
+    for round in 0..rounds {
+        let count = 1 + mix.below(4);
+        let number = machine.state.len() as u64 * 1000 + round;
+        let proposed = lines(number..number + count)
+            .iter()
+            .all(|line| machine.propose(line).is_ok());
+        if !proposed || machine.settle().is_err() || machine.snapshot().is_err() {
+            break;
+        }
+    }
+    machine.state.clone()
+}
+
+#[test]
+fn power_cut_at_any_operation_loses_no_acknowledged_proposal() {
+    for seed in 0..3 {
+        let total = {
+            let disk = SimDisk::new(seed);
+            let mut machine = open_alone(&disk, 1).unwrap();
+            work(&mut machine, &mut Mix::new(seed), 40);
+            assert!(machine.member.newest_snapshot().index > 0);
+            disk.operations()
+        };
+        for cut in 1..=total {
+            let context = format!("seed {seed}, cut at {cut}");
+            let disk = SimDisk::new(seed * 10_000 + cut);
+            disk.cut_power_at(cut);
+            let acknowledged = open_alone(&disk, 1)
+                .map(|mut machine| work(&mut machine, &mut Mix::new(seed), 40))
+                .unwrap_or_default();
+            disk.crash(if cut % 3 == 0 {
+                Loss::Process
+            } else {
+                Loss::Power
+            });
+            let mut again =
+                open_alone(&disk, 2).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+            assert!(again.state.starts_with(&acknowledged), "{context}");
+            again.propose("after").unwrap();
+            again.settle().unwrap();
+            let expected = again.state.clone();
+            disk.crash(Loss::Power);
+            assert_eq!(open_alone(&disk, 3).unwrap().state, expected, "{context}");
+        }
+    }
+}
+
+#[test]
+fn restarts_in_a_row_lose_no_acknowledged_proposal() {
+    for seed in 0..10 {
+        let disk = SimDisk::new(seed);
+        let mut mix = Mix::new(seed);
+        let mut acknowledged: Vec<Bytes> = Vec::new();
+        for restart in 1..25 {
+            let mut machine = open_alone(&disk, seed * 100 + restart).unwrap();
+            let context = format!("seed {seed}, restart {restart}");
+            assert!(machine.state.starts_with(&acknowledged), "{context}");
+            disk.cut_power_at(disk.operations() + 1 + mix.below(40));
+            acknowledged = work(&mut machine, &mut mix, 30);
+            disk.crash(if restart % 2 == 0 {
+                Loss::Power
+            } else {
+                Loss::Process
+            });
+        }
+    }
+}
+
+/// Members over their own disks and a network that delivers at once.
+struct Group {
+    machines: BTreeMap<u64, Machine>,
+    disks: BTreeMap<u64, SimDisk>,
+    restarts: u64,
+}
+
+impl Group {
+    fn new() -> Self {
+        let disk = SimDisk::new(1);
+        let mut machine = Machine::open(&disk, 1, config(), 1, alone()).unwrap();
+        machine.settle().unwrap();
+        Group {
+            machines: BTreeMap::from([(1, machine)]),
+            disks: BTreeMap::from([(1, disk)]),
+            restarts: 10,
+        }
+    }
+
+    fn join(&mut self, id: u64) {
+        let disk = SimDisk::new(id);
+        let mut machine = Machine::open(&disk, id, config(), id, Bootstrap::Join).unwrap();
+        machine.member.allow_peer(1);
+        self.machines.insert(id, machine);
+        self.disks.insert(id, disk);
+        let mut change = raftpb::ConfChange {
+            node_id: Some(id),
+            ..Default::default()
+        };
+        change.set_type(raftpb::ConfChangeType::AddNode);
+        self.leader().member.propose_conf_change(&change).unwrap();
+        self.tick(5);
+    }
+
+    fn leader(&mut self) -> &mut Machine {
+        self.machines
+            .values_mut()
+            .find(|machine| machine.member.core().is_leader())
+            .unwrap()
+    }
+
+    fn tick(&mut self, ticks: usize) {
+        for _ in 0..ticks {
+            self.machines
+                .values_mut()
+                .for_each(|machine| machine.member.tick());
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut messages = Vec::new();
+            for machine in self.machines.values_mut() {
+                machine.settle().unwrap();
+                machine.snapshot().unwrap();
+                messages.append(&mut machine.outbox);
+            }
+            if messages.is_empty() {
+                return;
+            }
+            for message in messages {
+                let (from, to) = (message.from(), message.to());
+                let kind = message.r#type();
+                let delivered = match self.machines.get_mut(&to) {
+                    Some(machine) => machine.member.step(message).is_ok(),
+                    None => false,
+                };
+                let sender = self.machines.get_mut(&from).unwrap();
+                if kind == raftpb::MessageType::MsgSnap {
+                    let outcome = if delivered {
+                        SnapshotOutcome::Delivered
+                    } else {
+                        SnapshotOutcome::Failed
+                    };
+                    sender.member.report_snapshot(to, outcome);
+                } else if !delivered {
+                    sender.member.report_unreachable(to);
+                }
+            }
+        }
+    }
+
+    fn restart(&mut self, id: u64) {
+        let disk = self.disks[&id].clone();
+        self.machines.remove(&id);
+        disk.crash(Loss::Power);
+        self.restarts += 1;
+        let machine = Machine::open(&disk, id, config(), self.restarts, Bootstrap::Join).unwrap();
+        self.machines.insert(id, machine);
+    }
+
+    fn propose(&mut self, range: std::ops::Range<u64>) {
+        for line in lines(range) {
+            self.leader().propose(&line).unwrap();
+            self.settle();
+        }
+    }
+}
+
+#[test]
+fn three_members_with_disks_agree_through_restarts_and_snapshots() {
+    let mut group = Group::new();
+    group.propose(0..50);
+    group.join(2);
+    group.join(3);
+    group.propose(50..60);
+    group.tick(3);
+    for id in 1..=3 {
+        assert_eq!(
+            group.machines[&id].state.len(),
+            60,
+            "member {id} has it all by snapshot"
+        );
+    }
+    let leader = group.leader().member.identity().raft_id();
+    let follower = if leader == 2 { 3 } else { 2 };
+    group.machines.remove(&follower);
+    group.propose(60..120);
+    group.restart(follower);
+    group.tick(30);
+    assert_eq!(
+        group.machines[&follower].state.len(),
+        120,
+        "caught up by snapshot"
+    );
+    group.restart(leader);
+    group.tick(60);
+    group.propose(120..125);
+    group.tick(3);
+    let states: Vec<_> = group
+        .machines
+        .values()
+        .map(|machine| machine.state.clone())
+        .collect();
+    assert_eq!(states[0].len(), 125);
+    assert!(states.iter().all(|state| *state == states[0]));
+}

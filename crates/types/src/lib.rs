@@ -28,12 +28,14 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod constraint;
 pub mod convert;
 pub mod defaults;
 pub mod id;
 pub mod kind;
 pub mod naming;
 pub mod objects;
+pub mod resources;
 pub mod spec;
 pub mod state;
 pub mod task;

@@ -14,6 +14,7 @@
 //! * I-LOOP-2: at most one transaction per loop is in flight.
 //! * I-LOOP-3: a key whose write set was refused is dirty again.
 //! * I-LOOP-4: a cache equals what `resync` would build from the view (the simulator compares).
+//! * I-LOOP-5: a loop that decides from its cache has observed its own last commit.
 //!
 //! # Start reading at
 //! [`Reconciler`], then [`Queue::poll_transaction`].
@@ -30,7 +31,7 @@ mod queue;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use swarm_store::{Change, Root, Write};
+use swarm_store::{Change, Root, Write, WriteSet};
 use swarm_types::{IdSource, Timestamp};
 
 pub use queue::{Batch, Outcome, Queue, QueueStatus, STEPS_PER_TRANSACTION_MAX};
@@ -43,6 +44,10 @@ pub trait Reconciler {
     /// The loop's name in traces, metrics and `why`.
     const NAME: &'static str;
 
+    /// Whether decisions rest on the cache rather than on the view alone. Such a loop is not asked
+    /// before it has observed its own last commit (I-LOOP-5).
+    const DECIDES_FROM_CACHE: bool = false;
+
     /// Maps a change to the keys it concerns, and updates the cache if there is one. It decides
     /// nothing: a decision taken here would die on failover. `view` is at or after the change.
     fn observe(&mut self, change: &Change, view: &Root, dirty: &mut BTreeSet<Self::Key>);
@@ -50,6 +55,11 @@ pub trait Reconciler {
     /// Marks every key of the view and rebuilds the cache. Runs when leadership is gained and when
     /// events were lost.
     fn resync(&mut self, view: &Root, dirty: &mut BTreeSet<Self::Key>);
+
+    /// Brings indices over the cache up to date, right before decisions and never between them. It
+    /// writes nothing and decides nothing; it exists so that `observe` may put off work that one
+    /// decision can do for a thousand changes. Loops without such indices ignore it.
+    fn prepare(&mut self, _view: &Root, _now: Timestamp) {}
 
     /// The decision. Equal inputs give an equal step.
     fn reconcile(&self, view: &Root, key: &Self::Key, ctx: &mut Ctx<'_>) -> Step;
@@ -87,6 +97,10 @@ pub struct Ctx<'a> {
 pub struct Step {
     /// What to write; all of it or nothing.
     pub writes: Vec<Write>,
+    /// More sets, each of them written or refused by itself, for loops that decide about many
+    /// objects in one step. `settled` is told about each set. Those that do not fit the transaction
+    /// are dropped, and the key is looked at again after the commit.
+    pub sets: Vec<WriteSet>,
     /// When to look again even if nothing changes.
     pub wake: Option<Wake>,
     /// There is more to do for this key than fits one write set; look again after this commit.

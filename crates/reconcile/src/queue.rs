@@ -59,6 +59,10 @@ pub struct Queue<R: Reconciler> {
     in_flight: Vec<R::Key>,
     /// A view older than our last commit, or than a change we consumed, would mislead us.
     version_min: Version,
+    /// The newest commit that the reconciler has observed.
+    observed: Version,
+    /// Our newest commit that wrote something; it reaches `handle_commit` whatever the filter.
+    committed: Version,
     steps: u64,
     conflicts: u64,
 }
@@ -74,6 +78,8 @@ impl<R: Reconciler> Queue<R> {
             wakes: BTreeMap::new(),
             in_flight: Vec::new(),
             version_min: view.version(),
+            observed: view.version(),
+            committed: Version(0),
             steps: 0,
             conflicts: 0,
         }
@@ -82,6 +88,7 @@ impl<R: Reconciler> Queue<R> {
     /// Takes notice of a commit; `view` is at or after it.
     pub fn handle_commit(&mut self, commit: &Commit, view: &Root) {
         self.version_min = self.version_min.max(commit.version);
+        self.observed = self.observed.max(commit.version);
         for change in &commit.changes {
             self.reconciler.observe(change, view, &mut self.dirty);
         }
@@ -90,6 +97,7 @@ impl<R: Reconciler> Queue<R> {
     /// Events were lost: look at everything again.
     pub fn handle_lag(&mut self, view: &Root) {
         self.version_min = self.version_min.max(view.version());
+        self.observed = self.observed.max(view.version());
         self.reconciler.resync(view, &mut self.dirty);
     }
 
@@ -118,7 +126,7 @@ impl<R: Reconciler> Queue<R> {
     }
 
     /// Decides until a transaction is full, or nothing is dirty. `None`: nothing to write, or a
-    /// batch is in flight, or the view is too old.
+    /// batch is in flight, or the view or the cache is too old.
     pub fn poll_transaction(
         &mut self,
         view: &Root,
@@ -127,6 +135,12 @@ impl<R: Reconciler> Queue<R> {
     ) -> Option<Batch> {
         if !self.in_flight.is_empty() || view.version() < self.version_min {
             return None;
+        }
+        if R::DECIDES_FROM_CACHE && self.observed < self.committed {
+            return None;
+        }
+        if !self.dirty.is_empty() {
+            self.reconciler.prepare(view, now);
         }
         let mut batch = Batch::default();
         let mut room = Room::new();
@@ -146,12 +160,12 @@ impl<R: Reconciler> Queue<R> {
                 self.dirty.insert(key);
                 break;
             }
-            self.keep(key, step, &mut batch);
+            self.keep(key, step, &mut room, &mut batch);
         }
         (!batch.sets.is_empty()).then_some(batch)
     }
 
-    fn keep(&mut self, key: R::Key, step: Step, batch: &mut Batch) {
+    fn keep(&mut self, key: R::Key, step: Step, room: &mut Room, batch: &mut Batch) {
         match step.wake {
             Some(wake) => self.wakes.insert(key.clone(), wake),
             None => self.wakes.remove(&key),
@@ -162,7 +176,18 @@ impl<R: Reconciler> Queue<R> {
         }
         if !step.writes.is_empty() {
             batch.sets.push(WriteSet(step.writes));
-            self.in_flight.push(key);
+            self.in_flight.push(key.clone());
+        }
+        for set in step.sets {
+            if set.0.is_empty() {
+                continue;
+            }
+            if !room.take(&set.0) {
+                self.dirty.insert(key);
+                return;
+            }
+            batch.sets.push(set);
+            self.in_flight.push(key.clone());
         }
     }
 
@@ -174,8 +199,11 @@ impl<R: Reconciler> Queue<R> {
             Outcome::Failed => (self.version_min, None),
         };
         self.version_min = self.version_min.max(version);
+        if refused.is_some_and(|refused| refused.len() < keys.len()) {
+            self.committed = self.committed.max(version);
+        }
         for (position, key) in keys.into_iter().enumerate() {
-            let lost = refused.is_none_or(|refused| refused.contains(&position));
+            let lost = refused.is_none_or(|refused| refused.binary_search(&position).is_ok());
             self.reconciler
                 .settled(&key, if lost { Accepted::No } else { Accepted::Yes });
             if lost {
@@ -224,17 +252,20 @@ impl Room {
         }
     }
 
-    /// Reserves room for a step; a step alone in its transaction always fits.
+    /// Reserves room for a set; a set alone in its transaction always fits. What a set only
+    /// requires changes nothing and takes no room.
     fn take(&mut self, writes: &[Write]) -> bool {
         if writes.is_empty() {
             return true;
         }
         let bytes: usize = writes.iter().map(Write::bytes).sum();
-        let fits = writes.len() <= self.changes && bytes <= self.bytes;
+        let is_change = |write: &&Write| !matches!(write, Write::Require { .. });
+        let changes = writes.iter().filter(is_change).count();
+        let fits = changes <= self.changes && bytes <= self.bytes;
         if !fits && !self.is_fresh {
             return false;
         }
-        self.changes = self.changes.saturating_sub(writes.len());
+        self.changes = self.changes.saturating_sub(changes);
         self.bytes = self.bytes.saturating_sub(bytes);
         self.is_fresh = false;
         true

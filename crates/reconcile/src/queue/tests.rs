@@ -155,3 +155,98 @@ fn a_failed_batch_makes_all_its_keys_dirty_again() {
         3
     );
 }
+
+/// Stops every task in one step, one set for each, and decides from what it observed.
+struct Sweeper {
+    prepared: usize,
+    refused: usize,
+}
+
+impl Reconciler for Sweeper {
+    type Key = ();
+    const NAME: &'static str = "sweeper";
+    const DECIDES_FROM_CACHE: bool = true;
+
+    fn observe(&mut self, _: &Change, _: &Root, _: &mut BTreeSet<()>) {}
+
+    fn resync(&mut self, _: &Root, dirty: &mut BTreeSet<()>) {
+        dirty.insert(());
+    }
+
+    fn prepare(&mut self, _: &Root, _: Timestamp) {
+        self.prepared += 1;
+    }
+
+    fn reconcile(&self, view: &Root, (): &(), _: &mut Ctx<'_>) -> Step {
+        let mut step = Step::default();
+        for task in view.all::<Task>().filter(|task| task.is_live()) {
+            let mut stopped = (**task).clone();
+            stopped.set_desired(TaskState::Shutdown).unwrap();
+            step.sets.push(WriteSet(vec![
+                Write::require(&**task),
+                Write::update(stopped),
+            ]));
+        }
+        step
+    }
+
+    fn settled(&mut self, (): &(), accepted: Accepted) {
+        self.refused += usize::from(accepted == Accepted::No);
+    }
+}
+
+fn sweeper(root: &Root) -> Queue<Sweeper> {
+    let loop_ = Sweeper {
+        prepared: 0,
+        refused: 0,
+    };
+    Queue::new(loop_, root)
+}
+
+#[test]
+fn sets_of_one_step_are_refused_one_by_one() {
+    let root = world(3);
+    let mut queue = sweeper(&root);
+    let batch = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    let mut elsewhere = root.begin(Timestamp::EPOCH);
+    let task: TaskId = "t00001".parse().unwrap();
+    elsewhere
+        .update((**root.task(&task).unwrap()).clone())
+        .unwrap();
+    let (root, _) = elsewhere.finish();
+    let (root, _, outcome) = commit(&root, &batch);
+    queue.handle_outcome(&outcome);
+    assert_eq!(queue.reconciler().refused, 1);
+    assert_eq!(
+        root.task(&task).unwrap().desired_state(),
+        TaskState::Running
+    );
+    assert_eq!(root.tasks_desired(TaskState::Shutdown).count(), 2);
+}
+
+#[test]
+fn a_step_is_cut_at_200_changes_and_its_key_is_looked_at_again() {
+    let root = world(201);
+    let mut queue = sweeper(&root);
+    let batch = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    assert_eq!(batch.sets.len(), 200, "what is only required takes no room");
+    let (root, change, outcome) = commit(&root, &batch);
+    queue.handle_outcome(&outcome);
+    queue.handle_commit(&change, &root);
+    let batch = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    assert_eq!(batch.sets.len(), 1);
+    assert_eq!(queue.reconciler().prepared, 2);
+}
+
+#[test]
+fn a_loop_that_decides_from_its_cache_waits_for_its_own_commit() {
+    let root = world(201);
+    let mut queue = sweeper(&root);
+    let batch = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    let (root, change, outcome) = commit(&root, &batch);
+    queue.handle_outcome(&outcome);
+    assert!(queue.is_runnable());
+    assert_eq!(queue.poll_transaction(&root, late(), &mut NoIds), None);
+    queue.handle_commit(&change, &root);
+    assert!(queue.poll_transaction(&root, late(), &mut NoIds).is_some());
+}

@@ -329,12 +329,10 @@ fn give_back(available: &mut Resources, entry: &v1::GenericResource) {
             }
             available.push(entry.clone());
         }
-        Some(Resource::NamedResourceSpec(_)) => {
-            if !available.contains(entry) {
-                available.push(entry.clone());
-            }
+        Some(Resource::NamedResourceSpec(_)) if !available.contains(entry) => {
+            available.push(entry.clone());
         }
-        None => {}
+        Some(Resource::NamedResourceSpec(_)) | None => {}
     }
 }
 

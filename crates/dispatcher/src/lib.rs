@@ -1,1 +1,59 @@
-//! Not yet written.
+//! The manager's side of a node: sessions, heartbeats, assignments and the intake of statuses.
+//!
+//! # Owns
+//! Who is registered in this leader's term; when a node counts as READY, UNKNOWN or DOWN; what each
+//! node was told to run and the difference to what it should run; which reported statuses reach the
+//! store, in which batches; when the tasks of a lost node count as orphaned.
+//!
+//! # Does not own
+//! Where a task runs (`swarm-scheduler`), whether it should run (`swarm-orchestrator`), who may
+//! call (the identity is an argument), streams and sockets (`swarm-manager`), and what the agent
+//! does with an assignment (`swarm-agent`).
+//!
+//! # Invariants
+//! * I-DISP-1: a node has at most one session, a session at most one stream of each kind; the older
+//!   one ends with an error.
+//! * I-DISP-2: an incremental message applies to the message sent before it on the same stream.
+//! * I-DISP-3: what was sent equals the tasks of the node from ASSIGNED on, once the stream is idle.
+//! * I-DISP-4: a status from a node changes only a task which is assigned to that node, and never
+//!   moves its state back.
+//! * I-DISP-5: a stream has at most one message under way, so a slow node costs no memory: what it
+//!   missed is computed when it asks again.
+//!
+//! # Start reading at
+//! [`Dispatcher`], then `assignments` and `intake`.
+//!
+//! # SwarmKit counterpart
+//! `manager/dispatcher`. Intended differences: registration waits for a state instead of a signal
+//! and cannot hang; a status that the store has already is not written again; messages about a
+//! change of the node's own status are not sent; the orphan timer counts from the time which the
+//! store has for the node, so a new leader does not start it anew; a refused write concerns one
+//! task, not the whole pass; grace timers start when nodes can reach the new leader, not before.
+
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod assignments;
+mod config;
+mod dispatcher;
+mod error;
+mod intake;
+mod nodes;
+mod orphans;
+mod sessions;
+mod statuses;
+#[cfg(test)]
+mod tests;
+
+pub use assignments::{
+    ASSIGNMENT_BATCH_CHANGES, ASSIGNMENT_BATCH_DELAY, ASSIGNMENT_MESSAGE_TASKS_MAX,
+};
+pub use config::{
+    Config, GRACE_MULTIPLIER, HEARTBEAT_EPSILON, HEARTBEAT_PERIOD_MIN, SessionExtras,
+    UNKNOWN_GRACE_MULTIPLIER, UnknownNodePolicy,
+};
+pub use dispatcher::{Body, Dispatcher, Message, SessionOpen, SessionStart, Status, StreamId};
+pub use error::{Code, DispatchError};
+pub use intake::{UPDATE_BATCH_DELAY, UPDATE_BATCH_ITEMS, UPDATE_RETRY_DELAY};
+pub use orphans::NODE_DOWN_PERIOD;
+pub use sessions::{RATE_LIMIT_COUNT, RATE_LIMIT_PERIOD, REGISTRATION_TIMEOUT};

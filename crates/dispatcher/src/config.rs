@@ -1,0 +1,83 @@
+//! Settings of the dispatcher, and how a heartbeat period is drawn.
+
+use std::time::Duration;
+
+use swarm_api::v1;
+use swarm_store::Root;
+use swarm_types::time::duration_from_wire;
+use swarm_types::{NodeId, defaults};
+
+/// Half of the range from which a heartbeat period is drawn around the configured one (spec 5.1).
+pub const HEARTBEAT_EPSILON: Duration = Duration::from_millis(500);
+/// No node is told to beat more often; a cluster spec may say 0.
+pub const HEARTBEAT_PERIOD_MIN: Duration = Duration::from_millis(100);
+/// A node is DOWN after so many of its periods without a heartbeat (spec 5.1).
+pub const GRACE_MULTIPLIER: u32 = 3;
+/// The same for a node that has not come back since the leader changed (spec 5.1).
+pub const UNKNOWN_GRACE_MULTIPLIER: u32 = 6;
+
+/// What happens when a node asks for a session and has no object in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownNodePolicy {
+    /// It is refused with "node not found". Right wherever nodes get certificates.
+    Refuse,
+    /// Its object is made: accepted, active, a worker. For clusters without certificates
+    /// (`docs/adr/0006-plain-connections-behind-one-seam.md`).
+    Register,
+}
+
+/// Settings of one process; those of the cluster are read from the cluster object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The node on which this leader runs; written into statuses as `applied_by`.
+    pub leader: Option<NodeId>,
+    /// See [`UnknownNodePolicy`].
+    pub unknown_nodes: UnknownNodePolicy,
+}
+
+/// What a session message carries besides the node object. The list of managers must be complete:
+/// agents forget every manager that it does not name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SessionExtras {
+    /// All managers with a known address.
+    pub managers: Vec<v1::WeightedPeer>,
+    /// Keys for gossip and IPsec.
+    pub network_bootstrap_keys: Vec<v1::EncryptionKey>,
+    /// The trust root in PEM; empty while nodes have no certificates.
+    pub root_ca: bytes::Bytes,
+}
+
+/// The heartbeat period that the cluster asks for.
+pub(crate) fn heartbeat_period(view: &Root) -> Duration {
+    view.cluster()
+        .and_then(|cluster| cluster.spec.dispatcher.as_ref()?.heartbeat_period.as_ref())
+        .and_then(duration_from_wire)
+        .unwrap_or(defaults::HEARTBEAT_PERIOD)
+}
+
+/// A period for one reply: the configured one plus or minus at most [`HEARTBEAT_EPSILON`], so that
+/// nodes which registered together do not stay in step.
+pub(crate) fn draw_period(period: Duration, draw: &mut dyn FnMut() -> u64) -> Duration {
+    let range = u64::try_from(2 * HEARTBEAT_EPSILON.as_nanos()).unwrap_or(u64::MAX);
+    let offset = Duration::from_nanos(draw() % range);
+    period
+        .saturating_add(offset)
+        .saturating_sub(HEARTBEAT_EPSILON)
+        .max(HEARTBEAT_PERIOD_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawn_periods_stay_within_epsilon_and_above_the_minimum() {
+        let second = Duration::from_secs(1);
+        let at = |number: u64| draw_period(5 * second, &mut || number);
+        assert_eq!(at(0), Duration::from_millis(4500));
+        assert_eq!(at(500_000_000), 5 * second);
+        assert_eq!(at(999_999_999), Duration::from_nanos(5_499_999_999));
+        assert_eq!(at(1_000_000_000), Duration::from_millis(4500));
+        assert_eq!(draw_period(Duration::ZERO, &mut || 0), HEARTBEAT_PERIOD_MIN);
+    }
+}

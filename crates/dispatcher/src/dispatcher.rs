@@ -1,0 +1,589 @@
+//! The dispatcher: calls of nodes, commits and time go in; messages and transactions come out.
+
+mod messages;
+mod observe;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarm_api::v1;
+use swarm_reconcile::{Batch, Outcome, Wake};
+use swarm_store::{Commit, Root};
+use swarm_types::{IdSource, Node, NodeId, NodeState, SessionId, Timers, Timestamp, Version};
+use v1::update_task_status_request::TaskStatusUpdate;
+
+use crate::config::{
+    Config, GRACE_MULTIPLIER, SessionExtras, UNKNOWN_GRACE_MULTIPLIER, UnknownNodePolicy,
+    draw_period, heartbeat_period,
+};
+use crate::error::DispatchError;
+use crate::intake::Intake;
+use crate::nodes::{HEARTBEAT_FAILURE, NodeIntent, UNKNOWN_HEARTBEAT_FAILURE};
+use crate::orphans;
+use crate::sessions::{AssignmentStream, Control, REGISTRATION_TIMEOUT, Session};
+use crate::statuses;
+
+/// Names one stream of messages to a node; never used twice by one dispatcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// A call of `Dispatcher.Session`.
+#[derive(Clone, Debug)]
+pub struct SessionOpen<'a> {
+    /// Who calls, as its certificate says.
+    pub node: &'a NodeId,
+    /// What the node says of itself; `None` keeps what is stored.
+    pub description: Option<v1::NodeDescription>,
+    /// The address that the call came from, without the port.
+    pub addr: &'a str,
+    /// The session that the node had before; empty if none.
+    pub previous_session: &'a str,
+}
+
+/// An accepted session. Its first message comes from [`Dispatcher::poll_message`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionStart {
+    /// The session.
+    pub session: SessionId,
+    /// The stream on which its messages travel.
+    pub stream: StreamId,
+}
+
+/// Something for a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// The node.
+    pub node: NodeId,
+    /// On which of its streams.
+    pub stream: StreamId,
+    /// What.
+    pub body: Body,
+}
+
+/// The content of a [`Message`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// For a session stream.
+    Session(Box<v1::SessionMessage>),
+    /// For an assignments stream.
+    Assignments(v1::AssignmentsMessage),
+    /// The stream ends; nothing follows on it.
+    End(DispatchError),
+}
+
+/// How much there is to do, for status pages and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Registered nodes.
+    pub sessions: usize,
+    /// Open streams.
+    pub streams: usize,
+    /// Node states that wait to be written.
+    pub nodes_queued: usize,
+    /// Task statuses that wait to be written.
+    pub statuses_queued: usize,
+    /// Timers that are set.
+    pub timers: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A registered node must beat until then.
+    Heartbeat(NodeId),
+    /// A node from before this leader must register until then.
+    Grace(NodeId),
+    /// The write of a registration must be committed until then.
+    Registration(NodeId),
+    /// The tasks of a lost node are given up then.
+    Orphan(NodeId),
+    /// Changes of assignments are collected until then.
+    Assignments(NodeId),
+}
+
+/// The state of the dispatcher in one leader's term.
+#[derive(Debug)]
+pub struct Dispatcher {
+    config: Config,
+    extras: SessionExtras,
+    period: Duration,
+    is_stopped: bool,
+    sessions: BTreeMap<NodeId, Session>,
+    streams: BTreeMap<StreamId, NodeId>,
+    stream_last: u64,
+    /// Nodes from before this term that have not registered yet.
+    awaited: BTreeSet<NodeId>,
+    timers: Timers<Timer>,
+    intake: Intake,
+    /// Ends of streams; one for each stream at most.
+    ends: VecDeque<Message>,
+    /// Nodes that may have a message to be sent.
+    ready: BTreeSet<NodeId>,
+    /// Views below this version would show a node less than it knows.
+    version_min: Version,
+}
+
+impl Dispatcher {
+    /// Starts a term: every node that is not DOWN becomes UNKNOWN until it registers (spec 5.3).
+    pub fn new(now: Timestamp, view: &Root, config: Config, extras: SessionExtras) -> Self {
+        let mut dispatcher = Self {
+            config,
+            extras,
+            period: heartbeat_period(view),
+            is_stopped: false,
+            sessions: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            stream_last: 0,
+            awaited: BTreeSet::new(),
+            timers: Timers::new(),
+            intake: Intake::default(),
+            ends: VecDeque::new(),
+            ready: BTreeSet::new(),
+            version_min: view.version(),
+        };
+        dispatcher.intake.require(view.version());
+        for node in view.all::<Node>() {
+            if node.status.state != NodeState::Down {
+                dispatcher.awaited.insert(node.id.clone());
+                let id = node.id.clone();
+                dispatcher.intake.put_node(now, id, NodeIntent::Unknown);
+            }
+            if let Some(at) = orphans::deadline(node) {
+                dispatcher.timers.set(Timer::Orphan(node.id.clone()), at);
+            }
+        }
+        dispatcher
+    }
+
+    /// Nodes can reach this dispatcher from now on, so the time in which they have to come back
+    /// begins.
+    pub fn handle_serving(&mut self, now: Timestamp, draw: &mut dyn FnMut() -> u64) {
+        for node in std::mem::take(&mut self.awaited) {
+            let grace = draw_period(self.period, draw).saturating_mul(UNKNOWN_GRACE_MULTIPLIER);
+            self.timers
+                .set(Timer::Grace(node), now.saturating_add(grace));
+        }
+    }
+
+    /// Managers, keys or the trust root changed.
+    pub fn handle_extras(&mut self, extras: SessionExtras) {
+        if self.extras == extras {
+            return;
+        }
+        self.extras = extras;
+        for (node, session) in &mut self.sessions {
+            if let Some(control) = &mut session.control {
+                control.mark_due();
+                self.ready.insert(node.clone());
+            }
+        }
+    }
+
+    /// A node asks for a session.
+    ///
+    /// # Errors
+    /// The node is unknown, or registers too often, or the dispatcher is stopped.
+    pub fn handle_session(
+        &mut self,
+        now: Timestamp,
+        open: SessionOpen<'_>,
+        view: &Root,
+        ids: &mut dyn IdSource,
+        draw: &mut dyn FnMut() -> u64,
+    ) -> Result<SessionStart, DispatchError> {
+        self.check_running()?;
+        let node = open.node;
+        let is_known = view.node(node).is_some();
+        if !is_known && self.config.unknown_nodes == UnknownNodePolicy::Refuse {
+            return Err(DispatchError::node_not_found());
+        }
+        let wanted = NodeIntent::Ready {
+            description: open.description.map(Arc::new),
+            addr: open.addr.to_owned(),
+        };
+        let current = self.sessions.get_mut(node);
+        match current {
+            Some(session) if session.is_named(open.previous_session) => {
+                session.refresh(wanted.clone());
+            }
+            before => {
+                let id = SessionId::new(ids.next_id());
+                let session = Session::register(now, node, before, id, wanted.clone())?;
+                self.end_streams(node, &DispatchError::session_invalid());
+                self.sessions.insert(node.clone(), session);
+            }
+        }
+        self.intake.put_node(now, node.clone(), wanted);
+        self.intake.orphans.forget(node);
+        self.awaited.remove(node);
+        self.timers.clear(&Timer::Grace(node.clone()));
+        self.timers.clear(&Timer::Orphan(node.clone()));
+        let period = draw_period(self.period, draw);
+        self.arm_heartbeat(now, node, period);
+        let deadline = now.saturating_add(REGISTRATION_TIMEOUT);
+        self.timers.set(Timer::Registration(node.clone()), deadline);
+        self.open_control(node, view)
+    }
+
+    /// A registered node is alive. Returns the time until its next heartbeat.
+    ///
+    /// # Errors
+    /// The node is not registered, or the session is not its current one.
+    pub fn handle_heartbeat(
+        &mut self,
+        now: Timestamp,
+        node: &NodeId,
+        session: &str,
+        draw: &mut dyn FnMut() -> u64,
+    ) -> Result<Duration, DispatchError> {
+        self.check_session(node, session)?;
+        let period = draw_period(self.period, draw);
+        self.arm_heartbeat(now, node, period);
+        Ok(period)
+    }
+
+    /// A node reports what became of its tasks. Unknown tasks are skipped; a task of another node
+    /// makes the whole call fail.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::handle_heartbeat`]; a foreign task; a malformed status.
+    pub fn handle_task_statuses(
+        &mut self,
+        now: Timestamp,
+        node: &NodeId,
+        session: &str,
+        updates: Vec<TaskStatusUpdate>,
+        view: &Root,
+    ) -> Result<(), DispatchError> {
+        self.check_session(node, session)?;
+        for (task, status) in statuses::check(node, updates, view)? {
+            self.intake.put_status(now, task, status);
+        }
+        Ok(())
+    }
+
+    /// A node asks for its assignments. The first message comes from
+    /// [`Dispatcher::poll_message`]; an older stream of the node ends.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::handle_heartbeat`].
+    pub fn handle_assignments_open(
+        &mut self,
+        node: &NodeId,
+        session: &str,
+    ) -> Result<StreamId, DispatchError> {
+        self.check_session(node, session)?;
+        let stream = self.new_stream(node);
+        let entry = self.sessions.get_mut(node);
+        let entry = entry.ok_or_else(DispatchError::node_not_registered)?;
+        let before = entry.assignments.replace(AssignmentStream::new(stream));
+        if let Some(before) = before {
+            self.end_stream(node, before.stream, DispatchError::session_invalid());
+        }
+        self.timers.clear(&Timer::Assignments(node.clone()));
+        self.ready.insert(node.clone());
+        Ok(stream)
+    }
+
+    /// The message taken last for a stream was handed to the transport: the next one may come.
+    pub fn handle_sent(&mut self, stream: StreamId) {
+        let Some(node) = self.streams.get(&stream) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(node) else {
+            return;
+        };
+        if let Some(control) = &mut session.control
+            && control.stream == stream
+        {
+            control.handle_sent();
+        }
+        if let Some(assignments) = &mut session.assignments
+            && assignments.stream == stream
+        {
+            assignments.handle_sent();
+        }
+        self.ready.insert(node.clone());
+    }
+
+    /// The node closed a stream, or its connection is gone. Its registration stays until its
+    /// heartbeats are missed, so that it can come back with the same session.
+    pub fn handle_disconnect(&mut self, stream: StreamId) {
+        let Some(node) = self.streams.remove(&stream) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(&node) else {
+            return;
+        };
+        session.control = session.control.take().filter(|own| own.stream != stream);
+        let assignments = session.assignments.take();
+        session.assignments = assignments.filter(|own| own.stream != stream);
+    }
+
+    /// Takes notice of a commit; `view` is at or after it.
+    pub fn handle_commit(&mut self, now: Timestamp, commit: &Commit, view: &Root) {
+        self.require(commit.version);
+        for change in &commit.changes {
+            self.observe(now, change, view);
+        }
+    }
+
+    /// Commits were missed: compares everything. Costs as much as there are nodes and tasks.
+    pub fn handle_lag(&mut self, now: Timestamp, view: &Root) {
+        self.require(view.version());
+        self.period = heartbeat_period(view);
+        let registered: Vec<NodeId> = self.sessions.keys().cloned().collect();
+        for id in registered {
+            if view.node(&id).is_none() && !self.is_waiting(&id) {
+                self.remove_node(&id);
+                continue;
+            }
+            if let Some(session) = self.sessions.get_mut(&id)
+                && let Some(assignments) = &mut session.assignments
+            {
+                assignments.state.handle_lag(view, &id);
+                assignments.is_due = true;
+            }
+            self.ready.insert(id);
+        }
+        for node in view.all::<Node>() {
+            self.observe_node(now, node);
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Heartbeat(node) => self.lose(now, &node),
+                Timer::Grace(node) => self.give_up(now, node),
+                Timer::Registration(node) => self.refuse_registration(&node),
+                Timer::Orphan(node) => {
+                    self.intake.orphans.handle_overdue(&node);
+                    self.intake.arm(now);
+                }
+                Timer::Assignments(node) => {
+                    if let Some(session) = self.sessions.get_mut(&node)
+                        && let Some(assignments) = &mut session.assignments
+                    {
+                        assignments.is_due = true;
+                        self.ready.insert(node);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Leadership is gone, or the process stops: every node gets a last message and is told to
+    /// find another manager. Every later call is refused.
+    pub fn handle_stop(&mut self, view: &Root) {
+        self.is_stopped = true;
+        for (node, mut session) in std::mem::take(&mut self.sessions) {
+            if let Some(control) = session.control.take()
+                && let Some(stored) = view.node(&node)
+            {
+                let body = self.session_message(&session.id, stored);
+                let stream = control.stream;
+                self.ends.push_back(Message {
+                    node: node.clone(),
+                    stream,
+                    body,
+                });
+                self.end_stream(&node, stream, DispatchError::must_disconnect());
+            }
+            if let Some(assignments) = session.assignments {
+                let stream = assignments.stream;
+                self.end_stream(&node, stream, DispatchError::must_disconnect());
+            }
+        }
+        self.timers = Timers::new();
+        self.ready.clear();
+    }
+
+    /// The next message for a node. A stream gets its next one after [`Dispatcher::handle_sent`];
+    /// ends of streams come regardless.
+    pub fn poll_message(&mut self, view: &Root) -> Option<Message> {
+        if let Some(end) = self.ends.pop_front() {
+            return Some(end);
+        }
+        if view.version() < self.version_min {
+            return None;
+        }
+        while let Some(node) = self.ready.pop_first() {
+            let Some(message) = self.message_for(&node, view) else {
+                continue;
+            };
+            // The other stream of the node may have one as well.
+            self.ready.insert(node);
+            return Some(message);
+        }
+        None
+    }
+
+    /// The next batch of writes, at most one at a time. Its result must be handed to
+    /// [`Dispatcher::handle_outcome`].
+    pub fn poll_transaction(&mut self, view: &Root, now: Timestamp) -> Option<Batch> {
+        self.intake.poll(view, now, &self.config)
+    }
+
+    /// Takes the result of the batch in flight.
+    pub fn handle_outcome(&mut self, now: Timestamp, outcome: &Outcome) {
+        self.intake.handle_outcome(now, outcome);
+    }
+
+    /// When something is due next, and what.
+    pub fn poll_timeout(&self) -> Option<Wake> {
+        let flush = self.intake.timeout().map(|at| Wake {
+            at,
+            why: "batch of status updates",
+        });
+        let timer = self.timers.next().map(|(at, timer)| Wake {
+            at,
+            why: timer.why(),
+        });
+        [flush, timer]
+            .into_iter()
+            .flatten()
+            .min_by_key(|wake| wake.at)
+    }
+
+    /// How much there is to do.
+    pub fn status(&self) -> Status {
+        let (nodes_queued, statuses_queued) = self.intake.backlog();
+        Status {
+            sessions: self.sessions.len(),
+            streams: self.streams.len(),
+            nodes_queued,
+            statuses_queued,
+            timers: self.timers.len(),
+        }
+    }
+
+    /// The current session of a node, to answer "is it connected".
+    pub fn session_of(&self, node: &NodeId) -> Option<&SessionId> {
+        self.sessions.get(node).map(|session| &session.id)
+    }
+
+    /// Who has this stream.
+    pub fn node_of(&self, stream: StreamId) -> Option<&NodeId> {
+        self.streams.get(&stream)
+    }
+
+    fn check_running(&self) -> Result<(), DispatchError> {
+        if self.is_stopped {
+            return Err(DispatchError::stopped());
+        }
+        Ok(())
+    }
+
+    fn check_session(&self, node: &NodeId, session: &str) -> Result<(), DispatchError> {
+        self.check_running()?;
+        let registered = self.sessions.get(node);
+        let registered = registered.ok_or_else(DispatchError::node_not_registered)?;
+        if !registered.is_named(session) {
+            return Err(DispatchError::session_invalid());
+        }
+        Ok(())
+    }
+
+    fn require(&mut self, version: Version) {
+        self.version_min = self.version_min.max(version);
+        self.intake.require(version);
+    }
+
+    fn new_stream(&mut self, node: &NodeId) -> StreamId {
+        self.stream_last += 1;
+        let stream = StreamId(self.stream_last);
+        self.streams.insert(stream, node.clone());
+        stream
+    }
+
+    fn open_control(&mut self, node: &NodeId, view: &Root) -> Result<SessionStart, DispatchError> {
+        let stream = self.new_stream(node);
+        let session = self.sessions.get_mut(node);
+        let session = session.ok_or_else(DispatchError::node_not_registered)?;
+        session.confirm(view.node(node));
+        let before = session.control.replace(Control::new(stream));
+        let session = session.id.clone();
+        if let Some(before) = before {
+            self.end_stream(node, before.stream, DispatchError::session_invalid());
+        }
+        self.ready.insert(node.clone());
+        Ok(SessionStart { session, stream })
+    }
+
+    fn arm_heartbeat(&mut self, now: Timestamp, node: &NodeId, period: Duration) {
+        let deadline = now.saturating_add(period.saturating_mul(GRACE_MULTIPLIER));
+        self.timers.set(Timer::Heartbeat(node.clone()), deadline);
+    }
+
+    fn is_waiting(&self, node: &NodeId) -> bool {
+        self.sessions.get(node).is_some_and(Session::is_waiting)
+    }
+
+    fn end_stream(&mut self, node: &NodeId, stream: StreamId, error: DispatchError) {
+        if self.streams.remove(&stream).is_some() {
+            self.ends.push_back(Message {
+                node: node.clone(),
+                stream,
+                body: Body::End(error),
+            });
+        }
+    }
+
+    fn end_streams(&mut self, node: &NodeId, error: &DispatchError) {
+        let Some(session) = self.sessions.get_mut(node) else {
+            return;
+        };
+        let control = session.control.take().map(|control| control.stream);
+        let assignments = session.assignments.take().map(|own| own.stream);
+        for stream in control.into_iter().chain(assignments) {
+            self.end_stream(node, stream, error.clone());
+        }
+        self.timers.clear(&Timer::Assignments(node.clone()));
+    }
+
+    /// Ends a registration.
+    fn unregister(&mut self, node: &NodeId) {
+        self.end_streams(node, &DispatchError::node_not_registered());
+        self.sessions.remove(node);
+        self.timers.clear(&Timer::Heartbeat(node.clone()));
+        self.timers.clear(&Timer::Registration(node.clone()));
+    }
+
+    fn lose(&mut self, now: Timestamp, node: &NodeId) {
+        self.unregister(node);
+        let message = HEARTBEAT_FAILURE;
+        self.intake
+            .put_node(now, node.clone(), NodeIntent::Down { message });
+    }
+
+    fn give_up(&mut self, now: Timestamp, node: NodeId) {
+        let message = UNKNOWN_HEARTBEAT_FAILURE;
+        self.intake
+            .put_node(now, node, NodeIntent::Down { message });
+    }
+
+    /// The registration itself stays, and with it the heartbeat timer: the node object may become
+    /// READY later, and somebody has to notice that the node is gone by then.
+    fn refuse_registration(&mut self, node: &NodeId) {
+        if !self.is_waiting(node) {
+            return;
+        }
+        let seconds = REGISTRATION_TIMEOUT.as_secs();
+        let error = DispatchError::registration_timeout(node, seconds);
+        self.end_streams(node, &error);
+    }
+}
+
+impl Timer {
+    fn why(&self) -> &'static str {
+        match self {
+            Self::Heartbeat(_) => "a node misses its heartbeats",
+            Self::Grace(_) => "a node does not come back to the new leader",
+            Self::Registration(_) => "a registration is not written",
+            Self::Orphan(_) => "the tasks of a lost node are orphaned",
+            Self::Assignments(_) => "changes of assignments are sent",
+        }
+    }
+}

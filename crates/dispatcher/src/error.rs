@@ -1,0 +1,81 @@
+//! Refusals of the dispatcher. Codes and texts are SwarmKit's, because agents and people know them.
+
+use swarm_types::NodeId;
+
+/// The part of the gRPC codes that the dispatcher uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    /// The caller is not registered.
+    NotFound,
+    /// The request is malformed, or its session is not the current one.
+    InvalidArgument,
+    /// Try again later.
+    Unavailable,
+    /// Not this node's business.
+    PermissionDenied,
+    /// The dispatcher stops; find the new leader.
+    Aborted,
+    /// SwarmKit gives no code in this case.
+    Unknown,
+}
+
+/// Why a call was refused or a stream ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct DispatchError {
+    /// The gRPC code.
+    pub code: Code,
+    /// The text for the caller.
+    pub message: String,
+}
+
+impl DispatchError {
+    fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn node_not_registered() -> Self {
+        Self::new(Code::NotFound, "node not registered")
+    }
+
+    pub(crate) fn session_invalid() -> Self {
+        Self::new(Code::InvalidArgument, "session invalid")
+    }
+
+    pub(crate) fn node_not_found() -> Self {
+        Self::new(Code::Unknown, "node not found")
+    }
+
+    pub(crate) fn stopped() -> Self {
+        Self::new(Code::Aborted, "dispatcher is stopped")
+    }
+
+    pub(crate) fn must_disconnect() -> Self {
+        Self::new(Code::Aborted, "node must disconnect")
+    }
+
+    pub(crate) fn rate_limited(node: &NodeId) -> Self {
+        let text = format!("node {node} exceeded rate limit count of registrations");
+        Self::new(Code::Unavailable, text)
+    }
+
+    pub(crate) fn registration_timeout(node: &NodeId, seconds: u64) -> Self {
+        let text = format!(
+            "node {node} could not be marked READY within {seconds} s: the managers did not commit \
+             the write; try again"
+        );
+        Self::new(Code::Unavailable, text)
+    }
+
+    pub(crate) fn foreign_task() -> Self {
+        let text = "cannot update a task not assigned this node";
+        Self::new(Code::PermissionDenied, text)
+    }
+
+    pub(crate) fn invalid_status(reason: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArgument, reason)
+    }
+}

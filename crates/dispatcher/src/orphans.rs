@@ -1,0 +1,83 @@
+//! When the tasks of a lost node count as orphaned, and the write that says so.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use swarm_types::{Node, NodeId, NodeState, Task, TaskState, TaskStatus, Timestamp};
+
+/// A node must be lost for so long before its tasks are given up (spec 5.8).
+pub const NODE_DOWN_PERIOD: Duration = Duration::from_secs(24 * 3600);
+
+/// Nodes that are lost for longer than [`NODE_DOWN_PERIOD`].
+#[derive(Debug, Default)]
+pub(crate) struct Orphans {
+    overdue: BTreeSet<NodeId>,
+    /// Those of them whose tasks have to be looked at.
+    dirty: BTreeSet<NodeId>,
+}
+
+impl Orphans {
+    /// The time is up for a node.
+    pub(crate) fn handle_overdue(&mut self, node: &NodeId) {
+        self.overdue.insert(node.clone());
+        self.dirty.insert(node.clone());
+    }
+
+    /// Whether the time is up for a node.
+    pub(crate) fn is_overdue(&self, node: &NodeId) -> bool {
+        self.overdue.contains(node)
+    }
+
+    /// A node is back, or gone for good.
+    pub(crate) fn forget(&mut self, node: &NodeId) {
+        self.overdue.remove(node);
+        self.dirty.remove(node);
+    }
+
+    /// A task of this node changed, or a write about one was refused.
+    pub(crate) fn look_again(&mut self, node: &NodeId) {
+        if self.overdue.contains(node) {
+            self.dirty.insert(node.clone());
+        }
+    }
+
+    /// Takes one node to look at.
+    pub(crate) fn pop(&mut self) -> Option<NodeId> {
+        self.dirty.pop_first()
+    }
+
+    /// Whether there is a node to look at.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.dirty.is_empty()
+    }
+}
+
+/// When the time of a lost node is up. The store has no time of the loss itself; the time of the
+/// last write to the node object comes closest and is never too early.
+pub(crate) fn deadline(node: &Node) -> Option<Timestamp> {
+    is_lost(node).then(|| node.meta.updated_at.saturating_add(NODE_DOWN_PERIOD))
+}
+
+/// Whether nobody can tell how the tasks of a node are doing.
+pub(crate) fn is_lost(node: &Node) -> bool {
+    match node.status.state {
+        NodeState::Down | NodeState::Disconnected => true,
+        NodeState::Unknown | NodeState::Ready => false,
+    }
+}
+
+/// The task as an orphan; `None` when its state says that it is none.
+pub(crate) fn orphaned(task: &Task, now: Timestamp, leader: Option<&NodeId>) -> Option<Task> {
+    if !(TaskState::Assigned..=TaskState::Running).contains(&task.state()) {
+        return None;
+    }
+    let mut orphan = task.clone();
+    let status = TaskStatus {
+        state: TaskState::Orphaned,
+        applied_by: leader.cloned(),
+        applied_at: Some(now),
+        ..task.status().clone()
+    };
+    orphan.advance(status).ok()?;
+    Some(orphan)
+}

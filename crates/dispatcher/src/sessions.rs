@@ -1,0 +1,179 @@
+//! One node's registration in this leader's term, with its streams.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarm_types::{Node, NodeId, SessionId, Timestamp};
+
+use crate::assignments::{ASSIGNMENT_BATCH_CHANGES, Assignments};
+use crate::dispatcher::StreamId;
+use crate::error::DispatchError;
+use crate::nodes::{NodeIntent, same_for_the_node};
+
+/// Registrations in a row, after the first, before a node is refused (spec 5.1).
+pub const RATE_LIMIT_COUNT: u32 = 3;
+/// Registrations further apart than this do not count as being in a row (spec 5.1).
+pub const RATE_LIMIT_PERIOD: Duration = Duration::from_secs(8);
+/// How long a registration may wait for its write. Agents give up after the same time.
+pub const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A registered node.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    registered_at: Timestamp,
+    /// Registrations in a row before this one.
+    attempts: u32,
+    /// What the node object must say before the node hears from us.
+    pub(crate) wanted: NodeIntent,
+    /// Whether it did say so once; from then on changes of the node object are just news.
+    is_confirmed: bool,
+    pub(crate) control: Option<Control>,
+    pub(crate) assignments: Option<AssignmentStream>,
+}
+
+/// The stream of session messages.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) stream: StreamId,
+    is_under_way: bool,
+    is_due: bool,
+    sent: Option<Arc<Node>>,
+}
+
+/// The stream of assignments.
+#[derive(Debug)]
+pub(crate) struct AssignmentStream {
+    pub(crate) stream: StreamId,
+    pub(crate) state: Assignments,
+    is_under_way: bool,
+    pub(crate) is_due: bool,
+}
+
+impl Session {
+    /// Registers a node. `before` is the registration that it had, if any.
+    ///
+    /// # Errors
+    /// When the node registers too often; `before` keeps the count.
+    pub(crate) fn register(
+        now: Timestamp,
+        node: &NodeId,
+        before: Option<&mut Self>,
+        id: SessionId,
+        wanted: NodeIntent,
+    ) -> Result<Self, DispatchError> {
+        let attempts = match before {
+            Some(before) => before.count_attempt(now, node)?,
+            None => 0,
+        };
+        Ok(Self {
+            id,
+            registered_at: now,
+            attempts,
+            wanted,
+            is_confirmed: false,
+            control: None,
+            assignments: None,
+        })
+    }
+
+    fn count_attempt(&mut self, now: Timestamp, node: &NodeId) -> Result<u32, DispatchError> {
+        if now.saturating_since(self.registered_at) > RATE_LIMIT_PERIOD {
+            self.attempts = 0;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        if self.attempts > RATE_LIMIT_COUNT {
+            return Err(DispatchError::rate_limited(node));
+        }
+        Ok(self.attempts)
+    }
+
+    /// Whether `text` names this session.
+    pub(crate) fn is_named(&self, text: &str) -> bool {
+        self.id.as_id().with_str(|id| id == text)
+    }
+
+    /// Whether the store says what the registration asked for.
+    pub(crate) fn confirm(&mut self, node: Option<&Arc<Node>>) -> bool {
+        self.is_confirmed |= node.is_some_and(|node| self.wanted.is_fulfilled(node));
+        self.is_confirmed
+    }
+
+    /// The node said something new about itself.
+    pub(crate) fn refresh(&mut self, wanted: NodeIntent) {
+        self.wanted = wanted;
+        self.is_confirmed = false;
+    }
+
+    /// Whether the node still waits for its first message.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.control.as_ref().is_some_and(|control| {
+            // The first message is what shows the node that it is registered.
+            control.sent.is_none()
+        })
+    }
+}
+
+impl Control {
+    pub(crate) fn new(stream: StreamId) -> Self {
+        Self {
+            stream,
+            is_under_way: false,
+            is_due: true,
+            sent: None,
+        }
+    }
+
+    /// The node object was written; whether that is news for the node.
+    pub(crate) fn handle_node(&mut self, node: &Arc<Node>) -> bool {
+        match &self.sent {
+            Some(sent) if same_for_the_node(sent, node) => self.sent = Some(Arc::clone(node)),
+            Some(_) | None => self.is_due = true,
+        }
+        self.is_due
+    }
+
+    pub(crate) fn mark_due(&mut self) {
+        self.is_due = true;
+    }
+
+    pub(crate) fn can_send(&self) -> bool {
+        self.is_due && !self.is_under_way
+    }
+
+    pub(crate) fn sent(&mut self, node: Arc<Node>) {
+        self.sent = Some(node);
+        self.is_due = false;
+        self.is_under_way = true;
+    }
+
+    pub(crate) fn handle_sent(&mut self) {
+        self.is_under_way = false;
+    }
+}
+
+impl AssignmentStream {
+    pub(crate) fn new(stream: StreamId) -> Self {
+        Self {
+            stream,
+            state: Assignments::default(),
+            is_under_way: false,
+            is_due: true,
+        }
+    }
+
+    /// Whether the message has waited long enough, or would be long enough.
+    pub(crate) fn can_send(&self) -> bool {
+        !self.is_under_way && (self.is_due || self.state.backlog() >= ASSIGNMENT_BATCH_CHANGES)
+    }
+
+    /// A message was taken; what is left follows at once.
+    pub(crate) fn sent(&mut self) {
+        self.is_under_way = true;
+        self.is_due = self.state.backlog() > 0;
+    }
+
+    pub(crate) fn handle_sent(&mut self) {
+        self.is_under_way = false;
+    }
+}

@@ -175,16 +175,22 @@ fn counted(name: &'static str, child: Child, watched: Watched) -> Step {
     }
 }
 
+/// Advisories come over the network, and a machine without one must be able to pass: there, what
+/// the lock file alone can tell is checked.
 fn deny() -> Step {
-    let child = Child::cargo(["deny", "check"]);
-    let repeat = child.to_string();
+    let check = Child::cargo(["deny", "check"]);
+    let repeat = check.to_string();
     let run = move || {
-        if Child::cargo(["deny", "--version"]).succeeds() {
-            return judge(&child);
+        if !Child::cargo(["deny", "--version"]).succeeds() {
+            return Ok(Outcome::Skipped(String::from(
+                "cargo-deny is not installed",
+            )));
         }
-        Ok(Outcome::Skipped(String::from(
-            "cargo-deny is not installed",
-        )))
+        if Child::cargo(["deny", "fetch"]).succeeds() {
+            return judge(&check);
+        }
+        println!("no network: advisories are not checked");
+        judge(&check.args(["bans", "licenses", "sources"]))
     };
     Step {
         name: "deny",

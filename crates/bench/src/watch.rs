@@ -5,6 +5,7 @@
 //! `Publish*` stops the clock when the publishers are done, `Watch*` when each listener has
 //! received everything. The queues have no bound, as in Go.
 
+use std::hint::black_box;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -136,7 +137,8 @@ async fn publish(topic: Arc<Mutex<Topic>>, events: usize) {
 async fn receive(mut subscription: Subscription, events: usize) {
     for _ in 0..events {
         match subscription.next().await {
-            Received::Event(event) => assert_eq!(event.changes().count(), 1),
+            // As in Go, what arrives is counted and not looked at.
+            Received::Event(event) => drop(black_box(event)),
             Received::Lagged { .. } | Received::Closed => unreachable!("no bound, no end"),
         }
     }

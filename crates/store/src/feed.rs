@@ -1,18 +1,27 @@
-//! The change feed: subscriptions with filters, routed and filtered by the publisher.
+//! The change feed: what a subscriber can ask for and what it gets.
 //!
-//! One message per commit and subscriber, never a scan over subscribers that cannot match: plain
-//! subscriptions are listed by kind, keyed ones by (kind, key). Every queue is bounded; a
-//! subscriber that falls behind is told so and loses its queue, it never holds a commit up.
+//! Filtered subscribers have a queue each, which the publisher fills only with what they want
+//! ([`hub`]). Subscribers that want every commit read one log that they share ([`log`]), so that
+//! publishing costs the same for one of them and for a thousand. Both are bounded; a subscriber
+//! that falls behind is told so and starts over, it never holds a commit up.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod hub;
+mod log;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use swarm_types::{AnyObject, Id, Kind, NodeId, ServiceId, Version};
+use swarm_types::{Id, Kind, NodeId, ServiceId, Version};
 
 use crate::transaction::{Action, Change, Commit};
+
+pub use hub::Hub;
 
 /// Changes that wait for one subscriber at most. A loop that is this far behind reads the whole
 /// state again faster than it would read the changes.
@@ -77,7 +86,8 @@ impl Selector {
         self
     }
 
-    /// Only changes for which this holds.
+    /// Only changes for which this holds. It runs on the publisher's side, for each change of the
+    /// kind and the key, and must not use the store.
     #[must_use]
     pub fn matching(mut self, predicate: impl Fn(&Change) -> bool + Send + Sync + 'static) -> Self {
         self.predicate = Some(Arc::new(predicate));
@@ -157,55 +167,23 @@ pub enum Received {
 /// A subscription; dropping it ends it.
 #[derive(Debug)]
 pub struct Subscription {
-    queue: Arc<Queue>,
+    source: Source,
+    /// Taken from the source in one go and not yet handed out.
     local: VecDeque<Event>,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    state: Mutex<QueueState>,
+#[derive(Debug)]
+enum Source {
+    Queue(queue::Reader),
+    Log(log::Reader),
 }
 
-#[derive(Debug, Default)]
-struct QueueState {
-    events: VecDeque<Event>,
-    weight: usize,
-    limit: usize,
-    delivered: Version,
-    lagged: bool,
-    closed: bool,
-    waker: Option<Waker>,
-}
-
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, QueueState> {
-        // The state is valid between any two statements, so a panic elsewhere cannot break it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands an event over; `false` when the subscriber is gone or was cut off.
-    fn push(&self, event: Event) -> bool {
-        let waker = {
-            let mut state = self.lock();
-            if state.closed || state.lagged {
-                return false;
-            }
-            if state.weight + event.weight() > state.limit && !state.events.is_empty() {
-                // What waits is dropped whole: a gap in the middle would be worse than a restart.
-                state.events.clear();
-                state.weight = 0;
-                state.lagged = true;
-            } else {
-                state.weight += event.weight();
-                state.events.push_back(event);
-            }
-            state.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        true
-    }
+/// What a source has beyond the events that it handed over.
+enum Rest {
+    /// Nothing now, more may come.
+    Waiting,
+    Lagged(Version),
+    Closed,
 }
 
 impl Subscription {
@@ -214,271 +192,38 @@ impl Subscription {
         if let Some(event) = self.local.pop_front() {
             return Some(Received::Event(event));
         }
-        let queue = Arc::clone(&self.queue);
-        let mut state = queue.lock();
-        self.refill(&mut state);
+        let rest = match &mut self.source {
+            Source::Queue(queue) => queue.refill(&mut self.local),
+            Source::Log(log) => log.refill(&mut self.local),
+        };
         if let Some(event) = self.local.pop_front() {
             return Some(Received::Event(event));
         }
-        if state.lagged {
-            return Some(Received::Lagged {
-                last: state.delivered,
-            });
+        match rest {
+            Rest::Waiting => None,
+            Rest::Lagged(last) => Some(Received::Lagged { last }),
+            Rest::Closed => Some(Received::Closed),
         }
-        state.closed.then_some(Received::Closed)
     }
 
     /// The next item, for an executor to poll. After `Lagged` or `Closed` it repeats itself.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Received> {
-        if let Some(received) = self.try_next() {
-            return Poll::Ready(received);
-        }
-        {
-            let mut state = self.queue.lock();
-            if state.events.is_empty() && !state.lagged && !state.closed {
-                state.waker = Some(context.waker().clone());
+        loop {
+            if let Some(received) = self.try_next() {
+                return Poll::Ready(received);
+            }
+            let parked = match &mut self.source {
+                Source::Queue(queue) => queue.park(context.waker()),
+                Source::Log(log) => log.park(context.waker()),
+            };
+            if parked {
                 return Poll::Pending;
             }
         }
-        self.try_next().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// The next item.
     pub async fn next(&mut self) -> Received {
         poll_fn(|context| self.poll_next(context)).await
     }
-
-    /// Takes all that waits in one go.
-    fn refill(&mut self, state: &mut QueueState) {
-        if let Some(last) = state.events.back() {
-            state.delivered = last.version();
-            state.weight = 0;
-            std::mem::swap(&mut self.local, &mut state.events);
-        }
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.queue.lock().closed = true;
-    }
-}
-
-/// The publisher's side: who wants what.
-#[derive(Debug, Default)]
-pub struct Hub {
-    next_id: u64,
-    subscribers: BTreeMap<u64, Subscriber>,
-    everything: BTreeSet<u64>,
-    by_kind: BTreeMap<Kind, BTreeSet<u64>>,
-    by_key: BTreeMap<(Kind, Key), BTreeSet<u64>>,
-}
-
-#[derive(Debug)]
-struct Subscriber {
-    queue: Arc<Queue>,
-    start: Version,
-    filter: Filter,
-}
-
-impl Hub {
-    /// A hub without subscribers.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Subscribes to the commits after `start`. At most `limit` changes wait for the subscriber.
-    pub fn subscribe(&mut self, filter: Filter, start: Version, limit: usize) -> Subscription {
-        let id = self.next_id;
-        self.next_id += 1;
-        let state = QueueState {
-            limit,
-            delivered: start,
-            ..QueueState::default()
-        };
-        let queue = Arc::new(Queue {
-            state: Mutex::new(state),
-        });
-        for index in self.routes(&filter) {
-            self.route_mut(index).insert(id);
-        }
-        self.subscribers.insert(
-            id,
-            Subscriber {
-                queue: Arc::clone(&queue),
-                start,
-                filter,
-            },
-        );
-        Subscription {
-            queue,
-            local: VecDeque::new(),
-        }
-    }
-
-    /// How many subscribers there are, not counting those found gone.
-    pub fn len(&self) -> usize {
-        self.subscribers.len()
-    }
-
-    /// Whether nobody listens.
-    pub fn is_empty(&self) -> bool {
-        self.subscribers.is_empty()
-    }
-
-    /// Delivers a commit to everyone whose filter takes something of it.
-    pub fn publish(&mut self, commit: &Arc<Commit>) {
-        let mut gone = Vec::new();
-        for id in &self.everything {
-            let subscriber = &self.subscribers[id];
-            if commit.version > subscriber.start {
-                let event = Event {
-                    commit: Arc::clone(commit),
-                    picked: None,
-                };
-                if !subscriber.queue.push(event) {
-                    gone.push(*id);
-                }
-            }
-        }
-        for (id, picked) in self.pick(commit) {
-            let event = Event {
-                commit: Arc::clone(commit),
-                picked: Some(picked.into()),
-            };
-            if !self.subscribers[&id].queue.push(event) {
-                gone.push(id);
-            }
-        }
-        for id in gone {
-            self.remove(id);
-        }
-    }
-
-    /// Tells every subscriber that nothing follows.
-    pub fn close(&mut self) {
-        for (_, subscriber) in std::mem::take(&mut self.subscribers) {
-            let waker = {
-                let mut state = subscriber.queue.lock();
-                state.closed = true;
-                state.waker.take()
-            };
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
-        *self = Self {
-            next_id: self.next_id,
-            ..Self::default()
-        };
-    }
-
-    /// Which changes each filtered subscriber gets.
-    fn pick(&self, commit: &Commit) -> BTreeMap<u64, Vec<u32>> {
-        let mut picked: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
-        if self.by_kind.is_empty() && self.by_key.is_empty() {
-            return picked;
-        }
-        for (index, change) in commit.changes.iter().enumerate() {
-            let index = u32::try_from(index).unwrap_or(u32::MAX);
-            for id in self.candidates(change) {
-                let subscriber = &self.subscribers[&id];
-                if commit.version > subscriber.start && subscriber.takes(change) {
-                    picked.entry(id).or_default().push(index);
-                }
-            }
-        }
-        picked
-    }
-
-    fn candidates(&self, change: &Change) -> BTreeSet<u64> {
-        let kind = change.object.kind();
-        let mut found = self.by_kind.get(&kind).cloned().unwrap_or_default();
-        if !self.by_key.is_empty() {
-            for key in keys(change) {
-                found.extend(self.by_key.get(&(kind, key)).into_iter().flatten());
-            }
-        }
-        found
-    }
-
-    fn remove(&mut self, id: u64) {
-        let Some(subscriber) = self.subscribers.remove(&id) else {
-            return;
-        };
-        for route in self.routes(&subscriber.filter) {
-            let empty = {
-                let ids = self.route_mut(route.clone());
-                ids.remove(&id);
-                ids.is_empty()
-            };
-            match route {
-                Route::Kind(kind) if empty => drop(self.by_kind.remove(&kind)),
-                Route::Key(kind, key) if empty => drop(self.by_key.remove(&(kind, key))),
-                Route::Everything | Route::Kind(_) | Route::Key(..) => {}
-            }
-        }
-    }
-
-    fn routes(&self, filter: &Filter) -> Vec<Route> {
-        match filter {
-            Filter::All => vec![Route::Everything],
-            Filter::Any(selectors) => selectors
-                .iter()
-                .map(|selector| match &selector.key {
-                    None => Route::Kind(selector.kind),
-                    Some(key) => Route::Key(selector.kind, key.clone()),
-                })
-                .collect(),
-        }
-    }
-
-    fn route_mut(&mut self, route: Route) -> &mut BTreeSet<u64> {
-        match route {
-            Route::Everything => &mut self.everything,
-            Route::Kind(kind) => self.by_kind.entry(kind).or_default(),
-            Route::Key(kind, key) => self.by_key.entry((kind, key)).or_default(),
-        }
-    }
-}
-
-#[derive(Clone)]
-enum Route {
-    Everything,
-    Kind(Kind),
-    Key(Kind, Key),
-}
-
-impl Subscriber {
-    fn takes(&self, change: &Change) -> bool {
-        let Filter::Any(selectors) = &self.filter else {
-            return true;
-        };
-        selectors.iter().any(|selector| {
-            selector.kind == change.object.kind()
-                && selector
-                    .key
-                    .as_ref()
-                    .is_none_or(|key| keys(change).any(|own| own == *key))
-                && selector.accepts(change)
-        })
-    }
-}
-
-/// The keys by which a change can be wanted.
-fn keys(change: &Change) -> impl Iterator<Item = Key> {
-    let object = Key::Object(change.object.raw_id().clone());
-    let sides = [Some(&change.object), change.old.as_ref()]
-        .into_iter()
-        .flatten();
-    let tasks = sides.flat_map(|side| {
-        let AnyObject::Task(task) = side else {
-            return [None, None];
-        };
-        [
-            task.node_id.clone().map(Key::TasksOnNode),
-            task.service_id.clone().map(Key::TasksOfService),
-        ]
-    });
-    std::iter::once(object).chain(tasks.flatten())
 }

@@ -138,10 +138,11 @@ where
             }
         }
         By::Custom { key, value } => {
-            found.extend(common.custom.ids(&(lower(key), lower(value))).cloned());
+            let pair = (lower(key).into(), lower(value).into());
+            found.extend(common.custom.ids(&pair).cloned());
         }
         By::CustomPrefix { key, value } => {
-            let low = (lower(key), lower(value));
+            let low = (lower(key).into(), lower(value).into());
             for ((key, value), posting) in common.custom.from(&low) {
                 if *key != low.0 || !value.starts_with(&*low.1) {
                     break;
@@ -203,7 +204,14 @@ fn find_special(
         (Kind::Task, By::Node(id)) => add(&mut tasks.node.ids(id)),
         (Kind::Task, By::Slot(id, slot)) => add(&mut tasks.slot.ids(&(id.clone(), *slot))),
         (Kind::Task, By::DesiredState(state)) => add(&mut tasks.desired_state.ids(state)),
-        (Kind::Node, By::Role(role)) => add(&mut root.nodes.indices.role.ids(role)),
+        (Kind::Node, By::Role(v1::NodeRole::Manager)) => {
+            add(&mut root.nodes.indices.managers.ids(&()));
+        }
+        (Kind::Node, By::Role(v1::NodeRole::Worker)) => {
+            let workers = root.nodes.objects.iter();
+            let workers = workers.filter(|(_, node)| node.role == v1::NodeRole::Worker);
+            add(&mut workers.map(|(id, _)| id));
+        }
         (Kind::Node, By::Membership(membership)) => {
             add(&mut root.nodes.indices.membership.ids(&(*membership as i32)));
         }

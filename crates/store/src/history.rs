@@ -58,11 +58,11 @@ impl History {
 
     /// Adds the newest commit and drops the oldest ones beyond the limit.
     pub fn push(&mut self, commit: Arc<Commit>) {
-        if commit.changes.len() > self.limits.changes_max {
+        if weight(&commit) > self.limits.changes_max {
             *self = Self::new(self.limits, commit.version);
             return;
         }
-        self.changes += commit.changes.len();
+        self.changes += weight(&commit);
         for change in &commit.changes {
             let key = (change.object.kind(), change.object.raw_id().clone());
             self.objects
@@ -80,7 +80,7 @@ impl History {
         let Some(commit) = self.commits.pop_front() else {
             return;
         };
-        self.changes -= commit.changes.len();
+        self.changes -= weight(&commit);
         self.floor = commit.version;
         for change in &commit.changes {
             let key = (change.object.kind(), change.object.raw_id().clone());
@@ -135,8 +135,18 @@ impl History {
         found
     }
 
+    /// How much is kept.
+    pub fn limits(&self) -> HistoryLimits {
+        self.limits
+    }
+
     /// The version after which the window begins.
     pub fn floor(&self) -> Version {
         self.floor
     }
+}
+
+/// What a commit counts for. An empty one counts too: nothing else would bound how many there are.
+fn weight(commit: &Commit) -> usize {
+    commit.changes.len().max(1)
 }

@@ -27,6 +27,14 @@ struct Feed {
     waiting: Vec<Arc<Commit>>,
 }
 
+impl Feed {
+    fn fan_out(&mut self) {
+        for commit in std::mem::take(&mut self.waiting) {
+            self.hub.publish(&commit);
+        }
+    }
+}
+
 impl Default for Store {
     fn default() -> Self {
         Self::new(Root::default(), HistoryLimits::default())
@@ -89,17 +97,14 @@ impl Store {
         let mut feed = self.feed();
         feed.waiting.clear();
         feed.hub.close();
-        feed.history = History::new(HistoryLimits::default(), root.version());
+        feed.history = History::new(feed.history.limits(), root.version());
         self.root.store(Arc::new(root));
     }
 
     /// Offers what was published to the subscribers; apart from `publish`, so that the commit path
     /// need not wait for it.
     pub fn fan_out(&self) {
-        let mut feed = self.feed();
-        for commit in std::mem::take(&mut feed.waiting) {
-            feed.hub.publish(&commit);
-        }
+        self.feed().fan_out();
     }
 
     /// A view and every matching change after it: no gap, no duplicate.
@@ -110,6 +115,8 @@ impl Store {
     /// The same with a bound of the caller's on the changes that may wait.
     pub fn view_and_watch_bounded(&self, filter: Filter, limit: usize) -> (View, Subscription) {
         let mut feed = self.feed();
+        // What waits is in the view already, so it must not reach the new subscriber.
+        feed.fan_out();
         let view = self.root.load_full();
         let subscription = feed.hub.subscribe(filter, view.version(), limit);
         (view, subscription)

@@ -1,5 +1,6 @@
 //! The ten tables and which indices each one keeps.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -79,14 +80,13 @@ impl Common {
         let old_name = old.and_then(|(object, _)| object.name());
         let new_name = new.and_then(|(object, _)| object.name());
         if old_name != new_name {
-            self.names
-                .change(id, old_name.map(lower), new_name.map(lower));
+            self.names.change(id, old_name.map(key), new_name.map(key));
         }
         let pairs = |side: Option<(&O, Option<&v1::Annotations>)>| {
             side.and_then(|(_, annotations)| annotations)
                 .map_or(&[][..], |annotations| &annotations.indices)
                 .iter()
-                .map(|entry| (lower(&entry.key), lower(&entry.val)))
+                .map(|entry| (key(&entry.key), key(&entry.val)))
                 .collect::<BTreeSet<_>>()
         };
         let has = |side: Option<(&O, Option<&v1::Annotations>)>| {
@@ -100,9 +100,20 @@ impl Common {
     }
 }
 
-/// Index keys are compared without case.
-pub(crate) fn lower(text: &str) -> Box<str> {
-    text.to_lowercase().into_boxed_str()
+/// Index keys are compared without case. Most are in lower case already.
+pub(crate) fn lower(text: &str) -> Cow<'_, str> {
+    if text
+        .bytes()
+        .all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
+    {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(text.to_lowercase())
+    }
+}
+
+fn key(text: &str) -> Box<str> {
+    lower(text).into()
 }
 
 fn named(annotations: Option<&v1::Annotations>) -> Option<&str> {
@@ -269,7 +280,9 @@ impl Stored for Task {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct NodeIndices {
     pub(crate) common: Common,
-    pub(crate) role: Index<v1::NodeRole>,
+    /// Managers only. Nearly all nodes are workers: to list them is to walk the table anyway, and a
+    /// set of all their ids would make each new node a quarter dearer.
+    pub(crate) managers: Index<()>,
     pub(crate) membership: Index<i32>,
 }
 
@@ -283,9 +296,11 @@ impl Stored for Node {
             old.map(|node| (node, node.spec.annotations.as_ref())),
             new.map(|node| (node, node.spec.annotations.as_ref())),
         );
-        indices
-            .role
-            .change(id, old.map(|node| node.role), new.map(|node| node.role));
+        let manager = |node: Option<&Self>| {
+            node.filter(|node| node.role == v1::NodeRole::Manager)
+                .map(|_| ())
+        };
+        indices.managers.change(id, manager(old), manager(new));
         indices.membership.change(
             id,
             old.map(|node| node.spec.membership),

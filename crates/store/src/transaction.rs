@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use swarm_types::{
     AnyObject, Cluster, Config, Extension, Id, Kind, Network, Node, Object, Resource, Secret,
-    Service, Task, Timestamp, Version, Volume,
+    Service, StateRegression, Task, TaskState, Timestamp, Version, Volume,
 };
 
 use crate::error::StoreError;
@@ -328,15 +328,9 @@ impl Transaction {
     fn put_task(&mut self, mode: Mode, task: Arc<Task>) -> Result<(), StoreError> {
         if let Some(stored) = self.root.tasks.objects.get(task.raw_id()) {
             // The same checks as the mutators make, a second time, on the other side of the log.
-            let mut probe = (**stored).clone();
-            if mode == Mode::StampUpdate && stored.meta.version != task.meta.version {
-                return Err(StoreError::OutOfSequence {
-                    kind: Kind::Task,
-                    id: task.raw_id().clone(),
-                });
-            }
-            probe.advance(task.status().clone())?;
-            probe.set_desired(task.desired_state())?;
+            check_fits(mode, Some(stored), &*task)?;
+            check_forward(stored.state(), task.state())?;
+            check_forward(stored.desired_state(), task.desired_state())?;
         }
         self.put(mode, task)
     }
@@ -428,6 +422,13 @@ impl Transaction {
         });
         Ok(())
     }
+}
+
+fn check_forward(from: TaskState, to: TaskState) -> Result<(), StateRegression> {
+    if to < from {
+        return Err(StateRegression { from, to });
+    }
+    Ok(())
 }
 
 fn check_fits<O: Stored>(

@@ -70,7 +70,7 @@ impl Assignments {
             return;
         };
         // Tasks in ASSIGNED and before are the manager's to change, so they are sent in any case.
-        if task.state() > TaskState::Assigned && same_wanted(&sent.task, task) {
+        if task.state() > TaskState::Assigned && sent.task.is_same_assignment(task) {
             if task.meta.version > sent.task.meta.version {
                 // Holding on to the older object would keep it in memory beside the stored one.
                 sent.task = Arc::clone(task);
@@ -273,35 +273,7 @@ fn change(action: AssignmentAction, item: Item) -> v1::AssignmentChange {
 /// Whether the node has everything of `task` that concerns it (spec 5.7).
 fn is_known(sent: &Task, task: &Task) -> bool {
     let is_same_object = sent.meta.version == task.meta.version;
-    (is_same_object || task.state() > TaskState::Assigned) && same_wanted(sent, task)
-}
-
-/// Whether two versions of a task differ at most in status and metadata.
-pub(crate) fn same_wanted(a: &Task, b: &Task) -> bool {
-    fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
-        Arc::ptr_eq(a, b) || a == b
-    }
-    fn same_optional<T: PartialEq>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
-        match (a, b) {
-            (Some(a), Some(b)) => same(a, b),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        }
-    }
-    a.desired_state() == b.desired_state()
-        && a.node_id == b.node_id
-        && a.service_id == b.service_id
-        && a.slot == b.slot
-        && a.spec_version == b.spec_version
-        && a.job_iteration == b.job_iteration
-        && same(&a.spec, &b.spec)
-        && same(&a.service_annotations, &b.service_annotations)
-        && a.annotations == b.annotations
-        && a.networks == b.networks
-        && same_optional(a.endpoint.as_ref(), b.endpoint.as_ref())
-        && same_optional(a.log_driver.as_ref(), b.log_driver.as_ref())
-        && a.assigned_generic_resources == b.assigned_generic_resources
-        && a.volumes == b.volumes
+    (is_same_object || task.state() > TaskState::Assigned) && sent.is_same_assignment(task)
 }
 
 /// References that are no ids cannot be in the store; the task goes out without them.

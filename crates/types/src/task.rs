@@ -175,6 +175,36 @@ impl Task {
         self.status.state.is_terminal()
     }
 
+    /// Whether two versions of a task differ at most in status and metadata: then a node has
+    /// nothing to do (spec 5.7, 6.3). Shared parts cost one comparison of pointers.
+    pub fn is_same_assignment(&self, other: &Self) -> bool {
+        fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
+            Arc::ptr_eq(a, b) || a == b
+        }
+        fn same_optional<T: PartialEq>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+            match (a, b) {
+                (Some(a), Some(b)) => same(a, b),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            }
+        }
+        self.id == other.id
+            && self.desired_state == other.desired_state
+            && self.node_id == other.node_id
+            && self.service_id == other.service_id
+            && self.slot == other.slot
+            && self.spec_version == other.spec_version
+            && self.job_iteration == other.job_iteration
+            && same(&self.spec, &other.spec)
+            && same(&self.service_annotations, &other.service_annotations)
+            && self.annotations == other.annotations
+            && self.networks == other.networks
+            && same_optional(self.endpoint.as_ref(), other.endpoint.as_ref())
+            && same_optional(self.log_driver.as_ref(), other.log_driver.as_ref())
+            && self.assigned_generic_resources == other.assigned_generic_resources
+            && self.volumes == other.volumes
+    }
+
     /// The container part of the spec, if the task runs one.
     pub fn container(&self) -> Option<&v1::ContainerSpec> {
         crate::spec::container(&self.spec)
@@ -208,6 +238,21 @@ mod tests {
         task.set_desired(TaskState::Shutdown).unwrap();
         assert!(task.set_desired(TaskState::Running).is_err());
         assert_eq!(task.desired_state(), TaskState::Shutdown);
+    }
+
+    #[test]
+    fn status_and_metadata_do_not_make_another_assignment() {
+        let (task, mut other) = (task(), task());
+        other.meta.version = Version(7);
+        other
+            .advance(TaskStatus::new(TaskState::Running, Timestamp::EPOCH, "up"))
+            .unwrap();
+        assert!(task.is_same_assignment(&other));
+        other.set_desired(TaskState::Shutdown).unwrap();
+        assert!(!task.is_same_assignment(&other));
+        let mut moved = task.clone();
+        moved.node_id = Some("n".parse().unwrap());
+        assert!(!task.is_same_assignment(&moved));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::child::{Child, Watched};
 use crate::{sim, tidy};
-use tally::Tally;
+use tally::{Runner, Tally};
 
 /// Seeds that the simulator runs for every change: enough to meet each fault several times, few
 /// enough for the time of a CI run. Nightly runs take thousands.
@@ -128,19 +128,18 @@ fn tidy_step() -> Step {
     }
 }
 
-/// Nextest where it is installed: a process for each test, and limits on time. Its summary goes to
-/// stderr, that of `cargo test` to stdout.
+/// Nextest where it is installed: a process for each test, and limits on time.
 fn tests() -> Step {
     let nextest = Child::cargo(["nextest", "run", "--workspace", "--color", "never"]);
     let plain = Child::cargo(["test", "--workspace", "--no-fail-fast"])
         // Not the documentation, which has its own step, and not the benchmarks.
         .args(["--lib", "--bins", "--tests", "--examples"]);
-    let (child, watched) = if Child::cargo(["nextest", "--version"]).succeeds() {
-        (nextest, Watched::Stderr)
+    let (child, runner) = if Child::cargo(["nextest", "--version"]).succeeds() {
+        (nextest, Runner::Nextest)
     } else {
-        (plain, Watched::Stdout)
+        (plain, Runner::Libtest)
     };
-    counted("test", child, watched)
+    counted("test", child, runner)
 }
 
 /// Each package with examples in its documentation costs a compiler run for each example; the
@@ -154,14 +153,19 @@ fn doctests() -> anyhow::Result<Option<Step>> {
     for package in &packages {
         child = child.args(["--package", package]);
     }
-    Ok(Some(counted("doctest", child, Watched::Stdout)))
+    Ok(Some(counted("doctest", child, Runner::Libtest)))
 }
 
-fn counted(name: &'static str, child: Child, watched: Watched) -> Step {
+/// Nextest's summary goes to stderr, that of libtest to stdout.
+fn counted(name: &'static str, child: Child, runner: Runner) -> Step {
     let repeat = child.to_string();
     let run = move || {
+        let watched = match runner {
+            Runner::Nextest => Watched::Stderr,
+            Runner::Libtest => Watched::Stdout,
+        };
         let mut tally = Tally::default();
-        let status = child.watch(watched, |line| tally += Tally::of_line(line))?;
+        let status = child.watch(watched, |line| tally += Tally::of_line(runner, line))?;
         Ok(if status.success() {
             Outcome::Passed(tally)
         } else {

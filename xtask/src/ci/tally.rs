@@ -12,21 +12,29 @@ pub(crate) struct Tally {
     failed: u64,
 }
 
+/// Whose summary to look for. Nextest shows what a failed test printed, and that contains a summary
+/// of the other kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runner {
+    /// `Summary [ 0.1s] 3/4 tests run: 1 passed (1 slow), 1 failed, 1 timed out, 0 skipped`
+    Nextest,
+    /// `test result: ok. 2 passed; 0 failed; 0 ignored; …`, once for each program.
+    Libtest,
+}
+
 impl Tally {
-    /// Reads a summary line; any other line counts nothing.
-    ///
-    /// Nextest: `Summary [ 0.1s] 3/4 tests run: 1 passed (1 slow), 1 failed, 1 timed out, 0
-    /// skipped`. Libtest: `test result: ok. 2 passed; 0 failed; 0 ignored; …`. Both are one list of
-    /// a number and words.
-    pub(crate) fn of_line(line: &str) -> Tally {
+    /// Reads a summary line, which is a list of a number and words; any other line counts nothing.
+    pub(crate) fn of_line(runner: Runner, line: &str) -> Tally {
         let line = line.trim();
-        let counts = if line.starts_with("Summary [") {
-            line.split_once(" run: ").map(|(_, counts)| counts)
-        } else {
-            line.strip_prefix("test result: ")
-                .and_then(|rest| rest.split_once(". "))
-                .map(|r| r.1)
+        let counts = match runner {
+            Runner::Nextest => line
+                .strip_prefix("Summary [")
+                .and_then(|l| l.split_once(" run: ")),
+            Runner::Libtest => line
+                .strip_prefix("test result: ")
+                .and_then(|line| line.split_once(". ")),
         };
+        let counts = counts.map(|(_, counts)| counts);
         let mut tally = Tally::default();
         for part in counts
             .into_iter()
@@ -78,11 +86,14 @@ impl fmt::Display for Tally {
 mod tests {
     use super::*;
 
+    #[track_caller]
+    fn check(runner: Runner, line: &str, expected: &str) {
+        assert_eq!(Tally::of_line(runner, line).to_string(), expected, "{line}");
+    }
+
     #[test]
-    fn summaries_count_and_other_lines_do_not() {
-        let check = |line: &str, expected: &str| {
-            assert_eq!(Tally::of_line(line).to_string(), expected, "{line}");
-        };
+    fn nextest_has_one_summary() {
+        let check = |line: &str, expected: &str| check(Runner::Nextest, line, expected);
         check(
             "     Summary [   0.123s] 12 tests run: 12 passed, 0 skipped",
             "12 passed, 0 failed",
@@ -92,13 +103,26 @@ mod tests {
             "1 passed, 0 failed",
         );
         check(
-            "     Summary [  61.0s] 6/9 tests run: 3 passed (1 slow), 2 failed, \
-             1 timed out, 0 skipped",
+            "     Summary [  61.0s] 6/9 tests run: 3 passed (1 slow), 2 failed, 1 timed out, \
+             0 skipped",
             "3 passed, 3 failed",
         );
         check(
-            "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; \
-             finished in 0.00s",
+            "    test result: FAILED. 0 passed; 1 failed; 0 ignored",
+            "0 passed, 0 failed",
+        );
+        check(
+            "        PASS [   0.010s] (1/1) a::b 7 passed, c",
+            "0 passed, 0 failed",
+        );
+        check("", "0 passed, 0 failed");
+    }
+
+    #[test]
+    fn libtest_has_a_summary_for_each_program() {
+        let check = |line: &str, expected: &str| check(Runner::Libtest, line, expected);
+        check(
+            "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured",
             "4 passed, 0 failed",
         );
         check(
@@ -107,14 +131,13 @@ mod tests {
         );
         check("running 3 tests", "0 passed, 0 failed");
         check("log: 7 passed, 2 failed", "0 passed, 0 failed");
-        check("", "0 passed, 0 failed");
     }
 
     #[test]
     fn tallies_of_several_programs_add_up() {
         let mut total = Tally::default();
-        total += Tally::of_line("test result: ok. 4 passed; 0 failed");
-        total += Tally::of_line("test result: FAILED. 1 passed; 2 failed");
+        total += Tally::of_line(Runner::Libtest, "test result: ok. 4 passed; 0 failed");
+        total += Tally::of_line(Runner::Libtest, "test result: FAILED. 1 passed; 2 failed");
         assert_eq!(
             total,
             Tally {

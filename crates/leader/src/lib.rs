@@ -90,27 +90,27 @@ impl Leader {
     }
 
     /// Shows a commit to everyone; `view` is at or after it.
-    pub fn handle_commit(&mut self, commit: &Commit, view: &Root) {
+    pub fn handle_commit(&mut self, now: Timestamp, commit: &Commit, view: &Root) {
         for each in &mut self.loops {
             each.handle_commit(commit, view);
         }
-        self.dispatcher.handle_commit(commit, view);
+        self.dispatcher.handle_commit(now, commit, view);
     }
 
     /// Commits were lost on the way: everyone looks at everything again.
-    pub fn handle_lag(&mut self, view: &Root) {
+    pub fn handle_lag(&mut self, now: Timestamp, view: &Root) {
         for each in &mut self.loops {
             each.handle_lag(view);
         }
-        self.dispatcher.handle_lag(view);
+        self.dispatcher.handle_lag(now, view);
     }
 
     /// Lets everything happen whose time has come.
-    pub fn handle_timeout(&mut self, now: Timestamp, view: &Root) {
+    pub fn handle_timeout(&mut self, now: Timestamp) {
         for each in &mut self.loops {
             each.handle_timeout(now);
         }
-        self.dispatcher.handle_timeout(now, view);
+        self.dispatcher.handle_timeout(now);
     }
 
     /// The next transaction that someone wants; call until it yields nothing.
@@ -147,10 +147,10 @@ impl Leader {
     }
 
     /// Answers a proposal.
-    pub fn handle_outcome(&mut self, origin: Origin, outcome: &Outcome) {
+    pub fn handle_outcome(&mut self, now: Timestamp, origin: Origin, outcome: &Outcome) {
         match origin {
             Origin::Loop(turn) => self.loops[turn].handle_outcome(outcome),
-            Origin::Dispatcher => self.dispatcher.handle_outcome(outcome),
+            Origin::Dispatcher => self.dispatcher.handle_outcome(now, outcome),
         }
     }
 

@@ -172,6 +172,22 @@ impl Pipeline {
         })
     }
 
+    /// Takes back the newest staged commit, which never reached the log.
+    pub fn unstage(&mut self, staged: &Staged) {
+        if self
+            .waiting
+            .back()
+            .is_some_and(|waiting| waiting.id == staged.id)
+        {
+            self.waiting.pop_back();
+            let before = self
+                .waiting
+                .back()
+                .map_or(&self.published, |waiting| &waiting.root);
+            self.head = before.clone();
+        }
+    }
+
     /// The log refused a proposal, or leadership is gone: what waits will never be published.
     /// Returns the new epoch.
     pub fn drop_waiting(&mut self) -> u64 {
@@ -258,6 +274,20 @@ mod tests {
             replica.published().task(&id("a")),
             leader.head().task(&id("a"))
         );
+    }
+
+    #[test]
+    fn a_commit_that_never_reached_the_log_is_taken_back_alone() {
+        let mut pipeline = Pipeline::new(Root::default(), 1);
+        let first = create(&mut pipeline, "a");
+        let second = create(&mut pipeline, "b");
+        pipeline.unstage(&first);
+        assert_eq!(pipeline.waiting(), 2, "only the newest can be taken back");
+        pipeline.unstage(&second);
+        assert!(pipeline.head().task(&id("a")).is_some());
+        assert!(pipeline.head().task(&id("b")).is_none());
+        let third = create(&mut pipeline, "c");
+        assert_eq!(third.version, second.version);
     }
 
     #[test]

@@ -1,0 +1,313 @@
+//! The leader's task: feeds the leader machine with commits, calls and time, and carries out what
+//! it asks for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use swarm_api::v1;
+use swarm_dispatcher::{
+    Body, Config as DispatcherConfig, DispatchError, Dispatcher, SessionExtras, SessionOpen,
+    StreamId, UnknownNodePolicy,
+};
+use swarm_leader::{Leader, Origin, Seed};
+use swarm_raft_io::ReplicatedStore;
+use swarm_reconcile::Outcome;
+use swarm_rt::tasks::TaskError;
+use swarm_rt::{Clock, OsIds};
+use swarm_store::{Filter, Received, Subscription, View};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::gate::Gate;
+use crate::services::status_of;
+use crate::streams::{Call, Incoming, NodeStream, Sink, StreamEvent};
+
+/// Changes that may wait for the leader's task before it reads everything again.
+const FEED_CHANGES_MAX: usize = 500_000;
+/// Commits and calls taken in before the loops get a turn.
+const INPUTS_PER_TURN_MAX: usize = 256;
+/// The weight of every manager in the list that agents get (spec 5.4).
+const MANAGER_WEIGHT: i64 = 10;
+
+/// Who this manager is.
+pub(crate) struct Me {
+    pub(crate) seed: Seed,
+    /// Where agents reach it.
+    pub(crate) address: String,
+}
+
+/// Leads whenever the group says so.
+pub(crate) async fn run(
+    store: ReplicatedStore,
+    me: Me,
+    clock: Clock,
+    gate: Gate,
+    mut incoming: Incoming,
+) -> Result<(), TaskError> {
+    loop {
+        store.leadership_gained().await;
+        tracing::info!("this manager leads");
+        let mut term = Term::begin(&store, &me, &clock, &incoming).await?;
+        gate.set(true);
+        let deposed = term.lead(&mut incoming).await;
+        gate.set(false);
+        term.end();
+        deposed?;
+        tracing::info!("this manager no longer leads");
+    }
+}
+
+/// Everything that belongs to one term; dropped with it.
+struct Term {
+    store: ReplicatedStore,
+    clock: Clock,
+    ids: OsIds,
+    leader: Leader,
+    feed: Subscription,
+    outcomes: mpsc::UnboundedReceiver<(Origin, Outcome)>,
+    /// Unbounded, but each origin has one transaction in flight.
+    outcome_sender: mpsc::UnboundedSender<(Origin, Outcome)>,
+    event_sender: mpsc::UnboundedSender<StreamEvent>,
+    sessions: BTreeMap<StreamId, Sink<v1::SessionMessage>>,
+    assignments: BTreeMap<StreamId, Sink<v1::AssignmentsMessage>>,
+}
+
+/// What ended a wait.
+enum Input {
+    Deposed,
+    Feed(Received),
+    Call(Box<Call>),
+    Stream(StreamEvent),
+    Outcome(Origin, Outcome),
+    Time,
+}
+
+impl Term {
+    async fn begin(
+        store: &ReplicatedStore,
+        me: &Me,
+        clock: &Clock,
+        incoming: &Incoming,
+    ) -> Result<Self, TaskError> {
+        let mut ids = OsIds::new();
+        let seeded = store
+            .write(|transaction| {
+                let set = swarm_leader::seed(transaction, &me.seed, &mut ids);
+                transaction.apply_set(&set)
+            })
+            .await;
+        if let Err(error) = seeded {
+            // Most likely leadership was lost at once; the next term tries again.
+            tracing::warn!(error = %swarm_rt::chain(&error), "first objects were not written");
+        }
+        let (view, feed) = store.store().view_and_watch_bounded(Filter::All, FEED_CHANGES_MAX);
+        let extras = SessionExtras {
+            managers: vec![v1::WeightedPeer {
+                peer: Some(v1::Peer {
+                    node_id: me.seed.node.to_string(),
+                    addr: me.address.clone(),
+                }),
+                weight: MANAGER_WEIGHT,
+            }],
+            ..SessionExtras::default()
+        };
+        let config = DispatcherConfig {
+            leader: Some(me.seed.node.clone()),
+            unknown_nodes: UnknownNodePolicy::Register,
+        };
+        let mut dispatcher = Dispatcher::new(clock.now(), &view, config, extras);
+        dispatcher.handle_serving(clock.now(), &mut || ids.next_u64());
+        let (outcome_sender, outcomes) = mpsc::unbounded_channel();
+        Ok(Self {
+            store: store.clone(),
+            clock: clock.clone(),
+            leader: Leader::new(&view, dispatcher),
+            ids,
+            feed,
+            outcomes,
+            outcome_sender,
+            event_sender: incoming.event_sender.clone(),
+            sessions: BTreeMap::new(),
+            assignments: BTreeMap::new(),
+        })
+    }
+
+    /// Leads until the group says otherwise.
+    async fn lead(&mut self, incoming: &mut Incoming) -> Result<(), TaskError> {
+        loop {
+            self.turn();
+            let wake = self.leader.poll_timeout().map(|wake| wake.at);
+            let mut input = tokio::select! {
+                biased;
+                () = self.store.leadership_lost() => Input::Deposed,
+                Some((origin, outcome)) = self.outcomes.recv() => Input::Outcome(origin, outcome),
+                received = self.feed.next() => Input::Feed(received),
+                Some(event) = incoming.events.recv() => Input::Stream(event),
+                Some(call) = incoming.calls.recv() => Input::Call(Box::new(call)),
+                () = self.clock.sleep_until(wake) => Input::Time,
+            };
+            for _ in 0..INPUTS_PER_TURN_MAX {
+                if matches!(input, Input::Deposed) {
+                    return Ok(());
+                }
+                self.take(input);
+                match self.next_input(incoming) {
+                    Some(next) => input = next,
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// What has arrived in the meantime, so that one turn of the loops serves many inputs.
+    fn next_input(&mut self, incoming: &mut Incoming) -> Option<Input> {
+        if let Ok((origin, outcome)) = self.outcomes.try_recv() {
+            return Some(Input::Outcome(origin, outcome));
+        }
+        if let Some(received) = self.feed.try_next() {
+            return Some(Input::Feed(received));
+        }
+        if let Ok(event) = incoming.events.try_recv() {
+            return Some(Input::Stream(event));
+        }
+        incoming.calls.try_recv().ok().map(|call| Input::Call(Box::new(call)))
+    }
+
+    /// Lets everyone work who has something to do.
+    fn turn(&mut self) {
+        let now = self.clock.now();
+        let view = self.store.view();
+        self.leader.handle_timeout(now);
+        while let Some(proposal) = self.leader.poll_proposal(&view, now, &mut self.ids) {
+            let (sender, origin) = (self.outcome_sender.clone(), proposal.origin);
+            self.store.submit(&proposal.sets, move |outcome| {
+                // Fails only when the term is over and nobody asks.
+                let _ = sender.send((origin, outcome));
+            });
+        }
+        while let Some(message) = self.leader.dispatcher().poll_message(&view) {
+            self.deliver(message.stream, message.body);
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = self.clock.now();
+        match input {
+            Input::Deposed | Input::Time => {}
+            Input::Outcome(origin, outcome) => self.leader.handle_outcome(now, origin, &outcome),
+            Input::Feed(Received::Event(event)) => {
+                let view = self.store.view();
+                self.leader.handle_commit(now, event.commit(), &view);
+            }
+            Input::Feed(Received::Lagged { last }) => {
+                tracing::warn!(version = last.0, "the leader's feed lagged; reading all again");
+                self.resubscribe();
+            }
+            Input::Feed(Received::Closed) => self.resubscribe(),
+            Input::Stream(StreamEvent::Sent(stream)) => {
+                self.leader.dispatcher().handle_sent(stream);
+            }
+            Input::Stream(StreamEvent::Closed(stream)) => {
+                self.sessions.remove(&stream);
+                self.assignments.remove(&stream);
+                self.leader.dispatcher().handle_disconnect(stream);
+            }
+            Input::Call(call) => self.call(*call),
+        }
+    }
+
+    fn resubscribe(&mut self) {
+        let (view, feed) =
+            self.store.store().view_and_watch_bounded(Filter::All, FEED_CHANGES_MAX);
+        self.feed = feed;
+        self.leader.handle_lag(self.clock.now(), &view);
+    }
+
+    fn call(&mut self, call: Call) {
+        let now = self.clock.now();
+        let view = self.store.view();
+        let ids = &mut self.ids;
+        match call {
+            Call::Session { node, addr, request, reply } => {
+                let open = SessionOpen {
+                    node: &node,
+                    description: request.description,
+                    addr: &addr,
+                    previous_session: &request.session_id,
+                };
+                let mut draws = OsIds::new();
+                let mut draw = || draws.next_u64();
+                let started =
+                    self.leader.dispatcher().handle_session(now, open, &view, ids, &mut draw);
+                let opened = started.map(|start| self.open_session(start.stream));
+                // A caller that went away dropped its stream, which reports itself closed.
+                drop(reply.send(opened));
+            }
+            Call::Heartbeat { node, session, reply } => {
+                let mut draw = || ids.next_u64();
+                let period =
+                    self.leader.dispatcher().handle_heartbeat(now, &node, &session, &mut draw);
+                drop(reply.send(period));
+            }
+            Call::Statuses { node, session, updates, reply } => {
+                let dispatcher = self.leader.dispatcher();
+                let taken = dispatcher.handle_task_statuses(now, &node, &session, updates, &view);
+                drop(reply.send(taken));
+            }
+            Call::Assignments { node, session, reply } => {
+                let opened = self.leader.dispatcher().handle_assignments_open(&node, &session);
+                let opened = opened.map(|stream| self.open_assignments(stream));
+                drop(reply.send(opened));
+            }
+        }
+    }
+
+    fn open_session(&mut self, stream: StreamId) -> NodeStream<v1::SessionMessage> {
+        let (sink, reader) = Sink::open(stream, &self.event_sender);
+        self.sessions.insert(stream, sink);
+        reader
+    }
+
+    fn open_assignments(&mut self, stream: StreamId) -> NodeStream<v1::AssignmentsMessage> {
+        let (sink, reader) = Sink::open(stream, &self.event_sender);
+        self.assignments.insert(stream, sink);
+        reader
+    }
+
+    fn deliver(&mut self, stream: StreamId, body: Body) {
+        match body {
+            Body::Session(message) => {
+                if let Some(sink) = self.sessions.get(&stream) {
+                    sink.put(Ok(*message));
+                }
+            }
+            Body::Assignments(message) => {
+                if let Some(sink) = self.assignments.get(&stream) {
+                    sink.put(Ok(message));
+                }
+            }
+            Body::End(error) => self.end_stream(stream, &error),
+        }
+    }
+
+    fn end_stream(&mut self, stream: StreamId, error: &DispatchError) {
+        if let Some(sink) = self.sessions.remove(&stream) {
+            sink.put(Err(status_of(error)));
+        }
+        if let Some(sink) = self.assignments.remove(&stream) {
+            sink.put(Err(status_of(error)));
+        }
+    }
+
+    /// Tells every node to look for the next leader.
+    fn end(&mut self) {
+        let view: View = Arc::clone(&self.store.view());
+        self.leader.dispatcher().handle_stop(&view);
+        while let Some(message) = self.leader.dispatcher().poll_message(&view) {
+            self.deliver(message.stream, message.body);
+        }
+        for (_, sink) in std::mem::take(&mut self.sessions) {
+            sink.put(Err(Status::aborted("node must disconnect")));
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! `Control`: each request goes to its function in `swarm-control-api`, reads on a view, writes in
+//! a transaction.
+
+use std::sync::Arc;
+
+use swarm_api::v1;
+use swarm_control_api as api;
+use swarm_control_api::{Plan, Refusal};
+use swarm_reconcile::Ctx;
+use swarm_rt::OsIds;
+use swarm_store::Root;
+use tonic::{Request, Response, Status};
+
+use super::{Services, refusal, write_error};
+
+pub(crate) struct Control(pub(crate) Arc<Services>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Control {
+    async fn read<Q, A>(
+        &self,
+        request: Request<Q>,
+        read: impl FnOnce(&Root, Q) -> Result<A, Refusal>,
+    ) -> Answer<A> {
+        self.0.gate.pass().await?;
+        let view = self.0.store.view();
+        read(&view, request.into_inner()).map(Response::new).map_err(|error| refusal(&error))
+    }
+
+    async fn write<Q, A>(
+        &self,
+        request: Request<Q>,
+        plan: impl FnOnce(&Root, Q, &mut Ctx<'_>) -> Result<Plan<A>, Refusal>,
+    ) -> Answer<A> {
+        self.0.gate.pass().await?;
+        let mut ids = OsIds::new();
+        let mut ctx = Ctx { now: self.0.clock.now(), ids: &mut ids };
+        let written = self.0.store.write(|transaction| {
+            plan(transaction, request.into_inner(), &mut ctx)?.apply(transaction)
+        });
+        written.await.map(Response::new).map_err(write_error)
+    }
+}
+
+/// Answers a request that has no function yet, by its name.
+fn not_yet<A>(rpc: &str) -> Answer<A> {
+    Err(refusal(&api::rpc::unimplemented(rpc)))
+}
+
+/// What the group says of its managers. With one manager it is this one.
+fn members(services: &Services) -> api::node::Members {
+    services.members()
+}
+
+#[tonic::async_trait]
+impl v1::control_server::Control for Control {
+    async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Answer<v1::GetNodeResponse> {
+        let members = members(&self.0);
+        self.read(request, |view, request| api::node::get_node(view, &members, request)).await
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Answer<v1::ListNodesResponse> {
+        let members = members(&self.0);
+        self.read(request, |view, request| api::node::list_nodes(view, &members, request)).await
+    }
+
+    async fn update_node(
+        &self,
+        request: Request<v1::UpdateNodeRequest>,
+    ) -> Answer<v1::UpdateNodeResponse> {
+        self.write(request, |root, request, _| api::node::update_node(root, request)).await
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Answer<v1::RemoveNodeResponse> {
+        let members = members(&self.0);
+        self.write(request, |root, request, ctx| {
+            api::node::remove_node(root, Some(&members), ctx, request)
+        })
+        .await
+    }
+
+    async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::GetTaskResponse> {
+        self.read(request, api::task::get_task).await
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<v1::ListTasksRequest>,
+    ) -> Answer<v1::ListTasksResponse> {
+        self.read(request, api::task::list_tasks).await
+    }
+
+    async fn remove_task(
+        &self,
+        request: Request<v1::RemoveTaskRequest>,
+    ) -> Answer<v1::RemoveTaskResponse> {
+        self.write(request, |root, request, _| api::task::remove_task(root, request)).await
+    }
+
+    async fn get_service(
+        &self,
+        request: Request<v1::GetServiceRequest>,
+    ) -> Answer<v1::GetServiceResponse> {
+        self.read(request, api::service::get_service).await
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<v1::ListServicesRequest>,
+    ) -> Answer<v1::ListServicesResponse> {
+        self.read(request, api::service::list_services).await
+    }
+
+    async fn create_service(
+        &self,
+        request: Request<v1::CreateServiceRequest>,
+    ) -> Answer<v1::CreateServiceResponse> {
+        self.write(request, |root, request, ctx| {
+            api::service::create_service(root, ctx, request)
+        })
+        .await
+    }
+
+    async fn update_service(
+        &self,
+        request: Request<v1::UpdateServiceRequest>,
+    ) -> Answer<v1::UpdateServiceResponse> {
+        self.write(request, |root, request, _| api::service::update_service(root, request)).await
+    }
+
+    async fn remove_service(
+        &self,
+        request: Request<v1::RemoveServiceRequest>,
+    ) -> Answer<v1::RemoveServiceResponse> {
+        self.write(request, |root, request, _| api::service::remove_service(root, request)).await
+    }
+
+    async fn list_service_statuses(
+        &self,
+        request: Request<v1::ListServiceStatusesRequest>,
+    ) -> Answer<v1::ListServiceStatusesResponse> {
+        self.read(request, api::service::list_service_statuses).await
+    }
+
+    async fn get_cluster(
+        &self,
+        request: Request<v1::GetClusterRequest>,
+    ) -> Answer<v1::GetClusterResponse> {
+        self.read(request, api::cluster::get_cluster).await
+    }
+
+    async fn list_clusters(
+        &self,
+        request: Request<v1::ListClustersRequest>,
+    ) -> Answer<v1::ListClustersResponse> {
+        self.read(request, api::cluster::list_clusters).await
+    }
+
+    async fn update_cluster(
+        &self,
+        request: Request<v1::UpdateClusterRequest>,
+    ) -> Answer<v1::UpdateClusterResponse> {
+        self.write(request, |root, request, ctx| {
+            api::cluster::update_cluster(root, ctx, request)
+        })
+        .await
+    }
+
+    async fn get_network(
+        &self,
+        _: Request<v1::GetNetworkRequest>,
+    ) -> Answer<v1::GetNetworkResponse> {
+        not_yet("GetNetwork")
+    }
+
+    async fn list_networks(
+        &self,
+        _: Request<v1::ListNetworksRequest>,
+    ) -> Answer<v1::ListNetworksResponse> {
+        not_yet("ListNetworks")
+    }
+
+    async fn create_network(
+        &self,
+        _: Request<v1::CreateNetworkRequest>,
+    ) -> Answer<v1::CreateNetworkResponse> {
+        not_yet("CreateNetwork")
+    }
+
+    async fn remove_network(
+        &self,
+        _: Request<v1::RemoveNetworkRequest>,
+    ) -> Answer<v1::RemoveNetworkResponse> {
+        not_yet("RemoveNetwork")
+    }
+
+    async fn get_secret(
+        &self,
+        _: Request<v1::GetSecretRequest>,
+    ) -> Answer<v1::GetSecretResponse> {
+        not_yet("GetSecret")
+    }
+
+    async fn update_secret(
+        &self,
+        _: Request<v1::UpdateSecretRequest>,
+    ) -> Answer<v1::UpdateSecretResponse> {
+        not_yet("UpdateSecret")
+    }
+
+    async fn list_secrets(
+        &self,
+        _: Request<v1::ListSecretsRequest>,
+    ) -> Answer<v1::ListSecretsResponse> {
+        not_yet("ListSecrets")
+    }
+
+    async fn create_secret(
+        &self,
+        _: Request<v1::CreateSecretRequest>,
+    ) -> Answer<v1::CreateSecretResponse> {
+        not_yet("CreateSecret")
+    }
+
+    async fn remove_secret(
+        &self,
+        _: Request<v1::RemoveSecretRequest>,
+    ) -> Answer<v1::RemoveSecretResponse> {
+        not_yet("RemoveSecret")
+    }
+
+    async fn get_config(
+        &self,
+        _: Request<v1::GetConfigRequest>,
+    ) -> Answer<v1::GetConfigResponse> {
+        not_yet("GetConfig")
+    }
+
+    async fn update_config(
+        &self,
+        _: Request<v1::UpdateConfigRequest>,
+    ) -> Answer<v1::UpdateConfigResponse> {
+        not_yet("UpdateConfig")
+    }
+
+    async fn list_configs(
+        &self,
+        _: Request<v1::ListConfigsRequest>,
+    ) -> Answer<v1::ListConfigsResponse> {
+        not_yet("ListConfigs")
+    }
+
+    async fn create_config(
+        &self,
+        _: Request<v1::CreateConfigRequest>,
+    ) -> Answer<v1::CreateConfigResponse> {
+        not_yet("CreateConfig")
+    }
+
+    async fn remove_config(
+        &self,
+        _: Request<v1::RemoveConfigRequest>,
+    ) -> Answer<v1::RemoveConfigResponse> {
+        not_yet("RemoveConfig")
+    }
+
+    async fn get_extension(
+        &self,
+        _: Request<v1::GetExtensionRequest>,
+    ) -> Answer<v1::GetExtensionResponse> {
+        not_yet("GetExtension")
+    }
+
+    async fn create_extension(
+        &self,
+        _: Request<v1::CreateExtensionRequest>,
+    ) -> Answer<v1::CreateExtensionResponse> {
+        not_yet("CreateExtension")
+    }
+
+    async fn remove_extension(
+        &self,
+        _: Request<v1::RemoveExtensionRequest>,
+    ) -> Answer<v1::RemoveExtensionResponse> {
+        not_yet("RemoveExtension")
+    }
+
+    async fn get_resource(
+        &self,
+        _: Request<v1::GetResourceRequest>,
+    ) -> Answer<v1::GetResourceResponse> {
+        not_yet("GetResource")
+    }
+
+    async fn update_resource(
+        &self,
+        _: Request<v1::UpdateResourceRequest>,
+    ) -> Answer<v1::UpdateResourceResponse> {
+        not_yet("UpdateResource")
+    }
+
+    async fn list_resources(
+        &self,
+        _: Request<v1::ListResourcesRequest>,
+    ) -> Answer<v1::ListResourcesResponse> {
+        not_yet("ListResources")
+    }
+
+    async fn create_resource(
+        &self,
+        _: Request<v1::CreateResourceRequest>,
+    ) -> Answer<v1::CreateResourceResponse> {
+        not_yet("CreateResource")
+    }
+
+    async fn remove_resource(
+        &self,
+        _: Request<v1::RemoveResourceRequest>,
+    ) -> Answer<v1::RemoveResourceResponse> {
+        not_yet("RemoveResource")
+    }
+
+    async fn create_volume(
+        &self,
+        _: Request<v1::CreateVolumeRequest>,
+    ) -> Answer<v1::CreateVolumeResponse> {
+        not_yet("CreateVolume")
+    }
+
+    async fn get_volume(
+        &self,
+        _: Request<v1::GetVolumeRequest>,
+    ) -> Answer<v1::GetVolumeResponse> {
+        not_yet("GetVolume")
+    }
+
+    async fn update_volume(
+        &self,
+        _: Request<v1::UpdateVolumeRequest>,
+    ) -> Answer<v1::UpdateVolumeResponse> {
+        not_yet("UpdateVolume")
+    }
+
+    async fn list_volumes(
+        &self,
+        _: Request<v1::ListVolumesRequest>,
+    ) -> Answer<v1::ListVolumesResponse> {
+        not_yet("ListVolumes")
+    }
+
+    async fn remove_volume(
+        &self,
+        _: Request<v1::RemoveVolumeRequest>,
+    ) -> Answer<v1::RemoveVolumeResponse> {
+        not_yet("RemoveVolume")
+    }
+}

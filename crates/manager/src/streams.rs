@@ -1,0 +1,123 @@
+//! Between the gRPC streams of nodes and the leader's task.
+//!
+//! A stream is a channel that holds one message. When the transport has taken it the leader is
+//! told, and makes the next one from the state of that moment.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use swarm_api::v1;
+use swarm_dispatcher::{DispatchError, StreamId};
+use swarm_types::NodeId;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
+use tonic::Status;
+
+/// Calls that wait for the leader's task; each holds its caller back.
+const CALLS_MAX: usize = 4_096;
+/// One message and the end of the stream.
+const STREAM_ITEMS_MAX: usize = 2;
+
+/// Boxed, because a channel sets memory aside for 32 items whatever its size.
+type Item<T> = Box<Result<T, Status>>;
+
+/// A call of a node.
+pub(crate) enum Call {
+    Session {
+        node: NodeId,
+        addr: String,
+        request: v1::SessionRequest,
+        reply: oneshot::Sender<Result<NodeStream<v1::SessionMessage>, DispatchError>>,
+    },
+    Heartbeat {
+        node: NodeId,
+        session: String,
+        reply: oneshot::Sender<Result<std::time::Duration, DispatchError>>,
+    },
+    Statuses {
+        node: NodeId,
+        session: String,
+        updates: Vec<v1::update_task_status_request::TaskStatusUpdate>,
+        reply: oneshot::Sender<Result<(), DispatchError>>,
+    },
+    Assignments {
+        node: NodeId,
+        session: String,
+        reply: oneshot::Sender<Result<NodeStream<v1::AssignmentsMessage>, DispatchError>>,
+    },
+}
+
+/// What became of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StreamEvent {
+    /// The transport took the message.
+    Sent(StreamId),
+    /// Nobody reads it any more.
+    Closed(StreamId),
+}
+
+/// The leader's side of the channels.
+pub(crate) struct Incoming {
+    pub(crate) calls: mpsc::Receiver<Call>,
+    /// Unbounded, but a stream has at most one `Sent` and one `Closed` in it.
+    pub(crate) events: mpsc::UnboundedReceiver<StreamEvent>,
+    pub(crate) event_sender: mpsc::UnboundedSender<StreamEvent>,
+}
+
+/// The services' side.
+pub(crate) type Calls = mpsc::Sender<Call>;
+
+pub(crate) fn channel() -> (Calls, Incoming) {
+    let (sender, calls) = mpsc::channel(CALLS_MAX);
+    let (event_sender, events) = mpsc::unbounded_channel();
+    (sender, Incoming { calls, events, event_sender })
+}
+
+/// What a gRPC handler returns.
+pub(crate) struct NodeStream<T> {
+    items: mpsc::Receiver<Item<T>>,
+    stream: StreamId,
+    events: mpsc::UnboundedSender<StreamEvent>,
+}
+
+/// Where the leader's task puts messages.
+#[derive(Debug)]
+pub(crate) struct Sink<T> {
+    items: mpsc::Sender<Item<T>>,
+}
+
+impl<T> Sink<T> {
+    pub(crate) fn open(
+        stream: StreamId,
+        events: &mpsc::UnboundedSender<StreamEvent>,
+    ) -> (Self, NodeStream<T>) {
+        let (sender, items) = mpsc::channel(STREAM_ITEMS_MAX);
+        (Self { items: sender }, NodeStream { items, stream, events: events.clone() })
+    }
+
+    /// Puts an item. The dispatcher waits for `Sent` before the next message, so there is room; a
+    /// stream that nobody reads any more is reported by its other half.
+    pub(crate) fn put(&self, item: Result<T, Status>) {
+        let _ = self.items.try_send(Box::new(item));
+    }
+}
+
+impl<T> Stream for NodeStream<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.items.poll_recv(context).map(|item| {
+            if item.as_ref().is_some_and(|item| item.is_ok()) {
+                let _ = self.events.send(StreamEvent::Sent(self.stream));
+            }
+            item.map(|item| *item)
+        })
+    }
+}
+
+impl<T> Drop for NodeStream<T> {
+    fn drop(&mut self) {
+        // Fails only when the leader's task is gone, and its streams with it.
+        let _ = self.events.send(StreamEvent::Closed(self.stream));
+    }
+}

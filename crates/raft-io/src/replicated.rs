@@ -1,0 +1,404 @@
+//! The replicated store: transactions go in, become proposals, and are published when the log has
+//! them.
+//!
+//! This is the only place that knows both the store and the log. Readers never wait: they take the
+//! published view. Writers start from the head, so a second write need not wait for the first to
+//! become durable, and writes that come together share one sync.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use swarm_api::{raftpb, v1};
+use swarm_raft::Position;
+use swarm_raft::log::LogError;
+use swarm_reconcile::Outcome;
+use swarm_rt::Clock;
+use swarm_store::{
+    HistoryLimits, PIPELINE_COMMITS_MAX, Pipeline, Root, Store, Transaction, View, WriteSet,
+    read_snapshot, write_snapshot,
+};
+use swarm_types::{ClusterId, Version};
+use tokio::sync::Semaphore;
+
+use crate::driver::{
+    self, Apply, Handle, NoPeers, Options, Origin, Pending, ProposeError, RestoreError,
+    SnapshotPieces, Stopped,
+};
+use crate::state_dir::{StateDir, StateDirError};
+
+/// Writes of clients that may be under way; the loops need a few places of their own.
+const WRITES_MAX: usize = PIPELINE_COMMITS_MAX / 2;
+
+/// Settings of log and consensus.
+#[derive(Clone, Debug)]
+pub struct ReplicatedConfig {
+    /// The member's own settings.
+    pub member: swarm_raft::MemberConfig,
+    /// Time between ticks.
+    pub tick: std::time::Duration,
+}
+
+impl Default for ReplicatedConfig {
+    fn default() -> Self {
+        Self {
+            member: swarm_raft::MemberConfig::default(),
+            tick: driver::TICK_DEFAULT,
+        }
+    }
+}
+
+/// Why the replicated store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The state directory is not usable.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// The log is not usable.
+    #[error(transparent)]
+    Start(#[from] driver::StartError),
+    /// The thread that opened it is gone.
+    #[error("opening the log was cancelled")]
+    Cancelled,
+}
+
+/// Why a write did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError<E> {
+    /// The transaction itself was refused.
+    #[error("the write was refused")]
+    Refused(#[source] E),
+    /// It does not fit a log entry.
+    #[error("the write is too large for the log: {reason}; split it, or make the objects smaller")]
+    TooLarge {
+        /// Size and limit, in words.
+        reason: String,
+    },
+    /// The manager's disk is full.
+    #[error(
+        "the manager's disk is full, so nothing can be written; reads still work; free space in \
+         the state directory and try again"
+    )]
+    DiskFull,
+    /// This manager does not lead.
+    #[error("this manager does not lead, or lost leadership before the write was applied")]
+    NotLeader,
+    /// Too much is under way.
+    #[error("too many writes are under way; try again later")]
+    Busy,
+    /// The manager stops.
+    #[error("the manager is stopping")]
+    Stopped,
+}
+
+/// Told how a transaction ended.
+type Done = Box<dyn FnOnce(Outcome) + Send>;
+
+/// The store of a manager. Clones share it.
+#[derive(Clone)]
+pub struct ReplicatedStore {
+    shared: Arc<Shared>,
+    handle: Handle,
+    clock: Clock,
+    writes: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for ReplicatedStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReplicatedStore")
+            .field("handle", &self.handle)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    store: Store,
+    writer: Mutex<Writer>,
+}
+
+/// What the writers and the log's thread share.
+struct Writer {
+    pipeline: Pipeline,
+    /// Who waits for a staged commit, by the proposal's id. Bounded as the pipeline is.
+    waiting: BTreeMap<u64, (Version, Vec<usize>, Done)>,
+}
+
+impl Shared {
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        // A panic under this lock could leave pipeline and store apart; better to stop.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReplicatedStore {
+    /// Opens the log in a directory and replays it; returns when everything in it is applied.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the directory is in use, or the log is damaged, or of another cluster.
+    pub async fn open(
+        directory: &Path,
+        config: ReplicatedConfig,
+        cluster: &ClusterId,
+        clock: Clock,
+        first_id: u64,
+    ) -> Result<Self, OpenError> {
+        let state = StateDir::open(directory)?;
+        let shared = Arc::new(Shared {
+            store: Store::new(Root::default(), HistoryLimits::default()),
+            writer: Mutex::new(Writer {
+                pipeline: Pipeline::new(Root::default(), first_id),
+                waiting: BTreeMap::new(),
+            }),
+        });
+        let mut options = Options::alone(&cluster.to_string());
+        options.member = config.member;
+        options.tick = config.tick;
+        let machine = Machine {
+            shared: Arc::clone(&shared),
+        };
+        let started =
+            tokio::task::spawn_blocking(move || driver::start(state, options, machine, NoPeers));
+        let (handle, _) = started.await.map_err(|_| OpenError::Cancelled)??;
+        Ok(Self {
+            shared,
+            handle,
+            clock,
+            writes: Arc::new(Semaphore::new(WRITES_MAX)),
+        })
+    }
+
+    /// The newest published version.
+    pub fn view(&self) -> View {
+        self.shared.store.view()
+    }
+
+    /// The published store: views, subscriptions, history.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// Runs a transaction on the head and waits until it is durable and published.
+    ///
+    /// A caller that goes away does not take the write back.
+    ///
+    /// # Errors
+    /// [`WriteError`]; unless it says that the outcome is open, nothing was written.
+    pub async fn write<T, E>(
+        &self,
+        write: impl FnOnce(&mut Transaction) -> Result<T, E>,
+    ) -> Result<T, WriteError<E>> {
+        let _place = self
+            .writes
+            .acquire()
+            .await
+            .map_err(|_| WriteError::Stopped)?;
+        let (value, pending) = self.begin_write(write)?;
+        if let Some(pending) = pending {
+            pending
+                .wait()
+                .await
+                .map_err(|error| write_error(&error, &self.handle))?;
+        }
+        Ok(value)
+    }
+
+    fn begin_write<T, E>(
+        &self,
+        write: impl FnOnce(&mut Transaction) -> Result<T, E>,
+    ) -> Result<(T, Option<Pending>), WriteError<E>> {
+        let mut writer = self.shared.writer();
+        let mut transaction = writer.pipeline.begin(self.clock.now());
+        let value = write(&mut transaction).map_err(WriteError::Refused)?;
+        if transaction.is_empty() {
+            return Ok((value, None));
+        }
+        let pending = writer.propose(&self.handle, transaction, None);
+        let pending = pending.map_err(|error| write_error(&error, &self.handle))?;
+        Ok((value, Some(pending)))
+    }
+
+    /// Applies write sets, each or not, in one transaction on the head; tells `done` when it is
+    /// durable and published, or will never be. Does not wait.
+    pub fn submit(&self, sets: &[WriteSet], done: impl FnOnce(Outcome) + Send + 'static) {
+        let mut writer = self.shared.writer();
+        let mut transaction = writer.pipeline.begin(self.clock.now());
+        let mut refused = Vec::new();
+        for (position, set) in sets.iter().enumerate() {
+            if transaction.apply_set(set).is_err() {
+                refused.push(position);
+            }
+        }
+        if transaction.is_empty() {
+            let version = writer.pipeline.published().version();
+            drop(writer);
+            done(Outcome::Committed { version, refused });
+            return;
+        }
+        let version = transaction.commit_version();
+        let waiting = (version, refused, Box::new(done) as Done);
+        // The outcome is told when the entry is applied, or dropped.
+        drop(writer.propose(&self.handle, transaction, Some(waiting)));
+    }
+
+    /// Waits until this manager leads and everything before is applied. Cancel safe.
+    ///
+    /// # Errors
+    /// When the log has stopped.
+    pub async fn leadership_gained(&self) -> Result<(), LogStopped> {
+        self.handle.wait_ready().await.map_err(|_| self.stopped())
+    }
+
+    /// Waits until this manager no longer leads, or its log has stopped. Cancel safe.
+    pub async fn leadership_lost(&self) {
+        let mut status = self.handle.status();
+        // An error means that the thread is gone, which is a loss as well.
+        drop(
+            status
+                .wait_for(|status| !status.ready || status.stopped.is_some())
+                .await,
+        );
+    }
+
+    /// Closes the log after everything queued so far.
+    ///
+    /// # Errors
+    /// When the log had failed before.
+    pub async fn close(&self) -> Result<(), LogStopped> {
+        match self.handle.stop().await {
+            Stopped::Asked => Ok(()),
+            Stopped::Failed(reason) => Err(LogStopped { reason }),
+        }
+    }
+
+    fn stopped(&self) -> LogStopped {
+        let status = self.handle.status();
+        let reason = match &status.borrow().stopped {
+            Some(Stopped::Failed(reason)) => reason.clone(),
+            Some(Stopped::Asked) | None => "it was closed".to_owned(),
+        };
+        LogStopped { reason }
+    }
+}
+
+/// The log does not work any more; the manager has to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("the manager's log has stopped: {reason}")]
+pub struct LogStopped {
+    reason: String,
+}
+
+impl Writer {
+    /// Stages a transaction and hands it to the log, in one step under the lock, so that the order
+    /// of commits is the order of proposals.
+    fn propose(
+        &mut self,
+        handle: &Handle,
+        transaction: Transaction,
+        waiting: Option<(Version, Vec<usize>, Done)>,
+    ) -> Result<Pending, ProposeError> {
+        let mut staged = self.pipeline.stage(transaction);
+        let data = Bytes::from(std::mem::take(&mut staged.bytes));
+        match handle.submit(data, staged.epoch) {
+            Ok(pending) => {
+                if let Some(waiting) = waiting {
+                    self.waiting.insert(staged.id, waiting);
+                }
+                Ok(pending)
+            }
+            Err(error) => {
+                self.pipeline.unstage(&staged);
+                if let Some((_, _, done)) = waiting {
+                    done(Outcome::Failed);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn write_error<E>(error: &ProposeError, handle: &Handle) -> WriteError<E> {
+    match error {
+        ProposeError::Refused(swarm_raft::Refusal::TooLarge { .. }) => WriteError::TooLarge {
+            reason: error.to_string(),
+        },
+        ProposeError::Refused(_) if handle.status().borrow().disk_full.is_some() => {
+            WriteError::DiskFull
+        }
+        ProposeError::Refused(_) | ProposeError::Superseded | ProposeError::LostLeadership => {
+            WriteError::NotLeader
+        }
+        ProposeError::Busy => WriteError::Busy,
+        ProposeError::Stopped => WriteError::Stopped,
+    }
+}
+
+/// What the log's thread drives.
+struct Machine {
+    shared: Arc<Shared>,
+}
+
+impl Apply for Machine {
+    fn apply(&mut self, at: Position, data: &Bytes, _: Origin) {
+        if data.is_empty() {
+            return;
+        }
+        let mut writer = self.shared.writer();
+        let applied = match writer.pipeline.applied(data) {
+            Ok(applied) => applied,
+            Err(error) => {
+                tracing::error!(
+                    index = at.index,
+                    error = %swarm_rt::chain(&error),
+                    "log entry skipped"
+                );
+                return;
+            }
+        };
+        let waiting = applied.own.and_then(|id| writer.waiting.remove(&id));
+        // Published under the writer's lock: a view is never newer than the pipeline knows.
+        self.shared.store.publish(applied.root, applied.commit);
+        drop(writer);
+        self.shared.store.fan_out();
+        if let Some((version, refused, done)) = waiting {
+            done(Outcome::Committed { version, refused });
+        }
+    }
+
+    fn conf_change(&mut self, at: Position, _: &raftpb::ConfChange) {
+        tracing::debug!(index = at.index, "membership change applied");
+    }
+
+    fn dropped(&mut self) {
+        let mut writer = self.shared.writer();
+        writer.pipeline.drop_waiting();
+        let waiting = std::mem::take(&mut writer.waiting);
+        drop(writer);
+        for (_, (_, _, done)) in waiting {
+            done(Outcome::Failed);
+        }
+    }
+
+    fn snapshot(&mut self) -> SnapshotPieces {
+        let root = self.shared.writer().pipeline.published().clone();
+        Box::new(std::iter::once_with(move || {
+            Bytes::from(write_snapshot(&root, v1::ClusterSnapshot::default()))
+        }))
+    }
+
+    fn restore(
+        &mut self,
+        _: Position,
+        pieces: &mut dyn Iterator<Item = Result<Vec<u8>, LogError>>,
+    ) -> Result<(), RestoreError> {
+        let mut bytes = Vec::new();
+        for piece in pieces {
+            bytes.extend(piece?);
+        }
+        let (root, _) = read_snapshot(&bytes)?;
+        let mut writer = self.shared.writer();
+        writer.pipeline.reset(root.clone());
+        self.shared.store.reset(root);
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! The directory of one task: which file means what, and who may write it.
+//!
+//! | File | Written by | Meaning |
+//! |---|---|---|
+//! | `lock` | nobody; locked by the shim for its whole life | a shim lives |
+//! | `plan.json` | agent, once | the task is prepared |
+//! | `shim.json` | shim | the task was started; what there is to clean up |
+//! | `exit.json` | shim; whoever holds the lock when there is no shim | the task has ended |
+//! | `socket` | shim | where it listens |
+//! | `output.log*` | shim | captured output |
+//! | `shim.log` | shim | what the shim itself could not say elsewhere |
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixStream;
+
+use crate::files::{self, FileError};
+use crate::records::{Exit, Plan, Record};
+
+pub(crate) const SOCKET_NAME: &str = "socket";
+
+/// The directory of one task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TaskDir {
+    path: PathBuf,
+}
+
+/// The result of trying to take the lock.
+#[derive(Debug)]
+pub(crate) enum Lock {
+    /// Ours, until the file is dropped.
+    Taken(File),
+    /// A shim lives.
+    Held,
+    /// There is no task here.
+    Absent,
+}
+
+impl TaskDir {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the directory, readable only by this user: arguments and environments hold secrets.
+    pub(crate) fn create(&self) -> Result<(), FileError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path)
+            .map_err(FileError::refused("create", &self.path))?;
+        let lock = self.file("lock");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        options
+            .open(&lock)
+            .map_err(FileError::refused("create", &lock))?;
+        files::sync_parent(&self.path)
+    }
+
+    pub(crate) fn try_lock(&self) -> Result<Lock, FileError> {
+        let path = self.file("lock");
+        let file = match OpenOptions::new().write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::Absent),
+            Err(cause) => return Err(FileError::refused("open", &path)(cause)),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Lock::Taken(file)),
+            Err(TryLockError::WouldBlock) => Ok(Lock::Held),
+            Err(TryLockError::Error(cause)) => Err(FileError::refused("lock", &path)(cause)),
+        }
+    }
+
+    pub(crate) fn plan(&self) -> Result<Option<Plan>, FileError> {
+        files::read_record(&self.file("plan.json"))
+    }
+
+    pub(crate) fn write_plan(&self, plan: &Plan) -> Result<(), FileError> {
+        files::write_record(&self.file("plan.json"), plan)
+    }
+
+    pub(crate) fn record(&self) -> Result<Option<Record>, FileError> {
+        files::read_record(&self.file("shim.json"))
+    }
+
+    pub(crate) fn write_record(&self, record: &Record) -> Result<(), FileError> {
+        files::write_record(&self.file("shim.json"), record)
+    }
+
+    pub(crate) fn exit(&self) -> Result<Option<Exit>, FileError> {
+        files::read_record(&self.file("exit.json"))
+    }
+
+    pub(crate) fn write_exit(&self, exit: &Exit) -> Result<(), FileError> {
+        files::write_record(&self.file("exit.json"), exit)
+    }
+
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.file("output.log")
+    }
+
+    /// Where the shim's own standard output and error go.
+    pub(crate) fn open_shim_log(&self) -> Result<File, FileError> {
+        let path = self.file("shim.log");
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600);
+        options
+            .open(&path)
+            .map_err(FileError::refused("open", &path))
+    }
+
+    /// Connects to the shim. The address of a socket has at most 108 bytes, a state directory may
+    /// have more, so the way leads through an open directory.
+    pub(crate) async fn connect(&self) -> io::Result<UnixStream> {
+        let directory = File::open(&self.path)?;
+        let path = format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd());
+        UnixStream::connect(path).await
+    }
+
+    /// Removes everything. The caller holds the lock.
+    pub(crate) fn remove(&self) -> Result<(), FileError> {
+        // A shim that comes late must not find a plan in a directory half removed.
+        for name in ["plan.json", "lock"] {
+            let path = self.file(name);
+            match fs::remove_file(&path) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                    return Err(FileError::refused("remove", &path)(cause));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        match fs::remove_dir_all(&self.path) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(FileError::refused("remove", &self.path)(cause))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_has_one_holder_and_goes_with_it() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = TaskDir::new(root.path().join("tasks/t"));
+        assert!(matches!(dir.try_lock().unwrap(), Lock::Absent));
+        dir.create().unwrap();
+        dir.create().unwrap();
+        let lock = dir.try_lock().unwrap();
+        assert!(matches!(lock, Lock::Taken(_)));
+        assert!(matches!(dir.try_lock().unwrap(), Lock::Held));
+        drop(lock);
+        assert!(matches!(dir.try_lock().unwrap(), Lock::Taken(_)));
+        dir.remove().unwrap();
+        dir.remove().unwrap();
+        assert!(matches!(dir.try_lock().unwrap(), Lock::Absent));
+    }
+}

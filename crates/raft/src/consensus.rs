@@ -5,7 +5,7 @@
 //! that nothing leaves before it is durable. Does no I/O: between [`Core::ready`] and
 //! [`Core::advance`] the caller makes the work durable.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -19,18 +19,19 @@ use crate::log::{Entry, EntryKind, HardState, Position};
 use crate::mix::Mix;
 use crate::snapshot::SnapshotMeta;
 
+mod refusal;
+mod start;
 #[cfg(test)]
 mod tests;
+mod work;
 
-/// Ticks without a leader before an election, at least. With a tick of one second this is
-/// SwarmKit's 10 to 19 seconds.
-pub const ELECTION_TICKS_DEFAULT: usize = 10;
-
-/// Ticks between heartbeats of a leader.
-pub const HEARTBEAT_TICKS_DEFAULT: usize = 1;
-
-/// Bytes in one proposal at most: 1.5 MiB, as in SwarmKit.
-pub const PROPOSAL_BYTES_MAX: usize = 3 * 512 * 1024;
+pub use refusal::Refusal;
+use start::cache_from;
+pub use start::{
+    CoreConfig, ELECTION_TICKS_DEFAULT, HEARTBEAT_TICKS_DEFAULT, PROPOSAL_BYTES_MAX, Restored,
+    StartError, bootstrap,
+};
+pub use work::{Advanced, Committed, Payload, Ready, Role, SnapshotOutcome};
 
 /// Bytes proposed and not yet committed at most. Bounds the memory of a leader that has lost its
 /// followers; when full, proposals are refused until commits make room.
@@ -47,184 +48,6 @@ const MAX_INFLIGHT_MESSAGES: usize = 256;
 
 /// Room above the proposal limit for entries of peers, whose limit may be another.
 const ENTRY_BYTES_SLACK: usize = 1024 * 1024;
-
-/// How a core behaves.
-#[derive(Clone, Debug)]
-pub struct CoreConfig {
-    /// Own id in the group, not 0.
-    pub raft_id: u64,
-    /// Ticks without a leader before an election, at least; the true number is up to twice that.
-    pub election_ticks: usize,
-    /// Ticks between heartbeats.
-    pub heartbeat_ticks: usize,
-    /// Spreads election timeouts; members of a group need different seeds or ids.
-    pub seed: u64,
-    /// Bytes in one proposal at most.
-    pub proposal_bytes_max: usize,
-}
-
-impl CoreConfig {
-    /// The defaults for a member.
-    pub fn new(raft_id: u64, seed: u64) -> Self {
-        CoreConfig {
-            raft_id,
-            election_ticks: ELECTION_TICKS_DEFAULT,
-            heartbeat_ticks: HEARTBEAT_TICKS_DEFAULT,
-            seed,
-            proposal_bytes_max: PROPOSAL_BYTES_MAX,
-        }
-    }
-}
-
-/// What a core starts from.
-#[derive(Clone, Debug, Default)]
-pub struct Restored {
-    /// What the first entry follows.
-    pub base: Position,
-    /// Entries in order, without gaps. Some may be older than the snapshot.
-    pub entries: VecDeque<Entry>,
-    /// Term, vote, commit index.
-    pub hard_state: HardState,
-    /// Newest snapshot, already given to the state machine.
-    pub snapshot: Option<SnapshotMeta>,
-}
-
-/// The state of a group of one that was never started: its first entry adds the member itself,
-/// at index 1 and term 1, committed. Members that join later learn of it from there.
-pub fn bootstrap(raft_id: u64, context: Bytes) -> Restored {
-    let mut change = raftpb::ConfChange {
-        id: Some(0),
-        node_id: Some(raft_id),
-        context: Some(context),
-        ..Default::default()
-    };
-    change.set_type(raftpb::ConfChangeType::AddNode);
-    let entry = Entry {
-        at: Position { index: 1, term: 1 },
-        kind: EntryKind::ConfChange,
-        data: change.encode_to_vec().into(),
-    };
-    Restored {
-        entries: VecDeque::from([entry]),
-        hard_state: HardState {
-            term: 1,
-            vote: 0,
-            commit: 1,
-        },
-        ..Restored::default()
-    }
-}
-
-/// Why a core could not start.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("consensus state does not fit together: {0}")]
-pub struct StartError(String);
-
-/// Why a proposal was not taken. Nothing has happened and nothing will.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Only the leader proposes.
-    #[error("this manager is not the leader of the cluster{}", leader_hint(*.leader))]
-    NotLeader {
-        /// Id of the leader, if one is known.
-        leader: Option<u64>,
-    },
-    /// Larger than a log entry may be.
-    #[error(
-        "proposal of {size} bytes is larger than the limit of {limit} bytes: split the change or \
-         make the objects in it smaller"
-    )]
-    TooLarge {
-        /// Size in bytes.
-        size: usize,
-        /// Limit in bytes.
-        limit: usize,
-    },
-    /// An empty entry is what a new leader writes; it cannot be told from a proposal.
-    #[error("proposal is empty")]
-    Empty,
-    /// Too much is proposed and not committed.
-    #[error(
-        "{uncommitted} bytes are proposed and not yet committed, the limit is {limit}: try again \
-         when a majority of managers is reachable"
-    )]
-    Backlog {
-        /// Bytes waiting.
-        uncommitted: usize,
-        /// Limit in bytes.
-        limit: u64,
-    },
-    /// Leadership is being handed over.
-    #[error("leadership is being transferred to another manager: try again")]
-    Transferring,
-    /// One membership change at a time.
-    #[error("another change of the manager set is under way: try again")]
-    ConfChangePending,
-    /// The disk is full; the text is the disk's.
-    #[error("the disk of the raft log is full ({0}): free space on it, then try again")]
-    DiskFull(String),
-    /// The log cannot be written any more; the text says why.
-    #[error("the raft log has stopped: {0}")]
-    LogStopped(String),
-}
-
-fn leader_hint(leader: Option<u64>) -> String {
-    leader.map_or_else(String::new, |id| format!(", member {id:x} is"))
-}
-
-/// Work that must be durable before [`Core::advance`].
-#[derive(Clone, Debug)]
-pub struct Ready {
-    /// Current term, vote and commit index.
-    pub hard_state: HardState,
-    /// Entries to append; they replace what stands at their indices and behind.
-    pub entries: Vec<Entry>,
-    /// A snapshot from the leader that replaces everything.
-    pub snapshot: Option<(SnapshotMeta, Bytes)>,
-    /// Whether anything would be lost by not writing. Without it only the commit index moved,
-    /// which is found again.
-    pub must_sync: bool,
-}
-
-/// What may happen now that the work is durable.
-#[derive(Debug, Default)]
-pub struct Advanced {
-    /// To send, in order.
-    pub messages: Vec<raftpb::Message>,
-    /// To apply, in order.
-    pub committed: Vec<Committed>,
-}
-
-/// One committed entry.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Committed {
-    /// Where it stands.
-    pub at: Position,
-    /// What it says.
-    pub payload: Payload,
-}
-
-/// What a committed entry says.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Payload {
-    /// Nothing: a leader's first entry.
-    Empty,
-    /// Data of the state machine.
-    Data(Bytes),
-    /// A change of membership. The core has already adopted it.
-    ConfChange(raftpb::ConfChange),
-}
-
-/// The role of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Follows a leader or waits for one.
-    Follower,
-    /// Asks for votes.
-    Candidate,
-    /// Proposes.
-    Leader,
-}
 
 /// The consensus state machine of one member.
 pub struct Core {
@@ -613,51 +436,4 @@ impl Core {
         let extra = mix.below(least as u64) as usize;
         self.raw.raft.set_randomized_election_timeout(least + extra);
     }
-}
-
-/// What became of a snapshot on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SnapshotOutcome {
-    /// The peer has it.
-    Delivered,
-    /// It was lost.
-    Failed,
-}
-
-/// Checks that the parts fit, and returns them with the index that is already applied.
-fn cache_from(restored: Restored) -> Result<(EntryCache, u64), StartError> {
-    let Restored {
-        base,
-        entries,
-        hard_state,
-        snapshot,
-    } = restored;
-    let (applied, metadata) = match snapshot {
-        Some(meta) => {
-            let conf = raftpb::ConfState::decode(meta.membership.as_slice())
-                .map_err(|error| StartError(format!("membership in the snapshot: {error}")))?;
-            let conf = convert::conf_state_in(&conf);
-            (meta.at.index, convert::snapshot_metadata(meta.at, conf))
-        }
-        None => (0, eraftpb::SnapshotMetadata::default()),
-    };
-    let mut index = base.index;
-    for entry in &entries {
-        index += 1;
-        if entry.at.index != index {
-            return Err(StartError(format!(
-                "entry {} stands at {index}",
-                entry.at.index
-            )));
-        }
-    }
-    if applied < base.index || hard_state.commit < applied || hard_state.commit > index {
-        return Err(StartError(format!(
-            "log begins after {}, snapshot at {applied}, committed {}, log ends at {index}",
-            base.index, hard_state.commit
-        )));
-    }
-    let entries = entries.into_iter().map(convert::entry_to_library).collect();
-    let state = convert::hard_state_to_library(hard_state);
-    Ok((EntryCache::new(base, entries, state, metadata), applied))
 }

@@ -52,5 +52,5 @@ pub mod snapshot;
 
 pub use checks::MessageError;
 pub use consensus::{Committed, Core, Payload, Refusal, Role};
-pub use log::{Identity, Position};
+pub use log::{Identity, LogError, Position};
 pub use member::{Member, MemberConfig, MemberStart};

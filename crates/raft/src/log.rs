@@ -18,21 +18,21 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskError};
-use crate::seal::{FileKey, KeyId, Keyring, Salt, SaltSource};
+use crate::seal::{FileKey, Keyring, Salt, SaltSource};
 
+mod error;
+mod opening;
 mod record;
 mod recover;
 mod segment;
 #[cfg(test)]
 mod tests;
 
+pub use error::LogError;
+use opening::{Failed, OPENING_BYTES_MAX, Opening, Retry, SEGMENT_TEMP, open_segment};
 use record::{Frame, Kind};
 pub use recover::{Recovered, TornTail, recover};
-pub use segment::Identity;
-use segment::{HEADER_BYTES, Header};
-
-/// Name under which a segment is built before it gets its own.
-const SEGMENT_TEMP: &str = "segment.tmp";
+pub use segment::{Identity, IdentityError};
 
 /// Bytes in a segment unless configured otherwise. Large enough that making one is rare, small
 /// enough that dropping whole segments keeps the log near its useful size.
@@ -124,87 +124,6 @@ pub enum Reset {
     Keep,
     /// They are void.
     Discard,
-}
-
-/// Why a log cannot be read or written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LogError {
-    /// The disk refused. A full disk can be retried; see [`DiskError::is_full`].
-    #[error("log operation failed")]
-    Disk(#[from] DiskError),
-    /// A sync failed earlier, so what is on the disk is unknown.
-    #[error(
-        "log is stopped: a sync failed earlier ({0}) and what reached the disk is unknown; \
-         restart the manager"
-    )]
-    Poisoned(DiskError),
-    /// Bytes that were durable once do not read back.
-    #[error(
-        "log file {file} is corrupt at offset {offset}: {what}; restore the state directory from \
-         a backup, or remove this manager from the cluster and join it again"
-    )]
-    Corrupt {
-        /// Which file.
-        file: String,
-        /// Where in it, in bytes.
-        offset: u64,
-        /// What is wrong there.
-        what: String,
-    },
-    /// The checksum is right but the seal is not: not a torn write.
-    #[error(
-        "log file {file} at offset {offset} has a valid checksum but does not open under data \
-         key {key}: the key is wrong or the file was altered"
-    )]
-    Unsealable {
-        /// Which file.
-        file: String,
-        /// Where in it, in bytes.
-        offset: u64,
-        /// The key that was tried.
-        key: KeyId,
-    },
-    /// Sealed under a key that is not here.
-    #[error("file {file} is sealed under data key {needed}, but the data key here is {current}")]
-    WrongKey {
-        /// Which file.
-        file: String,
-        /// Key named in the header.
-        needed: KeyId,
-        /// Key in hand.
-        current: KeyId,
-    },
-    /// Written by a newer program.
-    #[error("file {file} has format version {found}, this program reads up to {known}")]
-    UnknownFormat {
-        /// Which file.
-        file: String,
-        /// Version in the header.
-        found: u32,
-        /// Highest version known.
-        known: u32,
-    },
-    /// The file belongs to another member or cluster.
-    #[error("file {file} belongs to {found}, not to {expected}")]
-    Foreign {
-        /// Which file.
-        file: String,
-        /// Whose it is.
-        found: Identity,
-        /// Whose it should be.
-        expected: Identity,
-    },
-    /// Entries between snapshot and log are gone.
-    #[error(
-        "entries {from} to {to} are missing: they are neither in a snapshot nor in the log; \
-         restore the state directory from a backup, or remove this manager and join it again"
-    )]
-    Gap {
-        /// First index missing.
-        from: u64,
-        /// Last index missing.
-        to: u64,
-    },
 }
 
 /// One segment file.
@@ -464,9 +383,8 @@ impl<D: Disk> Log<D> {
     fn wipe(&mut self) -> Result<(), LogError> {
         let active = &mut self.active;
         if active.dirty > active.offset {
-            let len = usize::try_from(active.dirty - active.offset).expect("below a batch");
-            self.disk
-                .write_at(&active.name, active.offset, &vec![0; len])?;
+            let zeros = vec![0; (active.dirty - active.offset) as usize];
+            self.disk.write_at(&active.name, active.offset, &zeros)?;
             active.dirty = active.offset;
         }
         Ok(())
@@ -513,104 +431,6 @@ impl<D: Disk> Log<D> {
             }) => Err(self.poison(error)),
         }
     }
-}
-
-/// Header, hard state and snapshot mark at the front of a segment.
-const OPENING_BYTES_MAX: u64 = 1024;
-
-/// What a new segment is made of.
-struct Opening<'a> {
-    number: u64,
-    previous_crc: u32,
-    size: u64,
-    point: &'a StartPoint,
-}
-
-/// Whether the same step may be tried again.
-enum Retry {
-    Safe,
-    Unsafe,
-}
-
-struct Failed {
-    error: DiskError,
-    retry: Retry,
-}
-
-/// Builds a segment under a temporary name, makes it durable, and gives it its name.
-fn open_segment<D: Disk>(
-    disk: &mut D,
-    options: &mut LogOptions,
-    opening: &Opening<'_>,
-) -> Result<(Segment, Active), Failed> {
-    let safe = |error| Failed {
-        error,
-        retry: Retry::Safe,
-    };
-    let last = |error| Failed {
-        error,
-        retry: Retry::Unsafe,
-    };
-    let point = opening.point;
-    let segment = Segment {
-        number: opening.number,
-        base_index: point.last.index,
-    };
-    let data_key = options.keys.current();
-    let header = Header {
-        identity: options.identity.clone(),
-        number: opening.number,
-        base: point.last,
-        key: data_key.id(),
-        salt: (options.salts)(),
-        previous_crc: opening.previous_crc,
-        opening_records: 1 + u32::from(point.snapshot.is_some()),
-        reset: point.reset,
-    }
-    .encode();
-    let key = header.file_key(data_key);
-    let mut batch = Batch {
-        bytes: header.bytes.to_vec(),
-        key: &key,
-        crc: header.crc,
-        sequence: 0,
-        durable: 0,
-    };
-    let state = record::encode_hard_state(point.hard_state);
-    batch.push(Kind::HardState, Position::default(), &state);
-    if let Some(at) = point.snapshot {
-        // The header says whether entries are void; this mark only names the snapshot.
-        batch.push(Kind::SnapshotMark, at, &[0]);
-    }
-    let (bytes, crc, sequence) = (batch.bytes, batch.crc, batch.sequence);
-    let offset = bytes.len() as u64;
-    assert!(offset <= OPENING_BYTES_MAX, "opening records are small");
-
-    if let Err(error) = disk.create(SEGMENT_TEMP, opening.size) {
-        if error.kind != crate::disk::DiskErrorKind::Exists {
-            return Err(safe(error));
-        }
-        disk.remove(SEGMENT_TEMP).map_err(safe)?;
-        disk.create(SEGMENT_TEMP, opening.size).map_err(safe)?;
-    }
-    disk.write_at(SEGMENT_TEMP, 0, &bytes).map_err(safe)?;
-    disk.sync(SEGMENT_TEMP).map_err(last)?;
-    let name = segment.name();
-    disk.rename(SEGMENT_TEMP, &name).map_err(last)?;
-    disk.sync_dir().map_err(last)?;
-    let size = opening.size;
-    let active = Active {
-        name,
-        size,
-        key,
-        offset,
-        dirty: offset,
-        crc,
-        sequence,
-        durable: sequence,
-    };
-    debug_assert!(offset >= HEADER_BYTES as u64);
-    Ok((segment, active))
 }
 
 /// Records that are written together.

@@ -83,6 +83,21 @@ impl Group {
         self.cores.values_mut().find(leads).unwrap()
     }
 
+    fn follower(&mut self) -> &mut Core {
+        self.cores
+            .values_mut()
+            .find(|core| !core.is_leader())
+            .unwrap()
+    }
+
+    /// Five proposals, applied everywhere: the log ends at index 7.
+    fn propose_five(&mut self) {
+        for _ in 0..5 {
+            self.leader().propose(Bytes::from_static(b"x")).unwrap();
+        }
+        self.settle();
+    }
+
     fn data(&self, id: u64) -> Vec<Bytes> {
         let data = |entry: &Committed| match &entry.payload {
             Payload::Data(data) => Some(data.clone()),
@@ -214,11 +229,7 @@ fn followers_refuse_proposals_and_name_the_leader() {
     let mut group = Group::new(&[1, 2, 3]);
     group.tick(40);
     let leader = group.leader().raft_id();
-    let follower = group
-        .cores
-        .values_mut()
-        .find(|core| !core.is_leader())
-        .unwrap();
+    let follower = group.follower();
     let refusal = follower.propose(Bytes::from_static(b"x")).unwrap_err();
     assert_eq!(
         refusal,
@@ -303,17 +314,10 @@ fn nothing_is_touched_while_a_write_is_retried() {
 fn check(edit: impl FnOnce(&mut raftpb::Message), kind: MessageType) -> Result<(), MessageError> {
     let mut group = Group::new(&[1, 2, 3]);
     group.tick(40);
-    for _ in 0..5 {
-        group.leader().propose(Bytes::from_static(b"x")).unwrap();
-    }
-    group.settle();
+    group.propose_five();
     let leader = group.leader();
     let (from, term) = (leader.raft_id(), leader.term());
-    let follower = group
-        .cores
-        .values_mut()
-        .find(|core| !core.is_leader())
-        .unwrap();
+    let follower = group.follower();
     let mut message = message(kind, from, follower.raft_id(), term);
     edit(&mut message);
     let result = follower.step(message);

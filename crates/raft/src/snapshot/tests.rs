@@ -102,7 +102,7 @@ fn the_wrong_key_is_named() {
     let disk = SimDisk::new(1);
     write(&disk, 3, b"x", 1).unwrap();
     let other = Keyring::new(DataKey::new([5; 32]));
-    let result = SnapshotReader::open(disk.clone(), at(3), &other).map(drop);
+    let result = SnapshotReader::open(disk, at(3), &other).map(drop);
     assert!(matches!(result, Err(LogError::WrongKey { .. })));
 }
 
@@ -136,22 +136,22 @@ fn a_power_cut_leaves_the_whole_file_or_none() {
 
 #[test]
 fn an_abandoned_snapshot_leaves_nothing() {
-    let disk = SimDisk::new(1);
+    let mut disk = SimDisk::new(1);
     let mut writer = SnapshotWriter::begin(disk.clone(), &ticket(1)).unwrap();
     writer.push(b"abc").unwrap();
     writer.abandon().unwrap();
-    assert!(disk.clone().list().unwrap().is_empty());
+    assert!(disk.list().unwrap().is_empty());
 }
 
 #[test]
 fn names_sort_newest_first_by_index() {
-    let disk = SimDisk::new(1);
+    let mut disk = SimDisk::new(1);
     for index in [5, 300, 20] {
         write(&disk, index, b"x", 1).unwrap();
     }
     disk.put("snap-1-2.snap", Vec::new());
     disk.put("log-0000000000000001-0000000000000001.seg", Vec::new());
-    assert_eq!(list(&mut disk.clone()).unwrap(), [at(300), at(20), at(5)]);
+    assert_eq!(list(&mut disk).unwrap(), [at(300), at(20), at(5)]);
     assert!(is_unfinished(&format!("{}.tmp", file_name(at(5)))));
     assert!(!is_unfinished(&file_name(at(5))));
     assert!(!is_unfinished("segment.tmp"));

@@ -1,0 +1,108 @@
+//! Making a new segment.
+
+use super::record;
+use super::record::Kind;
+use super::segment::{HEADER_BYTES, Header};
+use super::{Active, Batch, LogOptions, Position, Segment, StartPoint};
+use crate::disk::{Disk, DiskError, DiskErrorKind};
+
+/// Name under which a segment is built before it gets its own.
+pub(super) const SEGMENT_TEMP: &str = "segment.tmp";
+
+/// Header, hard state and snapshot mark at the front of a segment.
+pub(super) const OPENING_BYTES_MAX: u64 = 1024;
+
+/// What a new segment is made of.
+pub(super) struct Opening<'a> {
+    pub(super) number: u64,
+    pub(super) previous_crc: u32,
+    pub(super) size: u64,
+    pub(super) point: &'a StartPoint,
+}
+
+/// Whether the same step may be tried again.
+pub(super) enum Retry {
+    Safe,
+    Unsafe,
+}
+
+pub(super) struct Failed {
+    pub(super) error: DiskError,
+    pub(super) retry: Retry,
+}
+
+/// Builds a segment under a temporary name, makes it durable, and gives it its name.
+pub(super) fn open_segment<D: Disk>(
+    disk: &mut D,
+    options: &mut LogOptions,
+    opening: &Opening<'_>,
+) -> Result<(Segment, Active), Failed> {
+    let safe = |error| Failed {
+        error,
+        retry: Retry::Safe,
+    };
+    let last = |error| Failed {
+        error,
+        retry: Retry::Unsafe,
+    };
+    let point = opening.point;
+    let segment = Segment {
+        number: opening.number,
+        base_index: point.last.index,
+    };
+    let data_key = options.keys.current();
+    let header = Header {
+        identity: options.identity.clone(),
+        number: opening.number,
+        base: point.last,
+        key: data_key.id(),
+        salt: (options.salts)(),
+        previous_crc: opening.previous_crc,
+        opening_records: 1 + u32::from(point.snapshot.is_some()),
+        reset: point.reset,
+    }
+    .encode();
+    let key = header.file_key(data_key);
+    let mut batch = Batch {
+        bytes: header.bytes.to_vec(),
+        key: &key,
+        crc: header.crc,
+        sequence: 0,
+        durable: 0,
+    };
+    let state = record::encode_hard_state(point.hard_state);
+    batch.push(Kind::HardState, Position::default(), &state);
+    if let Some(at) = point.snapshot {
+        // The header says whether entries are void; this mark only names the snapshot.
+        batch.push(Kind::SnapshotMark, at, &[0]);
+    }
+    let (bytes, crc, sequence) = (batch.bytes, batch.crc, batch.sequence);
+    let offset = bytes.len() as u64;
+    assert!(offset <= OPENING_BYTES_MAX, "opening records are small");
+
+    if let Err(error) = disk.create(SEGMENT_TEMP, opening.size) {
+        if error.kind != DiskErrorKind::Exists {
+            return Err(safe(error));
+        }
+        disk.remove(SEGMENT_TEMP).map_err(safe)?;
+        disk.create(SEGMENT_TEMP, opening.size).map_err(safe)?;
+    }
+    disk.write_at(SEGMENT_TEMP, 0, &bytes).map_err(safe)?;
+    disk.sync(SEGMENT_TEMP).map_err(last)?;
+    let name = segment.name();
+    disk.rename(SEGMENT_TEMP, &name).map_err(last)?;
+    disk.sync_dir().map_err(last)?;
+    let size = opening.size;
+    let active = Active {
+        name,
+        size,
+        key,
+        offset,
+        dirty: offset,
+        crc,
+        sequence,
+        durable: sequence,
+    };
+    debug_assert!(offset >= HEADER_BYTES as u64);
+    Ok((segment, active))
+}

@@ -1,0 +1,64 @@
+//! Secrets and configs that came with the assignments. They live in memory only: after a restart
+//! they come again with the first message of the managers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use swarm_api::v1;
+use swarm_types::{Task, TaskId, spec};
+
+/// What one task may see: exactly what its spec refers to, as far as it has arrived.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dependencies {
+    /// By the id in the task's spec.
+    pub secrets: BTreeMap<String, Arc<v1::Secret>>,
+    /// By the id in the task's spec.
+    pub configs: BTreeMap<String, Arc<v1::Config>>,
+}
+
+/// Everything that was assigned.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    secrets: BTreeMap<String, Arc<v1::Secret>>,
+    configs: BTreeMap<String, Arc<v1::Config>>,
+}
+
+impl Store {
+    pub(crate) fn clear(&mut self) {
+        self.secrets.clear();
+        self.configs.clear();
+    }
+
+    pub(crate) fn put_secret(&mut self, secret: v1::Secret) {
+        self.secrets.insert(secret.id.clone(), Arc::new(secret));
+    }
+
+    pub(crate) fn put_config(&mut self, config: v1::Config) {
+        self.configs.insert(config.id.clone(), Arc::new(config));
+    }
+
+    pub(crate) fn remove_secret(&mut self, id: &str) {
+        self.secrets.remove(id);
+    }
+
+    pub(crate) fn remove_config(&mut self, id: &str) {
+        self.configs.remove(id);
+    }
+
+    pub(crate) fn of(&self, task: &Task) -> Dependencies {
+        let secrets = spec::secret_ids(&task.spec)
+            .filter_map(|id| Some((id.to_owned(), self.secret(id, &task.id)?)));
+        let configs = spec::config_ids(&task.spec)
+            .filter_map(|id| Some((id.to_owned(), Arc::clone(self.configs.get(id)?))));
+        Dependencies {
+            secrets: secrets.collect(),
+            configs: configs.collect(),
+        }
+    }
+
+    /// A secret that was made for this task alone goes before the shared one (spec 6.5).
+    fn secret(&self, id: &str, task: &TaskId) -> Option<Arc<v1::Secret>> {
+        let own = self.secrets.get(&format!("{id}.{task}"));
+        own.or_else(|| self.secrets.get(id)).map(Arc::clone)
+    }
+}

@@ -1,0 +1,252 @@
+//! Real files behind the disk of `swarm-raft`.
+//!
+//! Owns the system calls and their order. Every rule about what may be read back is in
+//! `swarm-raft`; this file must only never claim more than the system promised.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use swarm_raft::disk::{Disk, DiskError, DiskErrorKind, DiskOp};
+
+/// Zeros are written in pieces of this size when a file is made.
+const ZERO_BYTES: usize = 1024 * 1024;
+
+/// Log and snapshots are the manager's alone.
+const FILE_MODE: u32 = 0o600;
+
+/// A directory of files. Clones work on the same directory and keep their own open file.
+#[derive(Debug)]
+pub struct RealDisk {
+    dir: PathBuf,
+    /// The file that was written last: the log writes and syncs one file over and over.
+    open: Option<(String, File)>,
+}
+
+impl Clone for RealDisk {
+    fn clone(&self) -> Self {
+        RealDisk {
+            dir: self.dir.clone(),
+            open: None,
+        }
+    }
+}
+
+impl RealDisk {
+    /// A disk over an existing directory.
+    pub fn new(dir: &Path) -> Self {
+        RealDisk {
+            dir: dir.to_owned(),
+            open: None,
+        }
+    }
+
+    fn path(&self, op: DiskOp, name: &str) -> Result<PathBuf, DiskError> {
+        if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
+            let kind = DiskErrorKind::Other;
+            return Err(DiskError::new(op, name, kind, "not a plain file name"));
+        }
+        Ok(self.dir.join(name))
+    }
+
+    fn file(&mut self, op: DiskOp, name: &str) -> Result<&mut File, DiskError> {
+        let path = self.path(op, name)?;
+        let known = matches!(&self.open, Some((open, _)) if open == name);
+        if !known {
+            let file = OpenOptions::new().read(true).write(true).open(&path);
+            let file = file.map_err(|error| failed(op, &path, &error))?;
+            self.open = Some((name.to_owned(), file));
+        }
+        Ok(&mut self.open.as_mut().expect("was set above").1)
+    }
+}
+
+impl Disk for RealDisk {
+    fn list(&mut self) -> Result<Vec<String>, DiskError> {
+        let error = |error: io::Error| failed(DiskOp::List, &self.dir, &error);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(error)? {
+            // A name that is no text is none of ours.
+            if let Ok(name) = entry.map_err(error)?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn create(&mut self, name: &str, size: u64) -> Result<(), DiskError> {
+        let path = self.path(DiskOp::Create, name)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(&path);
+        let mut file = file.map_err(|error| failed(DiskOp::Create, &path, &error))?;
+        if let Err(error) = write_zeros(&mut file, size) {
+            // Half a file is of no use, and its blocks may be what others need.
+            drop(fs::remove_file(&path));
+            return Err(failed(DiskOp::Create, &path, &error));
+        }
+        self.open = Some((name.to_owned(), file));
+        Ok(())
+    }
+
+    fn len(&mut self, name: &str) -> Result<u64, DiskError> {
+        let path = self.path(DiskOp::Read, name)?;
+        let file = self.file(DiskOp::Read, name)?;
+        let metadata = file.metadata();
+        Ok(metadata
+            .map_err(|error| failed(DiskOp::Read, &path, &error))?
+            .len())
+    }
+
+    fn read_at(&mut self, name: &str, offset: u64, buf: &mut [u8]) -> Result<usize, DiskError> {
+        let path = self.path(DiskOp::Read, name)?;
+        let file = self.file(DiskOp::Read, name)?;
+        let mut done = 0;
+        while done < buf.len() {
+            match file.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(DiskOp::Read, &path, &error)),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let path = self.path(DiskOp::Write, name)?;
+        let file = self.file(DiskOp::Write, name)?;
+        file.write_all_at(bytes, offset)
+            .map_err(|error| failed(DiskOp::Write, &path, &error))
+    }
+
+    fn sync(&mut self, name: &str) -> Result<(), DiskError> {
+        let path = self.path(DiskOp::Sync, name)?;
+        let file = self.file(DiskOp::Sync, name)?;
+        // Also makes a new size durable; only times may be lost.
+        file.sync_data()
+            .map_err(|error| failed(DiskOp::Sync, &path, &error))
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
+        let (old, new) = (
+            self.path(DiskOp::Rename, from)?,
+            self.path(DiskOp::Rename, to)?,
+        );
+        fs::rename(&old, &new).map_err(|error| failed(DiskOp::Rename, &old, &error))?;
+        self.open = self
+            .open
+            .take()
+            .filter(|(name, _)| name != to)
+            .map(|(name, file)| (if name == from { to.to_owned() } else { name }, file));
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), DiskError> {
+        let path = self.path(DiskOp::Remove, name)?;
+        fs::remove_file(&path).map_err(|error| failed(DiskOp::Remove, &path, &error))?;
+        self.open = self.open.take().filter(|(open, _)| open != name);
+        Ok(())
+    }
+
+    fn sync_dir(&mut self) -> Result<(), DiskError> {
+        sync_dir(&self.dir).map_err(|error| failed(DiskOp::SyncDir, &self.dir, &error))
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn write_zeros(file: &mut File, size: u64) -> io::Result<()> {
+    let zeros = vec![0; ZERO_BYTES.min(usize::try_from(size).unwrap_or(ZERO_BYTES))];
+    let mut left = size;
+    while left > 0 {
+        let piece = zeros.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        file.write_all(&zeros[..piece])?;
+        left -= piece as u64;
+    }
+    Ok(())
+}
+
+fn failed(op: DiskOp, path: &Path, error: &io::Error) -> DiskError {
+    let is = |kinds: &[ErrorKind]| kinds.contains(&error.kind());
+    let kind = if is(&[ErrorKind::StorageFull, ErrorKind::QuotaExceeded]) {
+        DiskErrorKind::Full
+    } else if is(&[ErrorKind::NotFound]) {
+        DiskErrorKind::Missing
+    } else if is(&[ErrorKind::AlreadyExists]) {
+        DiskErrorKind::Exists
+    } else {
+        DiskErrorKind::Other
+    };
+    DiskError::new(op, &path.display().to_string(), kind, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk() -> (tempfile::TempDir, RealDisk) {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(dir.path());
+        (dir, disk)
+    }
+
+    #[test]
+    fn files_read_back_and_keep_their_content_under_a_new_name() {
+        let (_dir, mut disk) = disk();
+        disk.create("a", 3 * ZERO_BYTES as u64 + 5).unwrap();
+        assert_eq!(disk.len("a").unwrap(), 3 * ZERO_BYTES as u64 + 5);
+        disk.write_at("a", 10, b"hello").unwrap();
+        disk.sync("a").unwrap();
+        disk.rename("a", "b").unwrap();
+        disk.sync_dir().unwrap();
+        disk.write_at("b", 15, b"!").unwrap();
+        let mut bytes = [9; 8];
+        assert_eq!(disk.clone().read_at("b", 9, &mut bytes).unwrap(), 8);
+        assert_eq!(&bytes, b"\0hello!\0");
+        assert_eq!(disk.list().unwrap(), ["b"]);
+        let end = disk.len("b").unwrap();
+        assert_eq!(disk.read_at("b", end - 3, &mut bytes).unwrap(), 3);
+        disk.remove("b").unwrap();
+        assert!(disk.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn errors_name_the_file_and_their_kind() {
+        let (dir, mut disk) = disk();
+        disk.create("a", 0).unwrap();
+        let exists = disk.create("a", 0).unwrap_err();
+        assert_eq!(
+            (exists.kind, exists.op),
+            (DiskErrorKind::Exists, DiskOp::Create)
+        );
+        let missing = disk.read_at("b", 0, &mut [0]).unwrap_err();
+        assert_eq!(missing.kind, DiskErrorKind::Missing);
+        assert!(missing.to_string().contains(dir.path().to_str().unwrap()));
+        for name in ["", ".", "..", "a/b", "a\0"] {
+            assert_eq!(
+                disk.create(name, 0).unwrap_err().kind,
+                DiskErrorKind::Other,
+                "{name:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_other_failures() {
+        let full = io::Error::from(ErrorKind::StorageFull);
+        assert!(failed(DiskOp::Write, Path::new("x"), &full).is_full());
+        let quota = io::Error::from(ErrorKind::QuotaExceeded);
+        assert!(failed(DiskOp::Write, Path::new("x"), &quota).is_full());
+        let other = io::Error::from(ErrorKind::PermissionDenied);
+        assert!(!failed(DiskOp::Write, Path::new("x"), &other).is_full());
+    }
+}

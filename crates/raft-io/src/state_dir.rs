@@ -1,0 +1,195 @@
+//! The state directory of a node: one process at a time.
+//!
+//! Owns the lock and the place of the raft directory. The rest of the state directory belongs to
+//! others.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Name of the lock file.
+pub const LOCK_FILE: &str = "LOCK";
+
+/// Name of the directory with log, snapshots and data key.
+pub const RAFT_DIR: &str = "raft";
+
+/// Bytes of the lock file that are looked at for a process id.
+const PID_BYTES_MAX: u64 = 32;
+
+/// Why the state directory could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirError {
+    /// Another process has it.
+    #[error(
+        "state directory {dir} is in use by another swarmd{}: stop it, or choose another state \
+         directory",
+        holder_hint(.holder)
+    )]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// Process id of the holder, if it is known.
+        holder: String,
+    },
+    /// The system refused.
+    #[error("cannot use state directory {dir}")]
+    Io {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn holder_hint(holder: &str) -> String {
+    if holder.is_empty() {
+        String::new()
+    } else {
+        format!(" (process {holder})")
+    }
+}
+
+/// A state directory held by this process until this value is dropped, or the process ends in
+/// whatever way.
+#[derive(Debug)]
+pub struct StateDir {
+    dir: PathBuf,
+    /// The open file is the lock.
+    _lock: File,
+}
+
+impl StateDir {
+    /// Makes the directory if need be and takes it.
+    pub fn open(dir: &Path) -> Result<Self, StateDirError> {
+        let io = |source| StateDirError::Io {
+            dir: dir.to_owned(),
+            source,
+        };
+        make_private(dir).map_err(io)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(dir.join(LOCK_FILE))
+            .map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let dir = dir.to_owned();
+                return Err(StateDirError::InUse {
+                    dir,
+                    holder: holder(&mut lock),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        write_holder(&mut lock).map_err(io)?;
+        Ok(StateDir {
+            dir: dir.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The directory for log, snapshots and data key, made if need be.
+    pub fn raft_dir(&self) -> Result<PathBuf, StateDirError> {
+        let raft = self.dir.join(RAFT_DIR);
+        make_private(&raft).map_err(|source| StateDirError::Io {
+            dir: raft.clone(),
+            source,
+        })?;
+        Ok(raft)
+    }
+}
+
+fn make_private(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Who holds the lock, for the message; empty when the file does not say.
+fn holder(lock: &mut File) -> String {
+    let mut text = String::new();
+    match lock.take(PID_BYTES_MAX).read_to_string(&mut text) {
+        Ok(_) => text
+            .trim()
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect(),
+        Err(_) => String::new(),
+    }
+}
+
+fn write_holder(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{}", std::process::id())
+}
+
+/// Removes the raft directory of a state directory that is held: the node left the cluster.
+pub fn forget_raft(state: &StateDir) -> io::Result<()> {
+    match fs::remove_dir_all(state.dir.join(RAFT_DIR)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_and_told_who_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let first = StateDir::open(&path).unwrap();
+        let error = StateDir::open(&path).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, StateDirError::InUse { .. }));
+        assert!(text.contains(path.to_str().unwrap()), "{text}");
+        assert!(
+            text.contains(&format!("process {}", std::process::id())),
+            "{text}"
+        );
+        drop(first);
+        assert!(StateDir::open(&path).is_ok());
+    }
+
+    #[test]
+    fn a_lock_file_with_any_content_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(LOCK_FILE), [0xFF; 100]).unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let text = fs::read_to_string(state.path().join(LOCK_FILE)).unwrap();
+        assert_eq!(text, format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn the_raft_directory_can_be_forgotten_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let raft = state.raft_dir().unwrap();
+        fs::write(raft.join("x"), "x").unwrap();
+        forget_raft(&state).unwrap();
+        assert!(!raft.exists());
+        forget_raft(&state).unwrap();
+    }
+
+    #[test]
+    fn a_state_directory_that_is_a_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "").unwrap();
+        let error = StateDir::open(&path).unwrap_err();
+        assert!(
+            error.to_string().contains(path.to_str().unwrap()),
+            "{error}"
+        );
+    }
+}

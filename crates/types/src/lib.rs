@@ -31,6 +31,7 @@
 pub mod constraint;
 pub mod convert;
 pub mod defaults;
+pub mod dirty;
 pub mod id;
 pub mod kind;
 pub mod naming;

@@ -1,1 +1,31 @@
-//! Not yet written.
+//! The agent on a real machine: its connection, its database, its controllers.
+//!
+//! # Owns
+//! The task database, the calls to a manager, the controllers of the executor and the tasks that
+//! run their operations; which manager is dialled.
+//!
+//! # Does not own
+//! What to call, run or store next: `swarm-agent` decides, and is tested in the simulator.
+//!
+//! # Invariants
+//! * A status leaves this node only after it is in the database.
+//! * A dropped operation is a cancelled operation; the program that it started lives on.
+//! * Ending the agent never ends a task.
+//!
+//! # Start reading at
+//! [`Runner::run`].
+//!
+//! # SwarmKit counterpart
+//! `agent/agent.go`, `agent/session.go`, `agent/worker.go`, `agent/storage.go`, `remotes`. Intended
+//! difference: one task owns the whole agent, so there is no lock and no ordering to get wrong.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod calls;
+mod db;
+mod remotes;
+mod runner;
+
+pub use db::{DbError, TaskDb};
+pub use remotes::Remotes;
+pub use runner::{Config, RunError, Runner};

@@ -45,12 +45,26 @@ pub enum IdentityError {
     #[error("identity file {}", .0.display())]
     Io(PathBuf, #[source] io::Error),
     /// The file is not what this program writes.
-    #[error("identity file {} is damaged: {1}; restore it from a backup, or move the state \
-             directory away to start as a new node", .0.display())]
-    Damaged(PathBuf, String),
+    #[error(
+        "identity file {} is damaged: {reason}; restore it from a backup, or move the state \
+         directory away to start as a new node", .path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The state directory belongs to a worker, but no manager to join was named, or the reverse.
-    #[error("the state directory {} belongs to a {1}, {2}", .0.display())]
-    OtherPart(PathBuf, &'static str, &'static str),
+    #[error("the state directory {} belongs to a {is}, {way_out}", .path.display())]
+    OtherPart {
+        /// The directory.
+        path: PathBuf,
+        /// What it belongs to.
+        is: &'static str,
+        /// How to go on.
+        way_out: &'static str,
+    },
 }
 
 /// Reads the identity, or makes a new one.
@@ -71,24 +85,37 @@ pub fn load_or_create(
 }
 
 fn read(path: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
-    let damaged = |text: String| IdentityError::Damaged(path.to_owned(), text);
+    let damaged = |reason: String| IdentityError::Damaged {
+        path: path.to_owned(),
+        reason,
+    };
     let record: Record =
         serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-    let node = record.node_id.parse().map_err(|error| damaged(format!("node_id: {error}")))?;
+    let node = record
+        .node_id
+        .parse()
+        .map_err(|error| damaged(format!("node_id: {error}")))?;
     let cluster = record
         .cluster_id
-        .map(|text| text.parse().map_err(|error| damaged(format!("cluster_id: {error}"))))
+        .map(|text| {
+            text.parse()
+                .map_err(|error| damaged(format!("cluster_id: {error}")))
+        })
         .transpose()?;
     Ok(Identity { node, cluster })
 }
 
 fn fits(directory: &Path, part: Part, identity: Identity) -> Result<Identity, IdentityError> {
-    let other = |is, way_out| IdentityError::OtherPart(directory.to_owned(), is, way_out);
+    let other = |is, way_out| {
+        let path = directory.to_owned();
+        IdentityError::OtherPart { path, is, way_out }
+    };
     match (part, &identity.cluster) {
         (Part::Manager, None) => Err(other("worker", "so name its manager with --join-addr")),
-        (Part::Worker, Some(_)) => {
-            Err(other("manager", "so start it without --join-addr; it continues its cluster"))
-        }
+        (Part::Worker, Some(_)) => Err(other(
+            "manager",
+            "so start it without --join-addr; it continues its cluster",
+        )),
         (Part::Manager, Some(_)) | (Part::Worker, None) => Ok(identity),
     }
 }
@@ -131,17 +158,28 @@ mod tests {
         let again = load_or_create(directory.path(), Part::Manager, &mut ids).unwrap();
         assert_eq!(first, again);
         let error = load_or_create(directory.path(), Part::Worker, &mut ids).unwrap_err();
-        assert!(error.to_string().contains("belongs to a manager"), "{error}");
+        assert!(
+            error.to_string().contains("belongs to a manager"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_damaged_file_is_refused_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
-        for text in ["", "{}", "{\"node_id\":\"\"}", "{\"node_id\":\"n\",\"x\":1}"] {
+        for text in [
+            "",
+            "{}",
+            "{\"node_id\":\"\"}",
+            "{\"node_id\":\"n\",\"x\":1}",
+        ] {
             std::fs::write(&path, text).unwrap();
             let error = load_or_create(directory.path(), Part::Worker, &mut OsIds::new());
-            assert!(matches!(error, Err(IdentityError::Damaged(..))), "{text}");
+            assert!(
+                matches!(error, Err(IdentityError::Damaged { .. })),
+                "{text}"
+            );
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
     }

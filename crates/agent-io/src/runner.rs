@@ -1,0 +1,425 @@
+//! Drives the agent machine: carries out what it asks for, and tells it what came of it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarm_agent::{Agent, AgentRpc, Call, NodeAction, OpId, Reply, RpcError, TaskOperation};
+use swarm_api::v1;
+use swarm_executor::{Controller, ExecError, Executor, Operation, Report};
+use swarm_rt::{Clock, OsIds, Shutdown};
+use swarm_types::{NodeId, Task, TaskId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::calls::{Attempt, Heard};
+use crate::db::{DbError, TaskDb};
+use crate::remotes::Remotes;
+
+/// Messages and answers that wait for the agent; the streams are held back beyond it.
+const HEARD_MAX: usize = 64;
+/// Inputs taken in before the machine gets its turn.
+const INPUTS_PER_TURN_MAX: usize = 256;
+/// How long closing the controllers may take at the end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an agent needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// Its node.
+    pub node: NodeId,
+    /// The host name to report instead of the machine's.
+    pub hostname: Option<String>,
+    /// The file of the task database.
+    pub database: PathBuf,
+    /// The managers to begin with.
+    pub remotes: Remotes,
+}
+
+/// Why an agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The task database does not work; without it a task could be forgotten.
+    #[error("the agent cannot go on without its task database")]
+    Database(#[from] DbError),
+    /// The executor cannot tell what it runs.
+    #[error("the executor cannot take up the tasks of before: {0}")]
+    Recover(String),
+}
+
+/// A running agent.
+pub struct Runner {
+    config: Config,
+    executor: Arc<dyn Executor>,
+    clock: Clock,
+    ids: OsIds,
+    agent: Agent,
+    db: TaskDb,
+    attempt: Option<Attempt>,
+    heard: mpsc::Receiver<Heard>,
+    heard_sender: mpsc::Sender<Heard>,
+    /// At most one description, one configuration, one disk write, and one operation per task.
+    work: JoinSet<Done>,
+    operations: BTreeMap<TaskId, AbortHandle>,
+    controllers: BTreeMap<TaskId, Arc<dyn Controller>>,
+    connected: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runner")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What background work ends in.
+enum Done {
+    Described(Result<v1::NodeDescription, ExecError>),
+    Configured(Result<(), ExecError>),
+    Persisted(u64, Result<(), DbError>),
+    Operation {
+        task: TaskId,
+        op: OpId,
+        operation: Operation,
+        controller: Option<Arc<dyn Controller>>,
+        report: Report,
+    },
+}
+
+impl Runner {
+    /// Opens the database, and lets the executor take up or end what runs.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub async fn open(
+        config: Config,
+        executor: Arc<dyn Executor>,
+        clock: Clock,
+    ) -> Result<Self, RunError> {
+        let path = config.database.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let db = TaskDb::open(&path)?;
+            let tasks = db.load()?;
+            Ok::<_, DbError>((db, tasks))
+        });
+        let (db, tasks) = opened
+            .await
+            .map_err(|error| RunError::Recover(error.to_string()))??;
+        let agent = Agent::new(clock.now(), tasks);
+        let known = agent.known_tasks();
+        let recovery = executor.recover(&known).await;
+        let recovery = recovery.map_err(|error| RunError::Recover(error.to_string()))?;
+        if !known.is_empty() || !recovery.removed.is_empty() {
+            tracing::info!(
+                running = recovery.running.len(),
+                idle = recovery.idle.len(),
+                removed = recovery.removed.len(),
+                "took up the tasks of before"
+            );
+        }
+        for failure in &recovery.failures {
+            tracing::warn!(failure, "a leftover could not be cleaned up");
+        }
+        let (heard_sender, heard) = mpsc::channel(HEARD_MAX);
+        Ok(Self {
+            config,
+            executor,
+            clock,
+            ids: OsIds::new(),
+            agent,
+            db,
+            attempt: None,
+            heard,
+            heard_sender,
+            work: JoinSet::new(),
+            operations: BTreeMap::new(),
+            controllers: BTreeMap::new(),
+            connected: watch::Sender::new(false),
+        })
+    }
+
+    /// Tells whether the node has a session.
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.connected.subscribe()
+    }
+
+    /// Runs until shutdown. The tasks run on afterwards.
+    ///
+    /// # Errors
+    /// [`RunError::Database`] when nothing can be stored any more.
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), RunError> {
+        let result = loop {
+            self.turn();
+            let wake = self.agent.poll_timeout();
+            let input = tokio::select! {
+                biased;
+                () = shutdown.begun() => break Ok(()),
+                Some(done) = self.work.join_next() => Input::Work(Box::new(done)),
+                Some(heard) = self.heard.recv() => Input::Heard(heard),
+                () = self.clock.sleep_until(wake) => Input::Time,
+            };
+            if let Err(error) = self.take_all(input) {
+                break Err(error);
+            }
+        };
+        self.agent.handle_stop();
+        self.close().await;
+        result
+    }
+
+    /// Takes an input and those that came with it.
+    fn take_all(&mut self, first: Input) -> Result<(), RunError> {
+        let mut input = first;
+        for _ in 0..INPUTS_PER_TURN_MAX {
+            self.take(input)?;
+            if let Some(done) = self.work.try_join_next() {
+                input = Input::Work(Box::new(done));
+            } else if let Ok(heard) = self.heard.try_recv() {
+                input = Input::Heard(heard);
+            } else {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out everything that the machine asks for.
+    fn turn(&mut self) {
+        let now = self.clock.now();
+        let ids = &mut self.ids;
+        self.agent.handle_timeout(now, &mut || ids.next_u64());
+        while let Some(batch) = self.agent.poll_persist() {
+            let db = self.db.clone();
+            self.work.spawn_blocking(move || {
+                let written = db.write(&batch);
+                Done::Persisted(batch.sequence, written)
+            });
+        }
+        while let Some(operation) = self.agent.poll_operation(now) {
+            self.begin(operation);
+        }
+        while let Some(rpc) = self.agent.poll_rpc(now) {
+            self.call(rpc);
+        }
+        while let Some(action) = self.agent.poll_node_action() {
+            self.act(action);
+        }
+        let connected = self.agent.is_connected();
+        self.connected
+            .send_if_modified(|before| std::mem::replace(before, connected) != connected);
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), RunError> {
+        match input {
+            Input::Time => {}
+            Input::Heard(heard) => self.hear(heard),
+            Input::Work(done) => match *done {
+                Ok(done) => self.finish(done)?,
+                Err(error) if error.is_cancelled() => {}
+                // The machine sees no result; its own time limit for the operation helps it out.
+                Err(error) => tracing::error!(%error, "background work of the agent panicked"),
+            },
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, done: Done) -> Result<(), RunError> {
+        let now = self.clock.now();
+        match done {
+            Done::Described(description) => {
+                let ids = &mut self.ids;
+                let hostname = self.config.hostname.clone();
+                let description = description
+                    .map(|description| v1::NodeDescription {
+                        hostname: hostname.unwrap_or_else(|| description.hostname.clone()),
+                        ..description
+                    })
+                    .map_err(|error| error.to_string());
+                self.agent
+                    .handle_description(now, description, &mut || ids.next_u64());
+            }
+            Done::Configured(configured) => {
+                if let Err(error) = configured {
+                    tracing::warn!(%error, "the executor refused the node's configuration");
+                }
+            }
+            Done::Persisted(sequence, written) => {
+                written?;
+                self.agent.handle_persisted(now, sequence);
+            }
+            Done::Operation {
+                task,
+                op,
+                operation,
+                controller,
+                report,
+            } => {
+                let removed = operation == Operation::Remove && report.result.is_ok();
+                match controller {
+                    Some(controller) if !removed => {
+                        self.controllers.insert(task.clone(), controller);
+                    }
+                    Some(_) | None => drop(self.controllers.remove(&task)),
+                }
+                self.agent.handle_operation_result(now, &task, op, &report);
+                if removed {
+                    self.operations.remove(&task);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        let now = self.clock.now();
+        let ids = &mut self.ids;
+        let draw = &mut || ids.next_u64();
+        match heard {
+            Heard::Session(epoch, message) => {
+                if let Some(attempt) = self.attempt.as_ref().filter(|own| own.epoch == epoch) {
+                    self.config.remotes.observe(&attempt.address, true);
+                }
+                self.agent
+                    .handle_session_message(now, epoch, *message, draw);
+            }
+            Heard::Assignments(epoch, message) => {
+                self.agent
+                    .handle_assignments_message(now, epoch, message, draw);
+            }
+            Heard::Reply(epoch, reply) => {
+                self.agent.handle_rpc_result(now, epoch, reply, draw);
+            }
+        }
+    }
+
+    fn call(&mut self, rpc: AgentRpc) {
+        if let Call::Close { reason, failed } = &rpc.call {
+            tracing::debug!(reason, "session closed");
+            if let Some(attempt) = self.attempt.take()
+                && *failed
+            {
+                self.config.remotes.observe(&attempt.address, false);
+            }
+            return;
+        }
+        let epoch = rpc.epoch;
+        if matches!(rpc.call, Call::OpenSession { .. })
+            && let Err(error) = self.open_attempt(&rpc)
+        {
+            let ids = &mut self.ids;
+            let ended = Reply::SessionEnded(error);
+            self.agent
+                .handle_rpc_result(self.clock.now(), epoch, ended, &mut || ids.next_u64());
+            return;
+        }
+        if let Some(attempt) = self
+            .attempt
+            .as_mut()
+            .filter(|attempt| attempt.epoch == epoch)
+        {
+            attempt.make(rpc);
+        }
+    }
+
+    fn open_attempt(&mut self, rpc: &AgentRpc) -> Result<(), RpcError> {
+        let draw = self.ids.next_u64();
+        let address =
+            self.config.remotes.select(draw).ok_or_else(|| {
+                RpcError::new(tonic::Code::Unavailable as i32, "no manager is known")
+            })?;
+        let (node, heard) = (self.config.node.clone(), self.heard_sender.clone());
+        self.attempt = Some(Attempt::new(rpc.epoch, address, node, heard)?);
+        Ok(())
+    }
+
+    fn act(&mut self, action: NodeAction) {
+        match action {
+            NodeAction::Describe => {
+                let executor = Arc::clone(&self.executor);
+                self.work
+                    .spawn(async move { Done::Described(executor.describe().await) });
+            }
+            NodeAction::Configure(node) => {
+                let executor = Arc::clone(&self.executor);
+                self.work
+                    .spawn(async move { Done::Configured(executor.configure(&node).await) });
+            }
+            NodeAction::Managers(managers) => self.config.remotes.replace(&managers),
+            // Trust roots and network keys come with the identity and the networks issues; the
+            // executors of today have no use for them.
+            NodeAction::RootCa(_) | NodeAction::NetworkKeys(_) => {}
+            NodeAction::Warn(text) => tracing::warn!("{text}"),
+        }
+    }
+
+    /// Begins an operation, in place of the one that may be under way for the task.
+    fn begin(&mut self, wanted: TaskOperation) {
+        let TaskOperation {
+            task_id,
+            op,
+            operation,
+            task,
+        } = wanted;
+        if let Some(running) = self.operations.remove(&task_id) {
+            running.abort();
+        }
+        let known = self.controllers.get(&task_id).cloned();
+        let executor = Arc::clone(&self.executor);
+        let id = task_id.clone();
+        let handle = self.work.spawn(async move {
+            let (controller, report) = operate(executor, known, operation, task).await;
+            Done::Operation {
+                task: id,
+                op,
+                operation,
+                controller,
+                report,
+            }
+        });
+        self.operations.insert(task_id, handle);
+    }
+
+    /// Lets go of all tasks without touching them.
+    async fn close(mut self) {
+        self.attempt = None;
+        self.work.abort_all();
+        while self.work.join_next().await.is_some() {}
+        let controllers = std::mem::take(&mut self.controllers);
+        let closing = async {
+            for (task, controller) in controllers {
+                if let Err(error) = controller.close().await {
+                    tracing::warn!(%task, %error, "controller did not close");
+                }
+            }
+        };
+        if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+            tracing::warn!("controllers did not close in time");
+        }
+    }
+}
+
+enum Input {
+    Time,
+    Heard(Heard),
+    Work(Box<Result<Done, tokio::task::JoinError>>),
+}
+
+/// Runs one operation, with a fresh controller if the task has none yet.
+async fn operate(
+    executor: Arc<dyn Executor>,
+    known: Option<Arc<dyn Controller>>,
+    operation: Operation,
+    task: Arc<Task>,
+) -> (Option<Arc<dyn Controller>>, Report) {
+    let controller = match known {
+        Some(controller) => controller,
+        None => match executor.controller(Arc::clone(&task)).await {
+            Ok(controller) => controller,
+            Err(error) => return (None, Report::new(Err(error))),
+        },
+    };
+    let report = Report::of(&*controller, operation, task).await;
+    (Some(controller), report)
+}

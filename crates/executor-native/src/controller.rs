@@ -245,10 +245,15 @@ impl NativeController {
     }
 
     async fn do_remove(&self) -> Result<(), ExecError> {
-        lifecycle::end(&self.dir, Request::Kill).await?;
-        lifecycle::remove(&self.dir).await?;
+        let ended = lifecycle::end(&self.dir, Request::Kill).await;
+        // Even when the end could not be recorded: a full disk must not keep tasks from going. A
+        // task that still runs holds its lock and stays.
+        let removed = lifecycle::remove(&self.dir).await;
         self.shared.reap_shims();
-        Ok(())
+        match removed {
+            Ok(()) => Ok(()),
+            Err(error) => Err(ended.err().unwrap_or(error)),
+        }
     }
 
     fn read_container_status(&self) -> Result<Option<v1::ContainerStatus>, ExecError> {

@@ -111,7 +111,9 @@ async fn settle(dir: &TaskDir, lock: File, mut record: Record) -> Result<Exit, E
         false => "its shim was killed, so it was ended too",
     };
     let exit = ended(EXIT_LOST, Cause::Lost, message);
-    write_exit(dir, lock, exit).await
+    // A disk that is full now has the same question answered the same way next time.
+    let _found_again = write_exit(dir, lock, exit.clone()).await;
+    Ok(exit)
 }
 
 fn family(task_id: &str, main: Identity) -> Family<'_> {
@@ -231,12 +233,12 @@ pub(crate) async fn remove(dir: &TaskDir) -> Result<(), ExecError> {
     }
 }
 
-async fn write_exit(dir: &TaskDir, lock: File, exit: Exit) -> Result<Exit, ExecError> {
+async fn write_exit(dir: &TaskDir, lock: File, exit: Exit) -> Result<(), ExecError> {
     let dir = dir.clone();
     blocking(move || {
         dir.write_exit(&exit)?;
         drop(lock);
-        Ok(exit)
+        Ok(())
     })
     .await
 }

@@ -39,6 +39,10 @@ const EXIT_NOT_STARTED: i32 = 127;
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
+/// How often to try to record the end of the task, and how long to wait between: ten minutes.
+const EXIT_ATTEMPTS_MAX: u32 = 600;
+const EXIT_PAUSE: Duration = Duration::from_secs(1);
+
 /// Why a shim could not do its work.
 #[derive(Debug, Error)]
 enum ShimError {
@@ -128,6 +132,18 @@ fn run(dir: &TaskDir) -> Result<(), ShimError> {
             log_bytes_lost: 0,
         },
     };
-    dir.write_exit(&exit)?;
+    record_end(dir, &exit)
+}
+
+/// Writes down the end, for as long as a full disk may reasonably take to have room again.
+fn record_end(dir: &TaskDir, exit: &Exit) -> Result<(), ShimError> {
+    for _ in 1..EXIT_ATTEMPTS_MAX {
+        // Without its directory the task was removed, and nobody asks any more.
+        if dir.write_exit(exit).is_ok() || !dir.path().exists() {
+            return Ok(());
+        }
+        clock::pause(EXIT_PAUSE);
+    }
+    dir.write_exit(exit)?;
     Ok(())
 }

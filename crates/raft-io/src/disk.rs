@@ -125,6 +125,13 @@ impl Disk for RealDisk {
             .map_err(|error| failed(DiskOp::Write, &path, &error))
     }
 
+    fn truncate(&mut self, name: &str, len: u64) -> Result<(), DiskError> {
+        let path = self.path(DiskOp::Write, name)?;
+        let file = self.file(DiskOp::Write, name)?;
+        file.set_len(len)
+            .map_err(|error| failed(DiskOp::Write, &path, &error))
+    }
+
     fn sync(&mut self, name: &str) -> Result<(), DiskError> {
         let path = self.path(DiskOp::Sync, name)?;
         let file = self.file(DiskOp::Sync, name)?;
@@ -213,7 +220,9 @@ mod tests {
         assert_eq!(disk.clone().read_at("b", 9, &mut bytes).unwrap(), 8);
         assert_eq!(&bytes, b"\0hello!\0");
         assert_eq!(disk.list().unwrap(), ["b"]);
+        disk.truncate("b", 4000).unwrap();
         let end = disk.len("b").unwrap();
+        assert_eq!(end, 4000);
         assert_eq!(disk.read_at("b", end - 3, &mut bytes).unwrap(), 3);
         disk.remove("b").unwrap();
         assert!(disk.list().unwrap().is_empty());

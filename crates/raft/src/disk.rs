@@ -32,6 +32,10 @@ pub trait Disk {
     /// the bytes may have been written.
     fn write_at(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
 
+    /// Cuts a file off at `len` bytes. When that becomes durable is open; nobody may depend on
+    /// what is behind the cut, nor on its absence.
+    fn truncate(&mut self, name: &str, len: u64) -> Result<(), DiskError>;
+
     /// Makes the content of a file durable. After an error nothing is known about the bytes
     /// written since the last success, and calling again proves nothing: the operating system
     /// may have dropped them.
@@ -65,7 +69,7 @@ pub enum DiskOp {
     Create,
     /// Reading a file or its size.
     Read,
-    /// Writing.
+    /// Writing or cutting off.
     Write,
     /// Making a file's content durable.
     Sync,

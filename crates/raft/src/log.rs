@@ -29,7 +29,8 @@ mod segment;
 mod tests;
 
 pub use error::LogError;
-use opening::{Failed, OPENING_BYTES_MAX, Opening, Retry, SEGMENT_TEMP, open_segment};
+pub use opening::prepare_spare;
+use opening::{Failed, OPENING_BYTES_MAX, Opening, Retry, discard_temp, open_segment};
 use record::{Frame, Kind};
 pub use recover::{Recovered, TornTail, recover};
 pub use segment::{Identity, IdentityError};
@@ -181,6 +182,8 @@ pub struct Log<D> {
     hard_state: HardState,
     snapshot: Option<Position>,
     poisoned: Option<DiskError>,
+    /// Whether a spare was asked for since the last rotation.
+    spare_asked: bool,
     buffer: Vec<u8>,
 }
 
@@ -202,13 +205,15 @@ impl<D: Disk> Log<D> {
             size: options.segment_bytes,
             point: &point,
         };
-        // A left-over of an earlier run; nothing in it counts.
-        if disk.list()?.iter().any(|name| name == SEGMENT_TEMP) {
-            disk.remove(SEGMENT_TEMP)?;
-        }
         let (segment, active) = open_segment(&mut disk, &mut options, &opening)
             .map_err(|failed| LogError::Disk(failed.error))?;
         segments.push_back(segment);
+        if let Some(found) = recovered
+            && found.truncated.is_none()
+            && let Some(last) = found.segments.last()
+        {
+            trim(&mut disk, &last.name(), found.end_offset);
+        }
         Ok(Log {
             disk,
             options,
@@ -218,6 +223,7 @@ impl<D: Disk> Log<D> {
             hard_state: point.hard_state,
             snapshot: point.snapshot,
             poisoned: None,
+            spare_asked: false,
             buffer: Vec::new(),
         })
     }
@@ -240,6 +246,14 @@ impl<D: Disk> Log<D> {
     /// Draws a salt for a file beside the log.
     pub fn fresh_salt(&mut self) -> Salt {
         (self.options.salts)()
+    }
+
+    /// The size of a spare segment that should be prepared now; asked once per segment, when it is
+    /// half full. See [`prepare_spare`].
+    pub fn spare_due(&mut self) -> Option<u64> {
+        let due = !self.spare_asked && self.active.offset > self.active.size / 2;
+        self.spare_asked |= due;
+        due.then_some(self.options.segment_bytes)
     }
 
     /// Makes sure that `records` records with `payload` bytes together can be appended without
@@ -414,15 +428,16 @@ impl<D: Disk> Log<D> {
         match open_segment(&mut self.disk, &mut self.options, &opening) {
             Ok((segment, active)) => {
                 self.segments.push_back(segment);
-                self.active = active;
+                let full = std::mem::replace(&mut self.active, active);
+                self.spare_asked = false;
+                trim(&mut self.disk, &full.name, full.offset);
                 Ok(())
             }
             Err(Failed {
                 error,
                 retry: Retry::Safe,
             }) => {
-                // Best effort: a file that stays is removed before the next attempt.
-                drop(self.disk.remove(SEGMENT_TEMP));
+                discard_temp(&mut self.disk);
                 Err(error.into())
             }
             Err(Failed {
@@ -431,6 +446,12 @@ impl<D: Disk> Log<D> {
             }) => Err(self.poison(error)),
         }
     }
+}
+
+/// Gives back the blocks behind the end of a segment that is not written any more. Without this
+/// every restart would leave a segment of zeros behind. Failing costs space and nothing else.
+fn trim<D: Disk>(disk: &mut D, name: &str, end: u64) {
+    drop(disk.truncate(name, end));
 }
 
 /// Records that are written together.

@@ -298,6 +298,12 @@ impl<D: Disk + Clone> Member<D> {
         }))
     }
 
+    /// The size of a spare log segment that should be prepared now, on any thread; see
+    /// [`log::prepare_spare`]. Leaving it out makes rotations slower and nothing else.
+    pub fn spare_due(&mut self) -> Option<u64> {
+        self.log.spare_due()
+    }
+
     /// Whether enough was applied since the last snapshot, and none is being written.
     pub fn snapshot_due(&self) -> bool {
         let applied = self.core.applied().index;

@@ -59,6 +59,7 @@ struct File {
 #[derive(Clone, Debug)]
 enum Write {
     Grow(usize),
+    Cut(usize),
     Bytes(usize, Vec<u8>),
 }
 
@@ -106,7 +107,7 @@ impl SimDisk {
         self.lock().used()
     }
 
-    /// Changing operations so far (create, write, sync, rename, remove, directory sync).
+    /// Changing operations so far (create, write, cut, sync, rename, remove, directory sync).
     pub fn operations(&self) -> u64 {
         self.lock().operations
     }
@@ -277,7 +278,7 @@ fn prefix(mix: &mut Mix, pending: Vec<Write>) -> Vec<Write> {
 /// Any combination of the sectors that a write touches.
 fn sectors(mix: &mut Mix, write: Write) -> Vec<Write> {
     let (offset, bytes) = match write {
-        Write::Grow(size) => return vec![Write::Grow(size)],
+        Write::Grow(_) | Write::Cut(_) => return vec![write],
         Write::Bytes(offset, bytes) => (offset, bytes),
     };
     let mut kept = Vec::new();
@@ -298,6 +299,7 @@ impl Write {
     fn apply(&self, content: &mut Vec<u8>) {
         match self {
             Write::Grow(size) => content.resize((*size).max(content.len()), 0),
+            Write::Cut(size) => content.truncate(*size),
             Write::Bytes(offset, bytes) => {
                 let end = offset + bytes.len();
                 content.resize(end.max(content.len()), 0);
@@ -388,6 +390,18 @@ impl Disk for SimDisk {
         write.apply(&mut file.seen);
         file.pending.push(write);
         failure.map_or(Ok(()), Err)
+    }
+
+    fn truncate(&mut self, name: &str, len: u64) -> Result<(), DiskError> {
+        let mut state = self.lock();
+        if let Some(error) = state.begin(DiskOp::Write, name) {
+            return Err(error);
+        }
+        let file = state.file(DiskOp::Write, name)?;
+        let write = Write::Cut(usize::try_from(len).unwrap_or(usize::MAX));
+        write.apply(&mut file.seen);
+        file.pending.push(write);
+        Ok(())
     }
 
     fn sync(&mut self, name: &str) -> Result<(), DiskError> {

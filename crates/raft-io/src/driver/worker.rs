@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use swarm_api::raftpb;
 use swarm_raft::disk::Disk;
+use swarm_raft::log::prepare_spare;
 use swarm_raft::member::{DriveError, Output};
 use swarm_raft::{Committed, Member, Payload, Refusal};
 use swarm_rt::Clock;
@@ -83,6 +85,8 @@ pub(super) struct Worker<D, A, T> {
     /// A write that did not fit on the disk is waiting to be repeated; the disk's words.
     stalled: Option<String>,
     snapshot: Option<Job>,
+    /// Prepares the next log segment.
+    spare: Option<JoinHandle<()>>,
     next_tick: Duration,
 }
 
@@ -109,6 +113,7 @@ where
             epoch: 0,
             stalled: None,
             snapshot: None,
+            spare: None,
             next_tick,
         }
     }
@@ -168,6 +173,7 @@ where
         if self.stalled.is_none() || ticked {
             self.drive()?;
             self.snapshot_if_due();
+            self.spare_if_due();
         }
         self.publish(None);
         Ok(next)
@@ -361,6 +367,31 @@ where
         }
     }
 
+    /// Zeros for the next segment are written beside the work. Without them a rotation writes
+    /// them itself, so failing is not worth a word to the operator.
+    fn spare_if_due(&mut self) {
+        let Some(size) = self.member.spare_due() else {
+            return;
+        };
+        if self
+            .spare
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+        {
+            return;
+        }
+        let mut disk = self.wiring.disk.clone();
+        let work = move || {
+            if let Err(error) = prepare_spare(&mut disk, size) {
+                tracing::debug!(%error, "no spare log segment");
+            }
+        };
+        self.spare = std::thread::Builder::new()
+            .name("raft-spare".to_owned())
+            .spawn(work)
+            .ok();
+    }
+
     fn snapshot_done(&mut self, outcome: Outcome) -> Result<(), String> {
         self.snapshot = None;
         let error = match outcome {
@@ -395,6 +426,9 @@ where
     fn finish(mut self, end: Result<oneshot::Sender<()>, String>) {
         if let Some(job) = self.snapshot.take() {
             job.abandon();
+        }
+        if let Some(Err(_)) = self.spare.take().map(JoinHandle::join) {
+            tracing::error!("the thread that prepared a log segment ended in a panic");
         }
         self.lose_waiters(&ProposeError::Stopped);
         let stopped = match &end {

@@ -4,10 +4,16 @@ use super::record;
 use super::record::Kind;
 use super::segment::{HEADER_BYTES, Header};
 use super::{Active, Batch, LogOptions, Position, Segment, StartPoint};
-use crate::disk::{Disk, DiskError, DiskErrorKind};
+use crate::disk::{Disk, DiskError};
 
 /// Name under which a segment is built before it gets its own.
-pub(super) const SEGMENT_TEMP: &str = "segment.tmp";
+const SEGMENT_TEMP: &str = "segment.tmp";
+
+/// A file of zeros, durable, waiting to become the next segment.
+const SPARE: &str = "segment.spare";
+
+/// Name under which a spare is built.
+const SPARE_TEMP: &str = "segment.spare.tmp";
 
 /// Header, hard state and snapshot mark at the front of a segment.
 pub(super) const OPENING_BYTES_MAX: u64 = 1024;
@@ -80,13 +86,7 @@ pub(super) fn open_segment<D: Disk>(
     let offset = bytes.len() as u64;
     assert!(offset <= OPENING_BYTES_MAX, "opening records are small");
 
-    if let Err(error) = disk.create(SEGMENT_TEMP, opening.size) {
-        if error.kind != DiskErrorKind::Exists {
-            return Err(safe(error));
-        }
-        disk.remove(SEGMENT_TEMP).map_err(safe)?;
-        disk.create(SEGMENT_TEMP, opening.size).map_err(safe)?;
-    }
+    blank_file(disk, opening.size).map_err(safe)?;
     disk.write_at(SEGMENT_TEMP, 0, &bytes).map_err(safe)?;
     disk.sync(SEGMENT_TEMP).map_err(last)?;
     let name = segment.name();
@@ -105,4 +105,44 @@ pub(super) fn open_segment<D: Disk>(
     };
     debug_assert!(offset >= HEADER_BYTES as u64);
     Ok((segment, active))
+}
+
+/// A file of zeros under the temporary name: the spare if it has the size, else a new one.
+fn blank_file<D: Disk>(disk: &mut D, size: u64) -> Result<(), DiskError> {
+    let names = disk.list()?;
+    let there = |name: &str| names.iter().any(|found| found == name);
+    if there(SEGMENT_TEMP) {
+        disk.remove(SEGMENT_TEMP)?;
+    }
+    if there(SPARE) && disk.len(SPARE)? == size {
+        return disk.rename(SPARE, SEGMENT_TEMP);
+    }
+    disk.create(SEGMENT_TEMP, size)
+}
+
+/// Makes a file of `size` zeros that a later rotation takes over, so that the rotation need not
+/// wait for the zeros. Any thread may call it, one at a time.
+pub fn prepare_spare<D: Disk>(disk: &mut D, size: u64) -> Result<(), DiskError> {
+    let names = disk.list()?;
+    let there = |name: &str| names.iter().any(|found| found == name);
+    if there(SPARE) {
+        if disk.len(SPARE)? == size {
+            // A rotation may be taking it at this moment.
+            return Ok(());
+        }
+        disk.remove(SPARE)?;
+    }
+    if there(SPARE_TEMP) {
+        disk.remove(SPARE_TEMP)?;
+    }
+    disk.create(SPARE_TEMP, size)?;
+    disk.sync(SPARE_TEMP)?;
+    disk.rename(SPARE_TEMP, SPARE)?;
+    disk.sync_dir()
+}
+
+/// Removes what a rotation that failed has left, as far as the disk allows: a file that stays is
+/// removed by the next attempt.
+pub(super) fn discard_temp<D: Disk>(disk: &mut D) {
+    drop(disk.remove(SEGMENT_TEMP));
 }

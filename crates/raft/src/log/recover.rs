@@ -53,7 +53,7 @@ pub struct Recovered {
     pub(super) segments: Vec<Segment>,
     pub(super) crc: u32,
     /// Where the last good record of the last segment ends.
-    end_offset: u64,
+    pub(super) end_offset: u64,
 }
 
 impl Recovered {

@@ -668,6 +668,57 @@ fn survives_many_restarts_and_crashes() {
 }
 
 #[test]
+fn restarts_do_not_pile_up_empty_segments() {
+    let disk = SimDisk::new(1);
+    for restart in 1..=50 {
+        open(&disk, restart).unwrap();
+    }
+    let used = disk.used();
+    assert!(
+        used < 2 * SEGMENT + 50 * 256,
+        "{used} bytes after 50 restarts"
+    );
+}
+
+#[test]
+fn a_spare_becomes_the_next_segment() {
+    let mut disk = SimDisk::new(1);
+    let (mut log, _) = open(&disk, 1).unwrap();
+    assert_eq!(log.spare_due(), None);
+    let mut index = 0;
+    let mut fill = |log: &mut Log<SimDisk>| {
+        index += 1;
+        log.append(None, &[entry(index, 1, 900)]).unwrap();
+    };
+    let size = loop {
+        match log.spare_due() {
+            Some(size) => break size,
+            None => fill(&mut log),
+        }
+    };
+    assert_eq!((size, log.spare_due()), (SEGMENT, None));
+    prepare_spare(&mut disk, size).unwrap();
+    // A full disk is no obstacle to a rotation that takes a spare.
+    disk.set_capacity(Some(disk.used()));
+    while log.segment_count() == 1 {
+        fill(&mut log);
+    }
+    assert_eq!(disk.list().unwrap().len(), 2);
+    assert_eq!(recovered(&disk).unwrap().last_index(), index);
+}
+
+#[test]
+fn a_spare_of_another_size_is_left_alone_and_replaced_by_the_next() {
+    let mut disk = SimDisk::new(1);
+    prepare_spare(&mut disk, 77).unwrap();
+    open(&disk, 1).unwrap();
+    assert!(disk.list().unwrap().contains(&"segment.spare".to_owned()));
+    prepare_spare(&mut disk, SEGMENT).unwrap();
+    open(&disk, 2).unwrap();
+    assert!(!disk.list().unwrap().contains(&"segment.spare".to_owned()));
+}
+
+#[test]
 fn segment_names_are_read_strictly() {
     let segment = Segment {
         number: 26,

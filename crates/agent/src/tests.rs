@@ -1,1 +1,5 @@
-//! x
+//! Behaviour of the whole agent, through its public face.
+
+mod rig;
+mod session;
+mod tasks;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_store::{Commit, Root, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet};
-use swarm_types::{IdSource, Timestamp, Version};
+use swarm_types::{IdSource, Timers, Timestamp, Version};
 
 use crate::{Accepted, Ctx, Reconciler, Step, Wake};
 
@@ -55,6 +55,8 @@ pub struct Queue<R: Reconciler> {
     reconciler: R,
     dirty: BTreeSet<R::Key>,
     wakes: BTreeMap<R::Key, Wake>,
+    /// The same keys by time: a service that fails as a whole sets as many timers as replicas.
+    timers: Timers<R::Key>,
     /// The keys of the batch in flight, one for each of its sets.
     in_flight: Vec<R::Key>,
     /// A view older than our last commit, or than a change we consumed, would mislead us.
@@ -76,6 +78,7 @@ impl<R: Reconciler> Queue<R> {
             reconciler,
             dirty,
             wakes: BTreeMap::new(),
+            timers: Timers::new(),
             in_flight: Vec::new(),
             version_min: view.version(),
             observed: view.version(),
@@ -103,13 +106,7 @@ impl<R: Reconciler> Queue<R> {
 
     /// Moves the keys whose time has come to the dirty ones.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        let due: Vec<R::Key> = self
-            .wakes
-            .iter()
-            .filter(|(_, wake)| wake.at <= now)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in due {
+        while let Some(key) = self.timers.pop_due(now) {
             self.wakes.remove(&key);
             self.dirty.insert(key);
         }
@@ -117,7 +114,8 @@ impl<R: Reconciler> Queue<R> {
 
     /// The earliest timer, with its reason.
     pub fn poll_timeout(&self) -> Option<Wake> {
-        self.wakes.values().copied().min_by_key(|wake| wake.at)
+        let (_, key) = self.timers.next()?;
+        self.wakes.get(key).copied()
     }
 
     /// Whether there is something to decide and nothing in flight.
@@ -144,6 +142,8 @@ impl<R: Reconciler> Queue<R> {
         }
         let mut batch = Batch::default();
         let mut room = Room::new();
+        // On the same view a key would decide the same again, and create every object twice.
+        let mut again = Vec::new();
         for _ in 0..self.reconciler.steps_per_transaction() {
             let Some(key) = self.dirty.pop_first() else {
                 break;
@@ -160,19 +160,29 @@ impl<R: Reconciler> Queue<R> {
                 self.dirty.insert(key);
                 break;
             }
-            self.keep(key, step, &mut room, &mut batch);
+            if step.more {
+                again.push(key.clone());
+            }
+            if !self.keep(&key, step, &mut room, &mut batch) {
+                again.push(key);
+                break;
+            }
         }
+        self.dirty.extend(again);
         (!batch.sets.is_empty()).then_some(batch)
     }
 
-    fn keep(&mut self, key: R::Key, step: Step, room: &mut Room, batch: &mut Batch) {
+    /// Takes over what a step decided; `false` when not all of it fits.
+    fn keep(&mut self, key: &R::Key, step: Step, room: &mut Room, batch: &mut Batch) -> bool {
         match step.wake {
-            Some(wake) => self.wakes.insert(key.clone(), wake),
-            None => self.wakes.remove(&key),
-        };
-        if step.more {
-            // It is looked at again once this batch is through, which the in-flight guard ensures.
-            self.dirty.insert(key.clone());
+            Some(wake) => {
+                self.wakes.insert(key.clone(), wake);
+                self.timers.set(key.clone(), wake.at);
+            }
+            None => {
+                self.wakes.remove(key);
+                self.timers.clear(key);
+            }
         }
         if !step.writes.is_empty() {
             batch.sets.push(WriteSet(step.writes));
@@ -183,12 +193,12 @@ impl<R: Reconciler> Queue<R> {
                 continue;
             }
             if !room.take(&set.0) {
-                self.dirty.insert(key);
-                return;
+                return false;
             }
             batch.sets.push(set);
             self.in_flight.push(key.clone());
         }
+        true
     }
 
     /// Takes the result of the batch in flight.

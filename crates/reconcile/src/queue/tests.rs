@@ -250,3 +250,38 @@ fn a_loop_that_decides_from_its_cache_waits_for_its_own_commit() {
     queue.handle_commit(&change, &root);
     assert!(queue.poll_transaction(&root, late(), &mut NoIds).is_some());
 }
+
+/// Creates one task per step and always has more to do.
+struct Creator;
+
+impl Reconciler for Creator {
+    type Key = ();
+    const NAME: &'static str = "creator";
+
+    fn observe(&mut self, _: &Change, _: &Root, _: &mut BTreeSet<()>) {}
+
+    fn resync(&mut self, _: &Root, dirty: &mut BTreeSet<()>) {
+        dirty.insert(());
+    }
+
+    fn reconcile(&self, view: &Root, (): &(), _: &mut Ctx<'_>) -> Step {
+        let id: TaskId = format!("t{}", view.count::<Task>()).parse().unwrap();
+        Step {
+            sets: vec![WriteSet(vec![Write::create(Task::new(id, Arc::default()))])],
+            more: true,
+            ..Step::default()
+        }
+    }
+}
+
+#[test]
+fn a_key_with_more_to_do_is_not_asked_twice_on_the_same_view() {
+    let root = world(0);
+    let mut queue = Queue::new(Creator, &root);
+    let batch = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    assert_eq!((batch.sets.len(), queue.status().steps), (1, 1));
+    let (root, _, outcome) = commit(&root, &batch);
+    queue.handle_outcome(&outcome);
+    let batch = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    assert_eq!((batch.sets.len(), queue.status().steps), (1, 2));
+}

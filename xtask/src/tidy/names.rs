@@ -24,7 +24,6 @@ const FORBIDDEN: &[(&str, &str)] = &[
         "todo!(",
         "return an error that names what is not implemented",
     ),
-    ("#[path", "put the file where its module path says"),
 ];
 
 pub(crate) fn check(sources: &[Source]) -> Vec<Violation> {

@@ -64,7 +64,8 @@ impl Options {
         Ok(options)
     }
 
-    fn wants(&self, name: &str) -> bool {
+    /// Whether the filters let a row through.
+    pub fn wants(&self, name: &str) -> bool {
         self.filters.is_empty() || self.filters.iter().any(|part| name.contains(part.as_str()))
     }
 }

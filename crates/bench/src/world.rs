@@ -110,6 +110,18 @@ impl Template {
         }
     }
 
+    /// A task that waits for a node.
+    pub fn pending_task(&self, id: Id, slot: Slot) -> Task {
+        let status = TaskStatus::new(TaskState::Pending, NOW, "pending task scheduling");
+        let mut task = Task::new(TaskId::new(id), Arc::clone(&self.spec))
+            .with_states(status, TaskState::Running);
+        task.spec_version = Some(Version(7));
+        task.service_id = Some(self.service.clone());
+        task.service_annotations = Arc::clone(&self.annotations);
+        task.slot = slot;
+        task
+    }
+
     /// A task that runs on a node: a container status with a 64-character id, and the messages
     /// that agents write.
     pub fn running_task(&self, id: Id, slot: Slot, node: NodeId) -> Task {

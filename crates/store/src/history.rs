@@ -1,7 +1,7 @@
 //! What happened lately: a bounded window of commits, from which a subscriber that lagged catches
 //! up and the story of one object is told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use swarm_types::{Id, Kind, Version};
@@ -41,7 +41,6 @@ pub struct History {
     floor: Version,
     commits: VecDeque<Arc<Commit>>,
     changes: usize,
-    objects: BTreeMap<(Kind, Id), VecDeque<Version>>,
 }
 
 impl History {
@@ -52,7 +51,6 @@ impl History {
             floor,
             commits: VecDeque::new(),
             changes: 0,
-            objects: BTreeMap::new(),
         }
     }
 
@@ -63,13 +61,6 @@ impl History {
             return;
         }
         self.changes += weight(&commit);
-        for change in &commit.changes {
-            let key = (change.object.kind(), change.object.raw_id().clone());
-            self.objects
-                .entry(key)
-                .or_default()
-                .push_back(commit.version);
-        }
         self.commits.push_back(commit);
         while self.changes > self.limits.changes_max {
             self.drop_oldest();
@@ -82,15 +73,6 @@ impl History {
         };
         self.changes -= weight(&commit);
         self.floor = commit.version;
-        for change in &commit.changes {
-            let key = (change.object.kind(), change.object.raw_id().clone());
-            if let Some(versions) = self.objects.get_mut(&key) {
-                versions.pop_front();
-                if versions.is_empty() {
-                    self.objects.remove(&key);
-                }
-            }
-        }
     }
 
     /// The commits after `version`, oldest first.
@@ -110,29 +92,16 @@ impl History {
         Ok(self.commits.range(start..).cloned().collect())
     }
 
-    /// The changes of one object that are still in the window, oldest first, with the version of
-    /// each. The second part tells whether older changes may have been dropped.
+    /// The changes of one object that are still in the window, oldest first, each with its commit.
+    ///
+    /// Walks the whole window: it is asked by people, and an index would cost every write.
     pub fn of(&self, kind: Kind, id: &Id) -> Vec<(Arc<Commit>, Change)> {
-        let Some(versions) = self.objects.get(&(kind, id.clone())) else {
-            return Vec::new();
-        };
-        let mut found = Vec::with_capacity(versions.len());
-        let mut last = None;
-        for version in versions {
-            if last.replace(*version) == Some(*version) {
-                continue;
-            }
-            let at = self
-                .commits
-                .partition_point(|commit| commit.version < *version);
-            let commit = &self.commits[at];
-            let changes = commit
-                .changes
-                .iter()
-                .filter(|change| change.object.kind() == kind && change.object.raw_id() == id);
-            found.extend(changes.map(|change| (Arc::clone(commit), change.clone())));
-        }
-        found
+        story(&self.commits, kind, id)
+    }
+
+    /// The whole window, to be searched without holding a lock.
+    pub(crate) fn window(&self) -> Vec<Arc<Commit>> {
+        self.commits.iter().cloned().collect()
     }
 
     /// How much is kept.
@@ -149,4 +118,21 @@ impl History {
 /// What a commit counts for. An empty one counts too: nothing else would bound how many there are.
 fn weight(commit: &Commit) -> usize {
     commit.changes.len().max(1)
+}
+
+/// The changes of one object in some commits.
+pub(crate) fn story<'a>(
+    commits: impl IntoIterator<Item = &'a Arc<Commit>>,
+    kind: Kind,
+    id: &Id,
+) -> Vec<(Arc<Commit>, Change)> {
+    let mut found = Vec::new();
+    for commit in commits {
+        let changes = commit
+            .changes
+            .iter()
+            .filter(|change| change.object.raw_id() == id && change.object.kind() == kind);
+        found.extend(changes.map(|change| (Arc::clone(commit), change.clone())));
+    }
+    found
 }

@@ -171,3 +171,40 @@ impl<V: Ord + Clone> Index<V> {
         }
     }
 }
+
+/// An index whose values have several ids each and are hit at random: one tree of pairs. A write
+/// copies a few plain numbers, where two levels would touch the sets of all values nearby.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PairIndex<V: Ord + Clone> {
+    pairs: Set<(V, Id)>,
+}
+
+impl<V: Ord + Clone> Default for PairIndex<V> {
+    fn default() -> Self {
+        Self { pairs: Set::new() }
+    }
+}
+
+impl<V: Ord + Clone> PairIndex<V> {
+    /// The ids that have the value, in order.
+    pub(crate) fn ids(&self, value: &V) -> impl Iterator<Item = &Id> {
+        let value = value.clone();
+        self.pairs
+            .range((value.clone(), Id::min())..)
+            .take_while(move |(own, _)| *own == value)
+            .map(|(_, id)| id)
+    }
+
+    /// Moves an id from its old value to its new one; does nothing where they are equal.
+    pub(crate) fn change(&mut self, id: &Id, old: Option<V>, new: Option<V>) {
+        if old == new {
+            return;
+        }
+        if let Some(old) = old {
+            self.pairs.remove(&(old, id.clone()));
+        }
+        if let Some(new) = new {
+            self.pairs.insert((new, id.clone()));
+        }
+    }
+}

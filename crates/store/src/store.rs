@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use swarm_types::{Id, Kind, Timestamp, Version};
 
 use crate::feed::{Filter, Hub, SUBSCRIBER_CHANGES_MAX, Subscription};
-use crate::history::{Compacted, History, HistoryLimits};
+use crate::history::{Compacted, History, HistoryLimits, story};
 use crate::root::{Root, View};
 use crate::transaction::{Change, Commit, Transaction};
 
@@ -132,7 +132,8 @@ impl Store {
 
     /// What is still known of one object's past, oldest first.
     pub fn history_of(&self, kind: Kind, id: &Id) -> Vec<(Arc<Commit>, Change)> {
-        self.feed().history.of(kind, id)
+        let window = self.feed().history.window();
+        story(&window, kind, id)
     }
 
     fn feed(&self) -> MutexGuard<'_, Feed> {

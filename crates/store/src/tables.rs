@@ -10,7 +10,7 @@ use swarm_types::{
     ServiceId, Slot, Task, TaskState, Volume, spec,
 };
 
-use crate::index::Index;
+use crate::index::{Index, PairIndex};
 use crate::map::Map;
 
 /// The objects of one kind with their indices.
@@ -229,7 +229,7 @@ impl Refers for Service {
 pub(crate) struct TaskIndices {
     pub(crate) common: Common,
     pub(crate) service: Index<ServiceId>,
-    pub(crate) node: Index<NodeId>,
+    pub(crate) node: PairIndex<NodeId>,
     pub(crate) slot: Index<(ServiceId, Slot)>,
     pub(crate) desired_state: Index<TaskState>,
     pub(crate) references: References,

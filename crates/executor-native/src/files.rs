@@ -29,7 +29,7 @@ pub(crate) enum FileError {
         cause: io::Error,
     },
     /// The file is longer than anything we write.
-    #[error("{} has {bytes} bytes, at most {RECORD_BYTES_MAX} were written; remove it", path.display())]
+    #[error("{} has {bytes} bytes, we write at most {RECORD_BYTES_MAX}; remove it", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Seconds since 1970 with nanoseconds, the stream, `F` for a full line or `P` for a part that goes
-//! on in the next line of that stream, and the bytes as they came. The current file is `output.log`;
-//! `output.log.1` is older, and so on.
+//! on in the next line of that stream, and the bytes as they came. The current file is
+//! `output.log`; `output.log.1` is older, and so on.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

@@ -2,8 +2,8 @@
 //!
 //! [`FakeNode`] is a whole machine with its processes. It has no runtime, no clock and no source of
 //! randomness; the simulator owns one per node, calls [`FakeNode::begin`] and delivers the outcome
-//! at the time it was told. It survives a crash of the agent, as processes do. [`FakeExecutor`] puts
-//! the async contract around it, for tests of shells.
+//! at the time it was told. It survives a crash of the agent, as processes do. [`FakeExecutor`]
+//! puts the async contract around it, for tests of shells.
 //!
 //! Refuses to own: any behaviour of real processes beyond durations, results and exit codes.
 

@@ -13,9 +13,7 @@ pub(super) fn unsupported(task: &Task, container: &v1::ContainerSpec) -> Vec<Str
     let mut problems = image(container);
     let mut refuse = |name: &str, is_set: bool, way_out: &str| {
         if is_set {
-            problems.push(format!(
-                "{name}: not supported here; remove it or {way_out}"
-            ));
+            problems.push(refusal(name, way_out));
         }
     };
     let isolation = Isolation::try_from(container.isolation);
@@ -58,6 +56,17 @@ pub(super) fn unsupported(task: &Task, container: &v1::ContainerSpec) -> Vec<Str
         !container.capability_drop.is_empty(),
         CONTAINER,
     );
+    problems.extend(unsupported_in_task(task));
+    problems
+}
+
+fn unsupported_in_task(task: &Task) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut refuse = |name: &str, is_set: bool, way_out: &str| {
+        if is_set {
+            problems.push(refusal(name, way_out));
+        }
+    };
     let spec = &task.spec;
     let resources = spec.resources.as_ref();
     refuse(
@@ -81,13 +90,17 @@ pub(super) fn unsupported(task: &Task, container: &v1::ContainerSpec) -> Vec<Str
     problems
 }
 
+fn refusal(name: &str, way_out: &str) -> String {
+    format!("{name}: not supported here; remove it or {way_out}")
+}
+
 fn image(container: &v1::ContainerSpec) -> Vec<String> {
     if container.image == IMAGE_HOST {
         return Vec::new();
     }
     vec![format!(
-        "image: {:?} is not \"{IMAGE_HOST}\", and container images cannot be run yet; set the image \
-         to \"{IMAGE_HOST}\" and give a program of the node as command, or {CONTAINER}",
+        "image: {:?} is not \"{IMAGE_HOST}\", and container images cannot be run yet; set the \
+         image to \"{IMAGE_HOST}\" and give a program of the node as command, or {CONTAINER}",
         container.image
     )]
 }

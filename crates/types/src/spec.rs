@@ -176,3 +176,143 @@ fn resource_ids(spec: &v1::TaskSpec, wanted: v1::ResourceType) -> impl Iterator<
         .filter(move |reference| reference.resource_type == wanted as i32)
         .map(|reference| reference.resource_id.as_str())
 }
+
+/// How [`template_differences`] calls the placement, which alone does not make a task outdated while
+/// its node satisfies the new one (spec 4.4).
+pub const PLACEMENT: &str = "task.placement";
+/// How [`template_differences`] calls the registry credentials, which do not matter to a task that
+/// has its image (spec 4.4).
+pub const PULL_OPTIONS: &str = "task.container.pull_options";
+
+/// The parts in which two task templates differ, by the names of their fields; empty if they are
+/// equal. Parts of the container are named one by one.
+pub fn template_differences(a: &v1::TaskSpec, b: &v1::TaskSpec) -> Vec<&'static str> {
+    let mut parts = Vec::new();
+    // Tasks share the template with their service, so this is the usual case.
+    if std::ptr::eq(a, b) || a == b {
+        return parts;
+    }
+    match (container(a), container(b)) {
+        (Some(a), Some(b)) => container_differences(a, b, &mut parts),
+        (Some(_), None) | (None, Some(_)) | (None, None) if a.runtime != b.runtime => {
+            parts.push("task.runtime");
+        }
+        (Some(_), None) | (None, Some(_)) | (None, None) => {}
+    }
+    let rest = [
+        ("task.resources", a.resources != b.resources),
+        ("task.restart", a.restart != b.restart),
+        (PLACEMENT, a.placement != b.placement),
+        ("task.log_driver", a.log_driver != b.log_driver),
+        ("task.networks", a.networks != b.networks),
+        ("task.force_update", a.force_update != b.force_update),
+        (
+            "task.resource_references",
+            a.resource_references != b.resource_references,
+        ),
+    ];
+    parts.extend(
+        rest.iter()
+            .filter(|(_, differ)| *differ)
+            .map(|(name, _)| *name),
+    );
+    parts
+}
+
+fn container_differences(
+    a: &v1::ContainerSpec,
+    b: &v1::ContainerSpec,
+    parts: &mut Vec<&'static str>,
+) {
+    macro_rules! compare {
+        ($($field:ident),* $(,)?) => {$(
+            if a.$field != b.$field {
+                parts.push(concat!("task.container.", stringify!($field)));
+            }
+        )*};
+    }
+    compare!(
+        image,
+        labels,
+        command,
+        args,
+        env,
+        dir,
+        user,
+        mounts,
+        stop_grace_period,
+        pull_options,
+        groups,
+        secrets,
+        tty,
+        hostname,
+        dns_config,
+        healthcheck,
+        hosts,
+        open_stdin,
+        read_only,
+        stop_signal,
+        configs,
+        privileges,
+        init,
+        isolation,
+        pids_limit,
+        sysctls,
+        capability_add,
+        capability_drop,
+        ulimits,
+        oom_score_adj,
+    );
+    // A field that is new to the message and missing above must not pass for equal.
+    if parts.is_empty() && a != b {
+        parts.push("task.container");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(change: impl FnOnce(&mut v1::TaskSpec, &mut v1::ContainerSpec)) -> v1::TaskSpec {
+        let mut task = v1::TaskSpec::default();
+        let mut container = v1::ContainerSpec::default();
+        change(&mut task, &mut container);
+        task.runtime = Some(Runtime::Container(container));
+        task
+    }
+
+    #[test]
+    fn equal_templates_have_no_differences() {
+        let same = || template(|_, container| container.image = "a".to_owned());
+        assert_eq!(template_differences(&same(), &same()), [""; 0]);
+    }
+
+    #[test]
+    fn differences_are_named_one_by_one() {
+        let before = template(|_, _| {});
+        let after = template(|task, container| {
+            container.image = "b".to_owned();
+            container.pull_options = Some(v1::container_spec::PullOptions::default());
+            task.placement = Some(v1::Placement::default());
+            task.force_update = 1;
+        });
+        let parts = template_differences(&before, &after);
+        assert_eq!(
+            parts,
+            [
+                "task.container.image",
+                PULL_OPTIONS,
+                PLACEMENT,
+                "task.force_update"
+            ]
+        );
+        assert_eq!(template_differences(&after, &before), parts);
+    }
+
+    #[test]
+    fn another_runtime_is_a_difference() {
+        let container = template(|_, _| {});
+        let none = v1::TaskSpec::default();
+        assert_eq!(template_differences(&container, &none), ["task.runtime"]);
+    }
+}

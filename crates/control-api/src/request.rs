@@ -18,8 +18,9 @@ rules! {
     ID_TOO_LONG: InvalidArgument, "invalid argument: {}";
     NOT_FOUND: NotFound, "{} {} not found";
     SPEC_TOO_LARGE: InvalidArgument,
-        "the {} spec has {} bytes, at most {} are allowed; move large content out of the spec";
-    UNKNOWN_NUMBER: InvalidArgument, "{}: {} is not a value that this version knows; choose another";
+        "the {} spec has {} bytes, at most {} are allowed; move large content out of it";
+    UNKNOWN_NUMBER: InvalidArgument,
+        "{}: {} is not a value that this version knows; choose another";
 }
 
 /// Reads the id of the object that a request is about.

@@ -177,8 +177,8 @@ fn resource_ids(spec: &v1::TaskSpec, wanted: v1::ResourceType) -> impl Iterator<
         .map(|reference| reference.resource_id.as_str())
 }
 
-/// How [`template_differences`] calls the placement, which alone does not make a task outdated while
-/// its node satisfies the new one (spec 4.4).
+/// How [`template_differences`] calls the placement, which alone does not make a task outdated
+/// while its node satisfies the new one (spec 4.4).
 pub const PLACEMENT: &str = "task.placement";
 /// How [`template_differences`] calls the registry credentials, which do not matter to a task that
 /// has its image (spec 4.4).

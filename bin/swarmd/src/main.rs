@@ -1,3 +1,45 @@
-//! Not yet written.
+//! `swarmd`, the node daemon: arguments and assembly.
 
-fn main() {}
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod args;
+mod daemon;
+mod dev;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    // These two are other programs that this file happens to contain; a shim must be a process
+    // with a single thread, so nothing is started before them.
+    match &args.command {
+        Some(args::Command::Shim { directory }) => {
+            return swarm_executor_native::shim::main(directory);
+        }
+        Some(args::Command::HelloWeb { arguments }) => return hello_web::main(arguments),
+        Some(args::Command::Dev(_)) | None => {}
+    }
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("swarmd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: args::Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async move {
+        match args.command {
+            Some(args::Command::Dev(dev)) => dev::run(dev).await,
+            Some(args::Command::Shim { .. } | args::Command::HelloWeb { .. }) | None => {
+                daemon::run(args.daemon).await
+            }
+        }
+    })
+}

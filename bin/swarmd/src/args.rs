@@ -1,0 +1,244 @@
+//! Flags, as SwarmKit's `swarmd` has them, and what is refused for now.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// The node daemon of a cluster: starts a cluster, or joins one as a worker.
+#[derive(Debug, Parser)]
+#[command(name = "swarmd", version, args_conflicts_with_subcommands = true)]
+#[command(disable_version_flag = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+    /// Print the version.
+    #[arg(short = 'v', long, action = clap::ArgAction::Version)]
+    version: (),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole little cluster in this process, with an example service, until Ctrl-C.
+    Dev(Dev),
+    /// What holds one task; started by the daemon itself.
+    #[command(hide = true)]
+    Shim {
+        /// The directory of the task.
+        directory: PathBuf,
+    },
+    /// The example service.
+    #[command(hide = true)]
+    HelloWeb {
+        /// Its own arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// How tasks are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Executor {
+    /// As processes of this machine, without containers.
+    Native,
+}
+
+/// Whether this node takes tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Availability {
+    /// It takes tasks.
+    Active,
+    /// It keeps what it has and takes no more.
+    Pause,
+    /// It takes none.
+    Drain,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Daemon {
+    /// How much to log: error, warn, info, debug, trace, or a filter by module.
+    #[arg(short = 'l', long, default_value = "info")]
+    pub(crate) log_level: String,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Where the node keeps its state.
+    #[arg(short = 'd', long, default_value = "/var/lib/swarmd")]
+    pub(crate) state_dir: PathBuf,
+    /// Host name to report instead of the machine's.
+    #[arg(long)]
+    pub(crate) hostname: Option<String>,
+    /// Address on which a manager listens for agents.
+    #[arg(long, default_value = "127.0.0.1:4242")]
+    pub(crate) listen_remote_api: String,
+    /// Address that agents are told to dial instead.
+    #[arg(long)]
+    pub(crate) advertise_remote_api: Option<String>,
+    /// Path of the control socket.
+    #[arg(long, default_value = "/var/run/swarmd.sock")]
+    pub(crate) listen_control_api: PathBuf,
+    /// Join the cluster of the manager at this address as a worker.
+    #[arg(long)]
+    pub(crate) join_addr: Option<String>,
+    /// How tasks are run.
+    #[arg(long, value_enum, default_value = "native")]
+    pub(crate) executor: Executor,
+    /// Whether this node takes tasks, when it starts a new cluster.
+    #[arg(long, value_enum, default_value = "active")]
+    pub(crate) availability: Availability,
+    /// What the node has to offer besides CPU and memory, as `kind=value,kind=value`.
+    #[arg(long)]
+    pub(crate) generic_node_resources: Option<String>,
+    /// Ticks of one second between the heartbeats of a Raft leader.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub(crate) heartbeat_tick: u32,
+    /// Ticks of one second without a leader before an election.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=600))]
+    pub(crate) election_tick: u32,
+    /// Allow a manager to listen on an address that other machines reach, although connections are
+    /// not encrypted or authenticated yet.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) later: Later,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Flags of SwarmKit's daemon that this one refuses for now, each by name.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct Later {
+    #[arg(long, hide = true)]
+    join_token: Option<String>,
+    #[arg(long, hide = true)]
+    engine_addr: Option<String>,
+    #[arg(long, hide = true)]
+    listen_debug: Option<String>,
+    #[arg(long, hide = true)]
+    listen_metrics: Option<String>,
+    #[arg(long, hide = true)]
+    force_new_cluster: bool,
+    #[arg(long, hide = true)]
+    external_ca: Vec<String>,
+    #[arg(long, hide = true)]
+    autolock: bool,
+    #[arg(long, hide = true)]
+    unlock_key: Option<String>,
+}
+
+impl Later {
+    /// Refuses the flags that do nothing yet, so that nobody relies on them.
+    ///
+    /// # Errors
+    /// All of them that were given, with what to do.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let given = [
+            ("--join-token", self.join_token.is_some()),
+            ("--engine-addr", self.engine_addr.is_some()),
+            ("--listen-debug", self.listen_debug.is_some()),
+            ("--listen-metrics", self.listen_metrics.is_some()),
+            ("--force-new-cluster", self.force_new_cluster),
+            ("--external-ca", !self.external_ca.is_empty()),
+            ("--autolock", self.autolock),
+            ("--unlock-key", self.unlock_key.is_some()),
+        ];
+        let names: Vec<&str> = given
+            .iter()
+            .filter(|(_, given)| *given)
+            .map(|(name, _)| *name)
+            .collect();
+        anyhow::ensure!(
+            names.is_empty(),
+            "{} not implemented yet; start without {}",
+            if let [one] = names[..] {
+                format!("{one} is")
+            } else {
+                format!("{} are", names.join(", "))
+            },
+            if names.len() == 1 { "it" } else { "them" },
+        );
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Dev {
+    /// Worker nodes besides the manager.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
+    pub(crate) nodes: u16,
+    /// Replicas of the example service.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub(crate) replicas: u16,
+    /// Replica n of the example service listens on this port plus n; others are tried if they are
+    /// taken.
+    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1024..=60000))]
+    pub(crate) port_base: u16,
+    /// Stop as soon as every replica has answered HTTP.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// How long the cluster may take to converge, in seconds.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) timeout: u64,
+    /// How much to log.
+    #[arg(short = 'l', long, default_value = "warn")]
+    pub(crate) log_level: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once(&"swarmd").chain(words))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_manual() {
+        let daemon = parse(&[]).unwrap().daemon;
+        assert_eq!(daemon.state_dir, PathBuf::from("/var/lib/swarmd"));
+        assert_eq!((daemon.heartbeat_tick, daemon.election_tick), (1, 10));
+        assert_eq!(daemon.executor, Executor::Native);
+    }
+
+    #[test]
+    fn flags_that_do_nothing_yet_are_refused_by_name() {
+        let later = parse(&["--autolock"]).unwrap().daemon.later;
+        let refusal = later.check().unwrap_err().to_string();
+        assert_eq!(
+            refusal,
+            "--autolock is not implemented yet; start without it"
+        );
+        let both = parse(&["--autolock", "--join-token", "x"])
+            .unwrap()
+            .daemon
+            .later;
+        let refusal = both.check().unwrap_err().to_string();
+        assert!(
+            refusal.starts_with("--join-token, --autolock are"),
+            "{refusal}"
+        );
+        assert!(Later::default().check().is_ok());
+    }
+
+    #[test]
+    fn ticks_and_node_counts_out_of_range_are_refused() {
+        assert!(parse(&["--heartbeat-tick", "0"]).is_err());
+        assert!(parse(&["dev", "--nodes", "0"]).is_err());
+        assert!(parse(&["dev", "--nodes", "50"]).is_ok());
+        assert!(parse(&["dev", "--nodes", "51"]).is_err());
+    }
+}

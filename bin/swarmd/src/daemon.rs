@@ -1,0 +1,108 @@
+//! The daemon proper: one node until it is told to stop.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use swarm_api::v1;
+use swarm_executor_native::{NativeConfig, NativeExecutor};
+use swarm_manager::LogConfig;
+use swarm_node::{Config, Node, check_listen_address};
+use swarm_rt::net::Address;
+use swarm_rt::{Shutdown, logging};
+use swarm_types::resources;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{Availability, Daemon, Executor, LogFormat};
+
+/// Runs a node until SIGINT or SIGTERM, or until it fails.
+pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
+    args.later.check()?;
+    check(&args)?;
+    let format = match args.log_format {
+        LogFormat::Text => logging::Format::Text,
+        LogFormat::Json => logging::Format::Json,
+    };
+    logging::init(&args.log_level, format)
+        .map_err(|error| anyhow::anyhow!("--log-level {}: {error}", args.log_level))?;
+    let Executor::Native = args.executor;
+    let mut native = NativeConfig::new(args.state_dir.join("native"));
+    native.path = search_path();
+    native.hostname.clone_from(&args.hostname);
+    if let Some(text) = &args.generic_node_resources {
+        native.generic_resources = resources::parse(text)
+            .map_err(|error| anyhow::anyhow!("--generic-node-resources {text}: {error}"))?;
+    }
+    let executor = NativeExecutor::new(native).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let node = Node::start(config(&args), Arc::new(executor), Shutdown::new()).await?;
+    tokio::select! {
+        () = node.ready() => {}
+        result = stop_requested() => {
+            result?;
+            return node.stop().await.map_err(|error| anyhow::anyhow!("{error}"));
+        }
+    }
+    tracing::info!(id = %node.id(), remote = ?node.remote_addr(), "node is ready");
+    tokio::select! {
+        result = stop_requested() => result?,
+        () = node.shutdown().begun() => {}
+    }
+    tracing::info!("stopping; tasks run on");
+    node.stop()
+        .await
+        .map_err(|error| anyhow::anyhow!("{}", swarm_rt::chain(&*error)))
+}
+
+fn check(args: &Daemon) -> anyhow::Result<()> {
+    match &args.join_addr {
+        Some(address) => {
+            let parsed = Address::parse(address).map_err(|error| anyhow::anyhow!(error))?;
+            anyhow::ensure!(
+                matches!(parsed, Address::Tcp(_)),
+                "--join-addr {address} must be host:port"
+            );
+        }
+        None => check_listen_address(&args.listen_remote_api, args.insecure)
+            .map_err(|error| anyhow::anyhow!(error))?,
+    }
+    Ok(())
+}
+
+fn config(args: &Daemon) -> Config {
+    let mut log = LogConfig::default();
+    log.member.heartbeat_tick = args.heartbeat_tick as usize;
+    log.member.election_tick = args.election_tick as usize;
+    Config {
+        state_dir: args.state_dir.clone(),
+        hostname: args.hostname.clone(),
+        join_addr: args.join_addr.clone(),
+        listen_remote: args.listen_remote_api.clone(),
+        advertise_remote: args.advertise_remote_api.clone(),
+        control_socket: args.listen_control_api.clone(),
+        availability: match args.availability {
+            Availability::Active => v1::node_spec::Availability::Active,
+            Availability::Pause => v1::node_spec::Availability::Pause,
+            Availability::Drain => v1::node_spec::Availability::Drain,
+        },
+        log,
+    }
+}
+
+/// Tasks find programs where the daemon finds them.
+pub(crate) fn search_path() -> Option<String> {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the daemon's own search path has no flag"
+    )]
+    std::env::var("PATH").ok()
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub(crate) async fn stop_requested() -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

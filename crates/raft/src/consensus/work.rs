@@ -6,7 +6,7 @@ use swarm_api::raftpb;
 use crate::log::{Entry, HardState, Position};
 use crate::snapshot::SnapshotMeta;
 
-/// Work that must be durable before [`Core::advance`].
+/// Work that must be durable before [`Core::advance`](super::Core::advance).
 #[derive(Clone, Debug)]
 pub struct Ready {
     /// Current term, vote and commit index.

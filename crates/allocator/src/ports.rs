@@ -1,0 +1,282 @@
+//! Which numbers a service publishes its ports under (spec 19.6). Pure arithmetic on port lists.
+//!
+//! Only INGRESS ports are allocated; HOST ports are the node's and are copied as they are. A number
+//! once given stays with its port while the list of ports keeps its length. Does not own endpoints
+//! of tasks nor which services have to wait.
+//!
+//! Differences from SwarmKit: occupancy is read off the stored services, so a free number is the
+//! lowest one, and a just freed number may be given again; an update that cannot be satisfied
+//! leaves the old numbers in place; an unknown protocol is refused, where Go panics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use swarm_api::v1;
+use swarm_store::Root;
+use swarm_types::{Service, ServiceId};
+use v1::port_config::{Protocol, PublishMode};
+
+/// First number that is given to a port without one.
+pub const DYNAMIC_FIRST: u32 = 30_000;
+/// Last such number.
+pub const DYNAMIC_LAST: u32 = 32_767;
+/// Largest number that a port can have.
+pub const PORT_MAX: u32 = 65_535;
+
+/// Why a service cannot have its ports. The text ends up in the status of its tasks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// A port is published through the ingress network, and there is none.
+    #[error("ingress network is missing")]
+    IngressMissing,
+    /// The protocol has a number that nobody knows.
+    #[error(
+        "target port {target} has the unknown protocol number {protocol}; use tcp, udp or sctp"
+    )]
+    UnknownProtocol {
+        /// The number.
+        protocol: i32,
+        /// The port inside the task.
+        target: u32,
+    },
+    /// The number is too large for a port.
+    #[error("published port {port} is out of range; the largest is {PORT_MAX}")]
+    OutOfRange {
+        /// The number.
+        port: u32,
+    },
+    /// Another port has the number.
+    #[error("port {port}/{} is published by service \"{holder}\" already; choose another", name(*protocol))]
+    InUse {
+        /// The number.
+        port: u32,
+        /// Numbers are apart for each protocol.
+        protocol: Protocol,
+        /// The name of the service that has it; its own, if it asks twice.
+        holder: String,
+    },
+    /// No number is left.
+    #[error(
+        "all {} dynamic ports of protocol {} are taken; publish fewer or choose a number",
+        DYNAMIC_LAST - DYNAMIC_FIRST + 1,
+        name(*protocol)
+    )]
+    Exhausted {
+        /// The protocol.
+        protocol: Protocol,
+    },
+}
+
+fn name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    }
+}
+
+/// Whether there is a network through which INGRESS ports are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    /// There is.
+    Present,
+    /// There is not.
+    Missing,
+}
+
+/// Which INGRESS port numbers are taken, and by whom.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Occupancy {
+    holders: BTreeMap<(Protocol, u32), Holder>,
+}
+
+/// A service as errors name it.
+#[derive(Clone, Debug, PartialEq)]
+struct Holder {
+    id: ServiceId,
+    annotations: Arc<v1::Annotations>,
+}
+
+impl Occupancy {
+    /// What the stored services hold; walks over all of them.
+    pub fn of(view: &Root) -> Self {
+        let mut occupancy = Self::default();
+        for service in view.all::<Service>() {
+            if let Some(endpoint) = &service.endpoint {
+                occupancy.hold(service, &endpoint.ports);
+            }
+        }
+        occupancy
+    }
+
+    /// Gives a service its numbers, in place of those that it had.
+    pub fn replace(&mut self, service: &Service, ports: &[v1::PortConfig]) {
+        self.holders.retain(|_, holder| holder.id != service.id);
+        self.hold(service, ports);
+    }
+
+    fn hold(&mut self, service: &Service, ports: &[v1::PortConfig]) {
+        for port in ports.iter().filter(|port| port.published_port != 0) {
+            if let (true, Some(protocol)) = (is_ingress(port), protocol(port)) {
+                let key = (protocol, port.published_port);
+                self.holders.entry(key).or_insert_with(|| Holder {
+                    id: service.id.clone(),
+                    annotations: Arc::clone(service.spec.annotations()),
+                });
+            }
+        }
+    }
+
+    /// The holder of a number, unless it is this service.
+    fn other_holder(&self, service: &Service, key: (Protocol, u32)) -> Option<&str> {
+        let holder = self
+            .holders
+            .get(&key)
+            .filter(|holder| holder.id != service.id)?;
+        Some(&holder.annotations.name)
+    }
+}
+
+/// Whether the endpoint of a service is what its spec asks for.
+pub fn is_settled(service: &Service) -> bool {
+    match (&service.spec.endpoint, service.endpoint.as_deref()) {
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+        (Some(spec), Some(endpoint)) => {
+            let has_number = |port: &v1::PortConfig| {
+                !is_ingress(port) || (port.published_port != 0 && protocol(port).is_some())
+            };
+            endpoint.spec.as_ref() == Some(spec)
+                && endpoint.ports.iter().all(has_number)
+                && reconciled(&spec.ports, &endpoint.ports) == endpoint.ports
+        }
+    }
+}
+
+/// The endpoint that a service should have; `None` when its spec has none.
+///
+/// # Errors
+/// [`PortError`] with the first port that cannot be had.
+pub fn allocate(
+    service: &Service,
+    occupancy: &Occupancy,
+    ingress: Ingress,
+) -> Result<Option<v1::Endpoint>, PortError> {
+    let Some(spec) = &service.spec.endpoint else {
+        return Ok(None);
+    };
+    if ingress == Ingress::Missing && spec.ports.iter().any(is_ingress) {
+        return Err(PortError::IngressMissing);
+    }
+    let endpoint = service.endpoint.as_deref();
+    let stored = endpoint.map_or(&[][..], |endpoint| &endpoint.ports);
+    let mut ports = reconciled(&spec.ports, stored);
+    let explicit = spec.ports.iter().filter(|port| !is_dynamic(port)).count();
+    let mut taken = BTreeSet::new();
+    for (position, port) in ports.iter_mut().enumerate() {
+        if !is_ingress(port) {
+            continue;
+        }
+        let protocol = protocol(port).ok_or(PortError::UnknownProtocol {
+            protocol: port.protocol,
+            target: port.target_port,
+        })?;
+        if position < explicit {
+            check_explicit(service, occupancy, &taken, protocol, port.published_port)?;
+        } else {
+            let is_free = |number| {
+                let key = (protocol, number);
+                !taken.contains(&key) && occupancy.other_holder(service, key).is_none()
+            };
+            port.published_port = Some(port.published_port)
+                .filter(|number| *number != 0 && is_free(*number))
+                .or_else(|| (DYNAMIC_FIRST..=DYNAMIC_LAST).find(|number| is_free(*number)))
+                .ok_or(PortError::Exhausted { protocol })?;
+        }
+        taken.insert((protocol, port.published_port));
+    }
+    Ok(Some(v1::Endpoint {
+        spec: Some(spec.clone()),
+        ports,
+        virtual_ips: endpoint.map_or_else(Vec::new, |endpoint| endpoint.virtual_ips.clone()),
+    }))
+}
+
+fn check_explicit(
+    service: &Service,
+    occupancy: &Occupancy,
+    taken: &BTreeSet<(Protocol, u32)>,
+    protocol: Protocol,
+    port: u32,
+) -> Result<(), PortError> {
+    if port > PORT_MAX {
+        return Err(PortError::OutOfRange { port });
+    }
+    let key = (protocol, port);
+    let own = taken.contains(&key).then(|| service.spec.name());
+    match own.or_else(|| occupancy.other_holder(service, key)) {
+        None => Ok(()),
+        Some(holder) => Err(PortError::InUse {
+            port,
+            protocol,
+            holder: holder.to_owned(),
+        }),
+    }
+}
+
+/// The ports of a spec with the numbers that they had: HOST and explicit ones first, then those
+/// whose number is given by us. A list of another length starts afresh.
+pub fn reconciled(spec: &[v1::PortConfig], stored: &[v1::PortConfig]) -> Vec<v1::PortConfig> {
+    let mut ports: Vec<_> = spec
+        .iter()
+        .filter(|port| !is_dynamic(port))
+        .cloned()
+        .collect();
+    let mut known: Vec<&v1::PortConfig> = if spec.len() == stored.len() {
+        stored.iter().filter(|port| is_ingress(port)).collect()
+    } else {
+        Vec::new()
+    };
+    // Explicit ports claim their numbers first, so that a dynamic port with the same name and
+    // target does not take over one of them.
+    for port in &ports {
+        take(&mut known, |stored| stored == port);
+    }
+    for port in spec.iter().filter(|port| is_dynamic(port)) {
+        let mut port = port.clone();
+        if let Some(before) = take(&mut known, |stored| is_same_but_number(stored, &port)) {
+            port.published_port = before.published_port;
+        }
+        ports.push(port);
+    }
+    ports
+}
+
+fn take<'a>(
+    known: &mut Vec<&'a v1::PortConfig>,
+    is_wanted: impl Fn(&v1::PortConfig) -> bool,
+) -> Option<&'a v1::PortConfig> {
+    let position = known.iter().position(|port| is_wanted(port))?;
+    Some(known.remove(position))
+}
+
+fn is_same_but_number(a: &v1::PortConfig, b: &v1::PortConfig) -> bool {
+    (&a.name, a.protocol, a.target_port) == (&b.name, b.protocol, b.target_port)
+}
+
+/// An unknown publish mode counts as INGRESS, which is checked, rather than as HOST, which is not.
+fn is_ingress(port: &v1::PortConfig) -> bool {
+    port.publish_mode != PublishMode::Host as i32
+}
+
+/// Whether its number is ours to give.
+fn is_dynamic(port: &v1::PortConfig) -> bool {
+    is_ingress(port) && port.published_port == 0
+}
+
+fn protocol(port: &v1::PortConfig) -> Option<Protocol> {
+    Protocol::try_from(port.protocol).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -69,8 +69,8 @@ fn check(args: &Daemon) -> anyhow::Result<()> {
 
 fn config(args: &Daemon) -> Config {
     let mut log = LogConfig::default();
-    log.member.heartbeat_tick = args.heartbeat_tick as usize;
-    log.member.election_tick = args.election_tick as usize;
+    log.member.heartbeat_ticks = args.heartbeat_tick as usize;
+    log.member.election_ticks = args.election_tick as usize;
     Config {
         state_dir: args.state_dir.clone(),
         hostname: args.hostname.clone(),

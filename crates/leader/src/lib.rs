@@ -73,14 +73,15 @@ impl std::fmt::Debug for Leader {
 impl Leader {
     /// Starts a term from a view that holds everything committed so far.
     pub fn new(view: &Root, dispatcher: Dispatcher) -> Self {
-        use swarm_orchestrator as o;
+        use swarm_orchestrator as orchestrator;
         let loops: Vec<Box<dyn Loop>> = vec![
-            Box::new(Queue::new(o::replicated::Replicated::default(), view)),
-            Box::new(Queue::new(o::global::Global::default(), view)),
+            Box::new(Queue::new(orchestrator::Init::default(), view)),
+            Box::new(Queue::new(orchestrator::Replicated::default(), view)),
+            Box::new(Queue::new(orchestrator::Global::default(), view)),
             Box::new(Queue::new(swarm_allocator::Allocator::default(), view)),
             Box::new(Queue::new(swarm_scheduler::Scheduler::default(), view)),
-            Box::new(Queue::new(o::constraints::Constraints::default(), view)),
-            Box::new(Queue::new(o::reaper::Reaper::default(), view)),
+            Box::new(Queue::new(orchestrator::ConstraintEnforcer, view)),
+            Box::new(Queue::new(orchestrator::Reaper::default(), view)),
         ];
         Self {
             loops,
@@ -127,9 +128,9 @@ impl Leader {
             let proposal = if turn == self.loops.len() {
                 self.dispatcher
                     .poll_transaction(view, now)
-                    .map(|sets| Proposal {
+                    .map(|batch| Proposal {
                         origin: Origin::Dispatcher,
-                        sets,
+                        sets: batch.sets,
                     })
             } else {
                 self.loops[turn]

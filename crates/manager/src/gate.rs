@@ -20,7 +20,9 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) fn new() -> Self {
-        Self { open: watch::Sender::new(false) }
+        Self {
+            open: watch::Sender::new(false),
+        }
     }
 
     pub(crate) fn set(&self, open: bool) {

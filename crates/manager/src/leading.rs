@@ -45,7 +45,7 @@ pub(crate) async fn run(
     mut incoming: Incoming,
 ) -> Result<(), TaskError> {
     loop {
-        store.leadership_gained().await;
+        store.leadership_gained().await?;
         tracing::info!("this manager leads");
         let mut term = Term::begin(&store, &me, &clock, &incoming).await?;
         gate.set(true);
@@ -100,7 +100,9 @@ impl Term {
             // Most likely leadership was lost at once; the next term tries again.
             tracing::warn!(error = %swarm_rt::chain(&error), "first objects were not written");
         }
-        let (view, feed) = store.store().view_and_watch_bounded(Filter::All, FEED_CHANGES_MAX);
+        let (view, feed) = store
+            .store()
+            .view_and_watch_bounded(Filter::All, FEED_CHANGES_MAX);
         let extras = SessionExtras {
             managers: vec![v1::WeightedPeer {
                 peer: Some(v1::Peer {
@@ -170,7 +172,11 @@ impl Term {
         if let Ok(event) = incoming.events.try_recv() {
             return Some(Input::Stream(event));
         }
-        incoming.calls.try_recv().ok().map(|call| Input::Call(Box::new(call)))
+        incoming
+            .calls
+            .try_recv()
+            .ok()
+            .map(|call| Input::Call(Box::new(call)))
     }
 
     /// Lets everyone work who has something to do.
@@ -200,7 +206,10 @@ impl Term {
                 self.leader.handle_commit(now, event.commit(), &view);
             }
             Input::Feed(Received::Lagged { last }) => {
-                tracing::warn!(version = last.0, "the leader's feed lagged; reading all again");
+                tracing::warn!(
+                    version = last.0,
+                    "the leader's feed lagged; reading all again"
+                );
                 self.resubscribe();
             }
             Input::Feed(Received::Closed) => self.resubscribe(),
@@ -217,8 +226,10 @@ impl Term {
     }
 
     fn resubscribe(&mut self) {
-        let (view, feed) =
-            self.store.store().view_and_watch_bounded(Filter::All, FEED_CHANGES_MAX);
+        let (view, feed) = self
+            .store
+            .store()
+            .view_and_watch_bounded(Filter::All, FEED_CHANGES_MAX);
         self.feed = feed;
         self.leader.handle_lag(self.clock.now(), &view);
     }
@@ -228,7 +239,12 @@ impl Term {
         let view = self.store.view();
         let ids = &mut self.ids;
         match call {
-            Call::Session { node, addr, request, reply } => {
+            Call::Session {
+                node,
+                addr,
+                request,
+                reply,
+            } => {
                 let open = SessionOpen {
                     node: &node,
                     description: request.description,
@@ -237,25 +253,45 @@ impl Term {
                 };
                 let mut draws = OsIds::new();
                 let mut draw = || draws.next_u64();
-                let started =
-                    self.leader.dispatcher().handle_session(now, open, &view, ids, &mut draw);
+                let started = self
+                    .leader
+                    .dispatcher()
+                    .handle_session(now, open, &view, ids, &mut draw);
                 let opened = started.map(|start| self.open_session(start.stream));
                 // A caller that went away dropped its stream, which reports itself closed.
                 drop(reply.send(opened));
             }
-            Call::Heartbeat { node, session, reply } => {
+            Call::Heartbeat {
+                node,
+                session,
+                reply,
+            } => {
                 let mut draw = || ids.next_u64();
-                let period =
-                    self.leader.dispatcher().handle_heartbeat(now, &node, &session, &mut draw);
+                let period = self
+                    .leader
+                    .dispatcher()
+                    .handle_heartbeat(now, &node, &session, &mut draw);
                 drop(reply.send(period));
             }
-            Call::Statuses { node, session, updates, reply } => {
+            Call::Statuses {
+                node,
+                session,
+                updates,
+                reply,
+            } => {
                 let dispatcher = self.leader.dispatcher();
                 let taken = dispatcher.handle_task_statuses(now, &node, &session, updates, &view);
                 drop(reply.send(taken));
             }
-            Call::Assignments { node, session, reply } => {
-                let opened = self.leader.dispatcher().handle_assignments_open(&node, &session);
+            Call::Assignments {
+                node,
+                session,
+                reply,
+            } => {
+                let opened = self
+                    .leader
+                    .dispatcher()
+                    .handle_assignments_open(&node, &session);
                 let opened = opened.map(|stream| self.open_assignments(stream));
                 drop(reply.send(opened));
             }

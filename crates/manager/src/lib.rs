@@ -97,10 +97,12 @@ impl Manager {
     pub async fn start(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
         let tasks = Tasks::new(shutdown);
         let clock = Clock::new();
-        let (remote_stream, remote) =
-            net::bind_tcp(&config.listen_remote).await.map_err(StartError::Listen)?;
-        let control_stream =
-            net::bind_unix(&config.control_socket).await.map_err(StartError::Listen)?;
+        let (remote_stream, remote) = net::bind_tcp(&config.listen_remote)
+            .await
+            .map_err(StartError::Listen)?;
+        let control_stream = net::bind_unix(&config.control_socket)
+            .await
+            .map_err(StartError::Listen)?;
         let store = ReplicatedStore::open(
             &config.directory,
             config.log.clone(),
@@ -111,13 +113,17 @@ impl Manager {
         .await?;
         let gate = gate::Gate::new();
         let (calls, incoming) = streams::channel();
+        let address = config
+            .advertise_remote
+            .clone()
+            .unwrap_or_else(|| remote.to_string());
         let me = leading::Me {
             seed: Seed {
                 cluster: config.cluster.clone(),
                 node: config.node.clone(),
                 availability: config.availability,
             },
-            address: config.advertise_remote.clone().unwrap_or_else(|| remote.to_string()),
+            address: address.clone(),
         };
         let leading = leading::run(store.clone(), me, clock.clone(), gate.clone(), incoming);
         let stop = tasks.shutdown().clone();
@@ -133,9 +139,15 @@ impl Manager {
             calls,
             clock,
             own_node: config.node,
+            address,
         };
         Self::serve(&tasks, Arc::new(services), remote_stream, control_stream);
-        Ok(Self { tasks, store, remote, gate })
+        Ok(Self {
+            tasks,
+            store,
+            remote,
+            gate,
+        })
     }
 
     fn serve(

@@ -7,13 +7,13 @@ mod health;
 use std::sync::Arc;
 
 use swarm_api::v1;
-use swarm_control_api::Refusal;
+use swarm_control_api::{Member, Members, Refusal};
 use swarm_dispatcher::{Code, DispatchError};
 use swarm_raft_io::{ReplicatedStore, WriteError};
 use swarm_rt::{Clock, net};
 use swarm_types::NodeId;
-use tonic::transport::server::Router;
 use tonic::Status;
+use tonic::transport::server::Router;
 
 use crate::gate::Gate;
 use crate::streams::Calls;
@@ -25,6 +25,21 @@ pub(crate) struct Services {
     pub(crate) calls: Calls,
     pub(crate) clock: Clock,
     pub(crate) own_node: NodeId,
+    /// Where agents reach this manager.
+    pub(crate) address: String,
+}
+
+impl Services {
+    /// The managers of the group; for now this one alone.
+    pub(crate) fn members(&self) -> Members {
+        let member = Member {
+            raft_id: self.store.raft_id(),
+            addr: self.address.clone(),
+            leader: self.gate.is_open(),
+            reachability: v1::raft_member_status::Reachability::Reachable,
+        };
+        [(self.own_node.clone(), member)].into()
+    }
 }
 
 /// The services for agents.
@@ -76,7 +91,10 @@ pub(crate) fn status_of(error: &DispatchError) -> Status {
 
 /// A refusal of a request as a gRPC status.
 pub(crate) fn refusal(refusal: &Refusal) -> Status {
-    Status::new(tonic::Code::from_i32(refusal.code().number()), refusal.message())
+    Status::new(
+        tonic::Code::from_i32(refusal.code().number()),
+        refusal.message(),
+    )
 }
 
 /// A write that did not happen as a gRPC status.

@@ -70,7 +70,14 @@ pub(crate) type Calls = mpsc::Sender<Call>;
 pub(crate) fn channel() -> (Calls, Incoming) {
     let (sender, calls) = mpsc::channel(CALLS_MAX);
     let (event_sender, events) = mpsc::unbounded_channel();
-    (sender, Incoming { calls, events, event_sender })
+    (
+        sender,
+        Incoming {
+            calls,
+            events,
+            event_sender,
+        },
+    )
 }
 
 /// What a gRPC handler returns.
@@ -92,7 +99,14 @@ impl<T> Sink<T> {
         events: &mpsc::UnboundedSender<StreamEvent>,
     ) -> (Self, NodeStream<T>) {
         let (sender, items) = mpsc::channel(STREAM_ITEMS_MAX);
-        (Self { items: sender }, NodeStream { items, stream, events: events.clone() })
+        (
+            Self { items: sender },
+            NodeStream {
+                items,
+                stream,
+                events: events.clone(),
+            },
+        )
     }
 
     /// Puts an item. The dispatcher waits for `Sent` before the next message, so there is room; a

@@ -13,11 +13,11 @@ const FILE: &str = "node.json";
 
 /// The identity of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The node.
-    pub node: NodeId,
+    pub(crate) node: NodeId,
     /// The cluster, on a node that has a manager.
-    pub cluster: Option<ClusterId>,
+    pub(crate) cluster: Option<ClusterId>,
 }
 
 /// What the file holds.
@@ -31,7 +31,7 @@ struct Record {
 
 /// Whether a manager is to run here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// This node starts or continues a cluster.
     Manager,
     /// This node only works.
@@ -71,7 +71,7 @@ pub enum IdentityError {
 ///
 /// # Errors
 /// [`IdentityError`]; nothing is overwritten.
-pub fn load_or_create(
+pub(crate) fn load_or_create(
     directory: &Path,
     part: Part,
     ids: &mut OsIds,

@@ -36,7 +36,9 @@ use swarm_rt::{Clock, OnError, OsIds, Shutdown, Tasks, net};
 use swarm_types::NodeId;
 use tokio::sync::watch;
 
-pub use identity::{Identity, IdentityError, Part};
+pub use identity::IdentityError;
+
+use identity::Part;
 
 /// How long the agent may take to let go of its tasks.
 const STOP_GRACE: Duration = Duration::from_secs(10);

@@ -260,6 +260,11 @@ impl ReplicatedStore {
         );
     }
 
+    /// This member's id in the Raft group.
+    pub fn raft_id(&self) -> u64 {
+        self.handle.raft_id()
+    }
+
     /// Closes the log after everything queued so far.
     ///
     /// # Errors

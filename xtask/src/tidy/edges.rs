@@ -110,7 +110,7 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         "raft-io",
         Layer::Shell,
-        &["api", "raft", "rt", "store", "types"],
+        &["api", "raft", "reconcile", "rt", "store", "types"],
     ),
     row(
         "executor-native",
@@ -149,6 +149,7 @@ pub(crate) const TABLE: &[Row] = &[
             "executor",
             "executor-native",
             "manager",
+            "raft-io",
             "rt",
             "types",
         ],
@@ -177,7 +178,16 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         "swarmd",
         Layer::Program,
-        &["api", "executor-native", "manager", "node", "rt", "types"],
+        &[
+            "api",
+            "executor",
+            "executor-native",
+            "hello-web",
+            "manager",
+            "node",
+            "rt",
+            "types",
+        ],
     ),
     row("swarmctl", Layer::Program, &["api", "rt", "types"]),
     row("hello-web", Layer::Program, &[]),

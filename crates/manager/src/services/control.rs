@@ -25,7 +25,9 @@ impl Control {
     ) -> Answer<A> {
         self.0.gate.pass().await?;
         let view = self.0.store.view();
-        read(&view, request.into_inner()).map(Response::new).map_err(|error| refusal(&error))
+        read(&view, request.into_inner())
+            .map(Response::new)
+            .map_err(|error| refusal(&error))
     }
 
     async fn write<Q, A>(
@@ -34,9 +36,13 @@ impl Control {
         plan: impl FnOnce(&Root, Q, &mut Ctx<'_>) -> Result<Plan<A>, Refusal>,
     ) -> Answer<A> {
         self.0.gate.pass().await?;
-        let mut ids = OsIds::new();
-        let mut ctx = Ctx { now: self.0.clock.now(), ids: &mut ids };
-        let written = self.0.store.write(|transaction| {
+        let clock = self.0.clock.clone();
+        let written = self.0.store.write(move |transaction| {
+            let mut ids = OsIds::new();
+            let mut ctx = Ctx {
+                now: clock.now(),
+                ids: &mut ids,
+            };
             plan(transaction, request.into_inner(), &mut ctx)?.apply(transaction)
         });
         written.await.map(Response::new).map_err(write_error)
@@ -45,77 +51,80 @@ impl Control {
 
 /// Answers a request that has no function yet, by its name.
 fn not_yet<A>(rpc: &str) -> Answer<A> {
-    Err(refusal(&api::rpc::unimplemented(rpc)))
-}
-
-/// What the group says of its managers. With one manager it is this one.
-fn members(services: &Services) -> api::node::Members {
-    services.members()
+    Err(refusal(&api::unimplemented(rpc)))
 }
 
 #[tonic::async_trait]
 impl v1::control_server::Control for Control {
     async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Answer<v1::GetNodeResponse> {
-        let members = members(&self.0);
-        self.read(request, |view, request| api::node::get_node(view, &members, request)).await
+        let members = self.0.members();
+        self.read(request, |view, request| {
+            api::get_node(view, &members, request)
+        })
+        .await
     }
 
     async fn list_nodes(
         &self,
         request: Request<v1::ListNodesRequest>,
     ) -> Answer<v1::ListNodesResponse> {
-        let members = members(&self.0);
-        self.read(request, |view, request| api::node::list_nodes(view, &members, request)).await
+        let members = self.0.members();
+        self.read(request, |view, request| {
+            api::list_nodes(view, &members, request)
+        })
+        .await
     }
 
     async fn update_node(
         &self,
         request: Request<v1::UpdateNodeRequest>,
     ) -> Answer<v1::UpdateNodeResponse> {
-        self.write(request, |root, request, _| api::node::update_node(root, request)).await
+        self.write(request, |root, request, _| api::update_node(root, request))
+            .await
     }
 
     async fn remove_node(
         &self,
         request: Request<v1::RemoveNodeRequest>,
     ) -> Answer<v1::RemoveNodeResponse> {
-        let members = members(&self.0);
+        let members = self.0.members();
         self.write(request, |root, request, ctx| {
-            api::node::remove_node(root, Some(&members), ctx, request)
+            api::remove_node(root, Some(&members), ctx, request)
         })
         .await
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::GetTaskResponse> {
-        self.read(request, api::task::get_task).await
+        self.read(request, api::get_task).await
     }
 
     async fn list_tasks(
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Answer<v1::ListTasksResponse> {
-        self.read(request, api::task::list_tasks).await
+        self.read(request, api::list_tasks).await
     }
 
     async fn remove_task(
         &self,
         request: Request<v1::RemoveTaskRequest>,
     ) -> Answer<v1::RemoveTaskResponse> {
-        self.write(request, |root, request, _| api::task::remove_task(root, request)).await
+        self.write(request, |root, request, _| api::remove_task(root, request))
+            .await
     }
 
     async fn get_service(
         &self,
         request: Request<v1::GetServiceRequest>,
     ) -> Answer<v1::GetServiceResponse> {
-        self.read(request, api::service::get_service).await
+        self.read(request, api::get_service).await
     }
 
     async fn list_services(
         &self,
         request: Request<v1::ListServicesRequest>,
     ) -> Answer<v1::ListServicesResponse> {
-        self.read(request, api::service::list_services).await
+        self.read(request, api::list_services).await
     }
 
     async fn create_service(
@@ -123,7 +132,7 @@ impl v1::control_server::Control for Control {
         request: Request<v1::CreateServiceRequest>,
     ) -> Answer<v1::CreateServiceResponse> {
         self.write(request, |root, request, ctx| {
-            api::service::create_service(root, ctx, request)
+            api::create_service(root, ctx, request)
         })
         .await
     }
@@ -132,35 +141,41 @@ impl v1::control_server::Control for Control {
         &self,
         request: Request<v1::UpdateServiceRequest>,
     ) -> Answer<v1::UpdateServiceResponse> {
-        self.write(request, |root, request, _| api::service::update_service(root, request)).await
+        self.write(request, |root, request, _| {
+            api::update_service(root, request)
+        })
+        .await
     }
 
     async fn remove_service(
         &self,
         request: Request<v1::RemoveServiceRequest>,
     ) -> Answer<v1::RemoveServiceResponse> {
-        self.write(request, |root, request, _| api::service::remove_service(root, request)).await
+        self.write(request, |root, request, _| {
+            api::remove_service(root, request)
+        })
+        .await
     }
 
     async fn list_service_statuses(
         &self,
         request: Request<v1::ListServiceStatusesRequest>,
     ) -> Answer<v1::ListServiceStatusesResponse> {
-        self.read(request, api::service::list_service_statuses).await
+        self.read(request, api::list_service_statuses).await
     }
 
     async fn get_cluster(
         &self,
         request: Request<v1::GetClusterRequest>,
     ) -> Answer<v1::GetClusterResponse> {
-        self.read(request, api::cluster::get_cluster).await
+        self.read(request, api::get_cluster).await
     }
 
     async fn list_clusters(
         &self,
         request: Request<v1::ListClustersRequest>,
     ) -> Answer<v1::ListClustersResponse> {
-        self.read(request, api::cluster::list_clusters).await
+        self.read(request, api::list_clusters).await
     }
 
     async fn update_cluster(
@@ -168,7 +183,7 @@ impl v1::control_server::Control for Control {
         request: Request<v1::UpdateClusterRequest>,
     ) -> Answer<v1::UpdateClusterResponse> {
         self.write(request, |root, request, ctx| {
-            api::cluster::update_cluster(root, ctx, request)
+            api::update_cluster(root, ctx, request)
         })
         .await
     }
@@ -201,10 +216,7 @@ impl v1::control_server::Control for Control {
         not_yet("RemoveNetwork")
     }
 
-    async fn get_secret(
-        &self,
-        _: Request<v1::GetSecretRequest>,
-    ) -> Answer<v1::GetSecretResponse> {
+    async fn get_secret(&self, _: Request<v1::GetSecretRequest>) -> Answer<v1::GetSecretResponse> {
         not_yet("GetSecret")
     }
 
@@ -236,10 +248,7 @@ impl v1::control_server::Control for Control {
         not_yet("RemoveSecret")
     }
 
-    async fn get_config(
-        &self,
-        _: Request<v1::GetConfigRequest>,
-    ) -> Answer<v1::GetConfigResponse> {
+    async fn get_config(&self, _: Request<v1::GetConfigRequest>) -> Answer<v1::GetConfigResponse> {
         not_yet("GetConfig")
     }
 
@@ -334,10 +343,7 @@ impl v1::control_server::Control for Control {
         not_yet("CreateVolume")
     }
 
-    async fn get_volume(
-        &self,
-        _: Request<v1::GetVolumeRequest>,
-    ) -> Answer<v1::GetVolumeResponse> {
+    async fn get_volume(&self, _: Request<v1::GetVolumeRequest>) -> Answer<v1::GetVolumeResponse> {
         not_yet("GetVolume")
     }
 

@@ -35,7 +35,10 @@ impl Dispatcher {
         let gone = || Status::aborted("dispatcher is stopped");
         self.0.gate.pass().await?;
         self.0.calls.send(call).await.map_err(|_| gone())?;
-        reply.await.map_err(|_| gone())?.map_err(|error| status_of(&error))
+        reply
+            .await
+            .map_err(|_| gone())?
+            .map_err(|error| status_of(&error))
     }
 }
 
@@ -49,7 +52,12 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         let node = self.node(&caller)?;
         let (reply, answer) = oneshot::channel();
         let request = request.into_inner();
-        let call = Call::Session { node, addr: caller.addr, request, reply };
+        let call = Call::Session {
+            node,
+            addr: caller.addr,
+            request,
+            reply,
+        };
         Ok(Response::new(Box::pin(self.ask(call, answer).await?)))
     }
 
@@ -60,7 +68,16 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         let node = self.node(&net::caller(&request))?;
         let (reply, answer) = oneshot::channel();
         let session = request.into_inner().session_id;
-        let period = self.ask(Call::Heartbeat { node, session, reply }, answer).await?;
+        let period = self
+            .ask(
+                Call::Heartbeat {
+                    node,
+                    session,
+                    reply,
+                },
+                answer,
+            )
+            .await?;
         let period = Some(time::duration_to_wire(period));
         Ok(Response::new(v1::HeartbeatResponse { period }))
     }
@@ -71,8 +88,20 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
     ) -> Result<Response<v1::UpdateTaskStatusResponse>, Status> {
         let node = self.node(&net::caller(&request))?;
         let (reply, answer) = oneshot::channel();
-        let v1::UpdateTaskStatusRequest { session_id: session, updates } = request.into_inner();
-        self.ask(Call::Statuses { node, session, updates, reply }, answer).await?;
+        let v1::UpdateTaskStatusRequest {
+            session_id: session,
+            updates,
+        } = request.into_inner();
+        self.ask(
+            Call::Statuses {
+                node,
+                session,
+                updates,
+                reply,
+            },
+            answer,
+        )
+        .await?;
         Ok(Response::new(v1::UpdateTaskStatusResponse {}))
     }
 
@@ -83,7 +112,16 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         let node = self.node(&net::caller(&request))?;
         let (reply, answer) = oneshot::channel();
         let session = request.into_inner().session_id;
-        let stream = self.ask(Call::Assignments { node, session, reply }, answer).await?;
+        let stream = self
+            .ask(
+                Call::Assignments {
+                    node,
+                    session,
+                    reply,
+                },
+                answer,
+            )
+            .await?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -91,7 +129,9 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         &self,
         _: Request<v1::UpdateVolumeStatusRequest>,
     ) -> Result<Response<v1::UpdateVolumeStatusResponse>, Status> {
-        Err(Status::unimplemented("Dispatcher.UpdateVolumeStatus is not implemented yet"))
+        Err(Status::unimplemented(
+            "Dispatcher.UpdateVolumeStatus is not implemented yet",
+        ))
     }
 
     async fn tasks(

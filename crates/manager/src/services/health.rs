@@ -22,6 +22,8 @@ impl v1::health_server::Health for Health {
             "Raft" | "ControlAPI" => ServingStatus::NotServing,
             other => return Err(Status::not_found(format!("unknown service `{other}`"))),
         };
-        Ok(Response::new(v1::HealthCheckResponse { status: status as i32 }))
+        Ok(Response::new(v1::HealthCheckResponse {
+            status: status as i32,
+        }))
     }
 }

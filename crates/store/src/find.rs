@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use swarm_api::v1;
 use swarm_types::{
-    ConfigId, Id, Kind, NetworkId, NodeId, Object, SecretId, ServiceId, Slot, TaskState, VolumeId,
-    naming,
+    ConfigId, Id, Kind, NetworkId, NodeId, Object, SecretId, ServiceId, Slot, Task, TaskState,
+    VolumeId, naming,
 };
 
 use crate::error::FindError;
@@ -262,39 +262,43 @@ fn add_references(
     Ok(())
 }
 
-/// Names of tasks are derived from the service's name, so they need no index of their own: all
-/// tasks of one service share the part before the slot.
+/// Names of tasks are derived from other fields, so they need no index of their own: the whole name
+/// ends with the task's id, and its beginnings are rarely asked for.
 fn find_derived_names(root: &Root, by: &By, found: &mut BTreeSet<Id>) {
-    let matches: Box<dyn Fn(&str) -> bool> = if let By::Name(name) = by {
-        let wanted = name.to_lowercase();
-        Box::new(move |name| name == wanted)
+    if let By::Name(name) = by {
+        let wanted = lower(name);
+        let has_name = |task: &&Arc<Task>| derived_name(task).is_some_and(|name| name == wanted);
+        let by_end = wanted
+            .match_indices('.')
+            .filter_map(|(dot, _)| wanted[dot + 1..].parse().ok())
+            .filter_map(|id: Id| root.tasks.objects.get(&id));
+        // The id in the name lost its case; only ids of other programs have one.
+        let free_form = root.tasks.objects.range(Id::first_free_form()..);
+        let hits = by_end.chain(free_form.map(|(_, task)| task));
+        found.extend(hits.filter(has_name).map(|task| task.raw_id().clone()));
     } else if let By::NamePrefix(prefix) = by {
-        let wanted = prefix.to_lowercase();
-        Box::new(move |name| name.starts_with(&wanted))
-    } else {
-        return;
-    };
-    let wanted = if let By::Name(text) | By::NamePrefix(text) = by {
-        text
-    } else {
-        return;
-    };
-    let wanted = wanted.to_lowercase();
-    for (_, posting) in root.tasks.indices.service.iter() {
-        let mut tasks = posting
-            .iter()
-            .filter_map(|id| root.tasks.objects.get(id))
-            .peekable();
-        let service = tasks
-            .peek()
-            .map(|task| task.service_annotations.name.to_lowercase());
-        let beginning = format!("{}.", service.unwrap_or_default());
-        if !beginning.starts_with(&wanted) && !wanted.starts_with(&beginning) {
-            continue;
-        }
-        let hits = tasks
-            .filter(|task| task.annotations.is_none())
-            .filter(|task| matches(&naming::task_name(task).to_lowercase()));
+        let wanted = lower(prefix);
+        let hits = root.tasks.objects.values().filter(|task| {
+            may_begin(&task.service_annotations.name, &wanted)
+                && derived_name(task).is_some_and(|name| name.starts_with(&*wanted))
+        });
         found.extend(hits.map(|task| task.raw_id().clone()));
     }
+}
+
+/// The name in lower case of a task that has none of its own.
+fn derived_name(task: &Task) -> Option<String> {
+    let own = task.annotations.as_ref();
+    own.is_none_or(|own| own.name.is_empty())
+        .then(|| naming::task_name(task).to_lowercase())
+}
+
+/// Whether a name that begins with `service` can begin with `wanted`, which is in lower case; looks
+/// at plain ASCII without allocating.
+fn may_begin(service: &str, wanted: &str) -> bool {
+    !service.is_ascii()
+        || service
+            .bytes()
+            .zip(wanted.bytes())
+            .all(|(one, two)| one.eq_ignore_ascii_case(&two))
 }

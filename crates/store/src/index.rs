@@ -10,7 +10,7 @@ use crate::map::{Map, Set};
 
 /// The ids which share a value. Most values belong to one object (a slot, a name), and a set would
 /// cost them a whole tree node each.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Posting {
     One(Id),
     Many(Set<Id>),
@@ -31,6 +31,23 @@ impl Posting {
         }
     }
 
+    /// Takes an id out; `true` when nothing is left.
+    fn remove(&mut self, id: &Id) -> bool {
+        match self {
+            Self::One(only) => only == id,
+            Self::Many(ids) => {
+                ids.remove(id);
+                let only = ids.get_min().filter(|_| ids.len() == 1).cloned();
+                let empty = ids.is_empty();
+                if let Some(only) = only {
+                    // A slot has two tasks during every update; it must not keep a set for ever.
+                    *self = Self::One(only);
+                }
+                empty
+            }
+        }
+    }
+
     fn insert(&mut self, id: &Id) {
         match self {
             Self::One(first) if first == id => {}
@@ -41,6 +58,12 @@ impl Posting {
                 ids.insert(id.clone());
             }
         }
+    }
+}
+
+impl PartialEq for Posting {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().eq(other.iter())
     }
 }
 
@@ -74,7 +97,7 @@ impl<V: Ord + Clone> Default for Index<V> {
 
 impl<V: Ord + Clone> Index<V> {
     /// The ids that have the value, in order.
-    pub(crate) fn ids<Q>(&self, value: &Q) -> impl Iterator<Item = &Id>
+    pub(crate) fn ids<'a, Q>(&'a self, value: &Q) -> impl Iterator<Item = &'a Id> + use<'a, V, Q>
     where
         Q: Ord + ?Sized,
         V: Borrow<Q>,
@@ -110,10 +133,6 @@ impl<V: Ord + Clone> Index<V> {
             .range::<_, Q>((std::ops::Bound::Included(low), std::ops::Bound::Unbounded))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&V, &Posting)> {
-        self.values.iter()
-    }
-
     pub(crate) fn insert(&mut self, value: V, id: &Id) {
         match self.values.get_mut(&value) {
             Some(posting) => posting.insert(id),
@@ -128,15 +147,8 @@ impl<V: Ord + Clone> Index<V> {
         Q: Ord + ?Sized,
         V: Borrow<Q>,
     {
-        let empty = match self.values.get_mut(value) {
-            None => false,
-            Some(Posting::One(only)) => only == id,
-            Some(Posting::Many(ids)) => {
-                ids.remove(id);
-                ids.is_empty()
-            }
-        };
-        if empty {
+        let posting = self.values.get_mut(value);
+        if posting.is_some_and(|posting| posting.remove(id)) {
             self.values.remove(value);
         }
     }
@@ -187,7 +199,7 @@ impl<V: Ord + Clone> Default for PairIndex<V> {
 
 impl<V: Ord + Clone> PairIndex<V> {
     /// The ids that have the value, in order.
-    pub(crate) fn ids(&self, value: &V) -> impl Iterator<Item = &Id> {
+    pub(crate) fn ids<'a>(&'a self, value: &V) -> impl Iterator<Item = &'a Id> + use<'a, V> {
         let value = value.clone();
         self.pairs
             .range((value.clone(), Id::min())..)

@@ -41,9 +41,14 @@ mod pipeline;
 mod root;
 mod store;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
-pub use encode::{DecodeError, decode_commit, encode_commit, read_snapshot, write_snapshot};
+pub use encode::{
+    DecodeError, decode_commit, encode_commit, encode_task, encoded_task_len, read_snapshot,
+    snapshot_parts, write_snapshot,
+};
 pub use error::{FindError, StoreError};
 pub use feed::{Event, Filter, Hub, Key, Received, SUBSCRIBER_CHANGES_MAX, Selector, Subscription};
 pub use find::By;

@@ -171,8 +171,6 @@ impl Root {
             .slot
             .ids(&key)
             .map(|id| self.indexed_task(id))
-            .collect::<Vec<_>>()
-            .into_iter()
     }
 
     /// Tasks with a desired state, in the order of their ids.
@@ -182,8 +180,6 @@ impl Root {
             .desired_state
             .ids(&state)
             .map(|id| self.indexed_task(id))
-            .collect::<Vec<_>>()
-            .into_iter()
     }
 
     /// The object of a kind and an id without its kind.

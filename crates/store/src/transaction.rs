@@ -108,7 +108,7 @@ impl Write {
         }
     }
 
-    /// About how many bytes this takes in the log.
+    /// How many bytes this takes in the log; about, for a deletion.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Create(object) | Self::Update(object) => crate::encode::encoded_len(object),
@@ -285,6 +285,13 @@ impl Transaction {
                 }
             }
         }
+    }
+
+    /// Puts an object as it is, without a change to tell: for reading a snapshot.
+    pub(crate) fn load(&mut self, object: AnyObject) -> Result<(), StoreError> {
+        self.put_any(Mode::Create, object)?;
+        self.changes.clear();
+        Ok(())
     }
 
     /// How many changes were made so far.

@@ -15,6 +15,11 @@ pub const ID_DIGITS: usize = 25;
 /// Longest id that is accepted from outside, in bytes; ours have 25. A bound on hostile input.
 pub const ID_BYTES_MAX: usize = 256;
 
+/// Digits in half of what `unpack` divides.
+const HALF_DIGITS: usize = 12;
+/// How many values so many digits have: 36^12, which is below 2^63.
+const HALF_VALUES: u128 = 36u128.pow(12);
+
 /// The id of any object. Ordered like its text, canonical ids first.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(Repr);
@@ -164,12 +169,18 @@ fn unpack(top: u8, rest: [u64; 2]) -> [u8; ID_DIGITS] {
     let high = (u128::from(top) << 64) | u128::from(rest[0]);
     let quotient_high = high / 36;
     let low = ((high % 36) << 64) | u128::from(rest[1]);
-    let mut number = (quotient_high << 64) + low / 36;
+    let number = (quotient_high << 64) + low / 36;
     let mut text = [0u8; ID_DIGITS];
     text[ID_DIGITS - 1] = digit_char(u8::try_from(low % 36).expect("below 36"));
-    for slot in text[..ID_DIGITS - 1].iter_mut().rev() {
-        *slot = digit_char(u8::try_from(number % 36).expect("below 36"));
-        number /= 36;
+    // Two halves of twelve digits fit 64 bits each, whose division is many times cheaper.
+    let (front, back) = text[..ID_DIGITS - 1].split_at_mut(HALF_DIGITS);
+    let halves = [number / HALF_VALUES, number % HALF_VALUES];
+    for (part, value) in [front, back].into_iter().zip(halves) {
+        let mut value = low_64(value);
+        for slot in part.iter_mut().rev() {
+            *slot = digit_char(u8::try_from(value % 36).expect("below 36"));
+            value /= 36;
+        }
     }
     text
 }

@@ -151,6 +151,8 @@ fn a_changed_task_cancels_the_operation_and_an_equal_or_older_one_does_not() {
     // The result of the cancelled operation arrives late.
     rig.finish(&wait, &failed(ExecError::fatal("late")));
     assert_eq!(rig.state("a"), TaskState::Running);
+    assert_eq!(&*rig.status("a").err, "");
+    rig.no_operation();
     rig.finish(&update, &ok());
     rig.pass(Operation::Shutdown);
     assert_eq!(rig.state("a"), TaskState::Shutdown);

@@ -12,12 +12,17 @@ use proptest::prelude::*;
 use world::World;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig {
+        cases: 256,
+        // The seed is printed; a file of it would be left behind by every broken build.
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn crashes_lose_no_task_and_run_none_twice(seed in any::<u64>()) {
         let mut world = World::new(seed);
-        for _ in 0..400 {
+        for _ in 0..1_000 {
             world.step();
             world.check_step();
         }

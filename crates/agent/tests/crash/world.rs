@@ -54,6 +54,8 @@ pub(crate) struct World {
     operations: BTreeMap<TaskId, Operation>,
     arrivals: VecDeque<Arrival>,
     manager: Manager,
+    /// The attempt at a session that was seen last.
+    epoch: Epoch,
     /// The process id of each task that was ever seen running.
     pids: BTreeMap<TaskId, i32>,
 }
@@ -72,22 +74,23 @@ impl World {
             operations: BTreeMap::new(),
             arrivals: VecDeque::new(),
             manager: Manager::default(),
+            epoch: Epoch(0),
             pids: BTreeMap::new(),
         }
     }
 
     /// One thing happens.
     pub(crate) fn step(&mut self) {
-        match self.draw(16) {
-            0..=1 => self.change_wanted(),
-            2 => self.crash(),
-            3..=4 => self.finish_write(),
-            5..=6 => self.begin_write(),
-            7..=8 => drop(self.begin_operation()),
-            9 => self.end_operations(),
-            10..=11 => drop(self.call()),
-            12..=13 => drop(self.arrive()),
-            14 => drop(self.node_action()),
+        match self.draw(100) {
+            0..=4 => self.change_wanted(),
+            5 => self.crash(),
+            6..=19 => self.finish_write(),
+            20..=34 => self.begin_write(),
+            35..=49 => drop(self.begin_operation()),
+            50..=59 => self.end_operations(),
+            60..=74 => drop(self.call()),
+            75..=89 => drop(self.arrive()),
+            90..=93 => drop(self.node_action()),
             _ => self.pass_time(),
         }
     }
@@ -95,8 +98,12 @@ impl World {
     /// No more faults: everything runs until nothing is left to do.
     pub(crate) fn settle(&mut self) {
         self.is_faulty = false;
-        // What was cut off in the middle comes again with a new session.
-        self.crash();
+        // What was lost on the way comes again with a new agent, or at least a new session.
+        if self.happens(50) {
+            self.crash();
+        } else {
+            self.break_session();
+        }
         let end = self.now.saturating_add(SETTLE_TIME);
         while self.now < end {
             self.turn();
@@ -245,6 +252,13 @@ impl World {
         assert!(recovery.removed.is_empty(), "forgotten: {recovery:?}");
     }
 
+    fn break_session(&mut self) {
+        self.arrivals.clear();
+        self.manager.stream = None;
+        let reply = Reply::SessionEnded(RpcError::new(14, "connection lost"));
+        self.arrivals.push_back(Arrival::Reply(self.epoch, reply));
+    }
+
     fn begin_write(&mut self) {
         if self.writing.is_none() {
             self.writing = self.agent.poll_persist();
@@ -299,6 +313,7 @@ impl World {
         let Some(AgentRpc { epoch, call }) = self.agent.poll_rpc(self.now) else {
             return false;
         };
+        self.epoch = epoch;
         if self.is_faulty && self.happens(5) {
             return true;
         }
@@ -410,7 +425,11 @@ impl World {
     }
 
     fn pass_time(&mut self) {
-        let millis = 1 + self.draw(3_000);
+        let millis = if self.happens(20) {
+            1 + self.draw(6_000)
+        } else {
+            1 + self.draw(200)
+        };
         self.now = self.now.saturating_add(Duration::from_millis(millis));
         let mut draw = splitmix(&mut self.seed);
         self.agent.handle_timeout(self.now, &mut draw);

@@ -164,7 +164,7 @@ fn hints(socket: &Path, example: &Example) -> String {
          swarmctl service update {name} --replicas 9\n  \
          swarmctl why {name}\n  \
          curl {url}\n  \
-         kill -9 $(curl -s {url} | sed -n 's/^pid: //p')    # and watch it heal\n",
+         kill -9 $(curl -s {url} | sed -n 's/^pid //p')    # and watch it heal\n",
         name = example.name(),
         url = example.url(1),
     )

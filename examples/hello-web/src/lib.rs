@@ -79,7 +79,7 @@ fn address(
 fn greeting(variable: &dyn Fn(&str) -> Option<String>) -> String {
     let show = |name: &str| variable(name).unwrap_or_else(|| "-".to_owned());
     format!(
-        "Hello from service {}, slot {}\ntask {}\nnode {}\npid {}\n",
+        "Hello from service {}\nslot {}\ntask {}\nnode {}\npid {}\n",
         show("SWARM_SERVICE_NAME"),
         show("SWARM_TASK_SLOT"),
         show("SWARM_TASK_ID"),

@@ -14,7 +14,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
-use swarm_api::v1;
+use swarm_api::{prost_types, v1};
 use swarm_reconcile::{Ctx, Reconciler, Step};
 use swarm_store::{Change, Commit, Root, Write};
 use swarm_types::state::ALL;
@@ -37,14 +37,21 @@ pub(crate) fn take_reads() -> usize {
     READS.replace(0)
 }
 
-/// Ids `new00001`, `new00002`, …
+/// Ids `new000000001`, `new000000002`, …
 #[derive(Default)]
 pub(crate) struct Ids(u64);
+
+impl Ids {
+    /// Goes on after the ids that another source gave.
+    pub(crate) fn starting(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 impl IdSource for Ids {
     fn next_id(&mut self) -> Id {
         self.0 += 1;
-        format!("new{:05}", self.0).parse().unwrap()
+        format!("new{:09}", self.0).parse().unwrap()
     }
 }
 
@@ -88,8 +95,6 @@ impl<'a> Words<'a> {
         resources::parse(&gpu.unwrap_or_default()).unwrap()
     }
 }
-
-use swarm_api::prost_types;
 
 /// Reads a world.
 pub(crate) fn world(text: &str) -> Root {

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use swarm_api::{prost_types, v1};
 use swarm_reconcile::{Ctx, Reconciler, Step};
-use swarm_store::{Change, Commit, Root, Write};
+use swarm_store::{Commit, Root, Write};
 use swarm_types::state::ALL;
 use swarm_types::{
     AnyObject, Cluster, Id, IdSource, Node, NodeState, Service, ServiceSpec, Slot, Task, TaskState,
@@ -368,9 +368,4 @@ pub(crate) fn remove(root: &Root, object: &AnyObject) -> (Root, Commit) {
     let mut transaction = root.begin(ms(0));
     transaction.delete(object.kind(), object.raw_id()).unwrap();
     transaction.finish()
-}
-
-/// Whether a change is about this object.
-pub(crate) fn is_about(change: &Change, id: &str) -> bool {
-    change.object.raw_id() == &id.parse::<Id>().unwrap()
 }

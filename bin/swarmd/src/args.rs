@@ -179,7 +179,8 @@ pub(crate) struct Dev {
     pub(crate) replicas: u16,
     /// Replica n of the example service listens on this port plus n; others are tried if they are
     /// taken.
-    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1024..=60000))]
+    #[arg(long, default_value_t = 8080)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1024..=60000))]
     pub(crate) port_base: u16,
     /// Stop as soon as every replica has answered HTTP.
     #[arg(long)]

@@ -1,8 +1,8 @@
 //! What has to be on disk, collected into batches.
 //!
 //! Order: a batch is complete on disk, in the order of its operations, before
-//! [`crate::Agent::handle_persisted`] is called for it; only then do the operations and reports that
-//! depend on it go out. A shell may write several tasks in one disk transaction.
+//! [`crate::Agent::handle_persisted`] is called for it; only then do the operations and reports
+//! that depend on it go out. A shell may write several tasks in one disk transaction.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -14,7 +14,8 @@
 //! * I-DISP-1: a node has at most one session, a session at most one stream of each kind; the older
 //!   one ends with an error.
 //! * I-DISP-2: an incremental message applies to the message sent before it on the same stream.
-//! * I-DISP-3: what was sent equals the tasks of the node from ASSIGNED on, once the stream is idle.
+//! * I-DISP-3: what was sent equals the tasks of the node from ASSIGNED on, once the stream is
+//!   idle.
 //! * I-DISP-4: a status from a node changes only a task which is assigned to that node, and never
 //!   moves its state back.
 //! * I-DISP-5: a stream has at most one message under way, so a slow node costs no memory: what it

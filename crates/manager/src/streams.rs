@@ -26,7 +26,8 @@ pub(crate) enum Call {
     Session {
         node: NodeId,
         addr: String,
-        request: v1::SessionRequest,
+        /// Boxed, because the description makes it much larger than the other calls.
+        request: Box<v1::SessionRequest>,
         reply: oneshot::Sender<Result<NodeStream<v1::SessionMessage>, DispatchError>>,
     },
     Heartbeat {

@@ -129,8 +129,9 @@ fn create(path: &Path, part: Part, ids: &mut OsIds) -> Result<Identity, Identity
         node_id: identity.node.to_string(),
         cluster_id: identity.cluster.as_ref().map(ToString::to_string),
     };
-    let bytes = serde_json::to_vec_pretty(&record).expect("two strings can be written as JSON");
-    write_durably(path, &bytes).map_err(|error| IdentityError::Io(path.to_owned(), error))?;
+    let failed = |error| IdentityError::Io(path.to_owned(), error);
+    let bytes = serde_json::to_vec_pretty(&record).map_err(|error| failed(error.into()))?;
+    write_durably(path, &bytes).map_err(failed)?;
     Ok(identity)
 }
 

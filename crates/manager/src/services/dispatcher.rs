@@ -51,7 +51,7 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         let caller = net::caller(&request);
         let node = self.node(&caller)?;
         let (reply, answer) = oneshot::channel();
-        let request = request.into_inner();
+        let request = Box::new(request.into_inner());
         let call = Call::Session {
             node,
             addr: caller.addr,

@@ -5,12 +5,12 @@
 //! [`Agent::poll_timeout`]. The order between them does not matter for safety.
 
 mod assignments;
+mod node;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use swarm_api::v1;
 use swarm_executor::Report;
 use swarm_types::{Task, TaskId, TaskState, TaskStatus, Timers, Timestamp, convert};
@@ -21,33 +21,13 @@ use crate::persist::{Persist, PersistBatch, PersistedTask};
 use crate::reporter::Reporter;
 use crate::rpc::{AgentRpc, Epoch, Reply, RpcError};
 use crate::session::{Fit, Heard, Session};
-use crate::task::{Effects, Machine, OpId, RETRY_BASE, TaskOperation};
+use crate::task::{Effects, Machine, OpId, TaskOperation};
+use node::{Heeded, NodeActions};
 
-/// The node is described anew so often (spec 6.1).
-pub const DESCRIBE_INTERVAL: Duration = Duration::from_secs(20);
+pub use node::{DESCRIBE_INTERVAL, NodeAction, WARNINGS_MAX};
+
 /// Deadline for the first assignments message; it carries everything at once, so it may be large.
 pub const ASSIGNMENTS_TIMEOUT: Duration = Duration::from_secs(30);
-/// Warnings that wait to be logged; older ones are dropped. A bound on a manager that sends
-/// nonsense.
-pub const WARNINGS_MAX: usize = 100;
-
-/// Something to do for the node as a whole.
-#[derive(Clone, Debug, PartialEq)]
-pub enum NodeAction {
-    /// Describe this node; the answer goes to [`Agent::handle_description`].
-    Describe,
-    /// Hand the node object to the executor.
-    Configure(Box<v1::Node>),
-    /// The complete list of managers; forget all others.
-    Managers(Vec<v1::WeightedPeer>),
-    /// The trust root changed.
-    RootCa(Bytes),
-    /// Hand all of these keys to the executor.
-    NetworkKeys(Vec<v1::EncryptionKey>),
-    /// Log this.
-    Warn(String),
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Describe,
@@ -55,26 +35,6 @@ enum Timer {
     Retry(TaskId),
     /// An operation takes too long.
     Operation(TaskId),
-}
-
-/// Latest wins; one entry of each kind.
-#[derive(Debug, Default)]
-struct NodeActions {
-    describe: bool,
-    node: Option<Box<v1::Node>>,
-    managers: Option<Vec<v1::WeightedPeer>>,
-    root_ca: Option<Bytes>,
-    keys: Option<Vec<v1::EncryptionKey>>,
-    warnings: VecDeque<String>,
-}
-
-/// What the managers said last, to tell news from repetition.
-#[derive(Debug, Default)]
-struct Heeded {
-    node: Option<v1::Node>,
-    managers: Vec<v1::WeightedPeer>,
-    root_ca: Bytes,
-    keys: Vec<v1::EncryptionKey>,
 }
 
 /// The state of one node's agent.
@@ -160,33 +120,6 @@ impl Agent {
     /// once everything is cleaned up and forgotten.
     pub fn is_empty(&self) -> bool {
         self.machines.is_empty()
-    }
-
-    /// The node was described, or could not be (then the last description stays).
-    pub fn handle_description(
-        &mut self,
-        now: Timestamp,
-        description: Result<v1::NodeDescription, String>,
-        draw: &mut dyn FnMut() -> u64,
-    ) {
-        match description {
-            Err(error) => {
-                self.warn(format!("the node could not be described: {error}"));
-                if self.session.is_idle() {
-                    let at = now.saturating_add(RETRY_BASE);
-                    self.timers.set(Timer::Describe, at);
-                }
-            }
-            Ok(description) if description == self.description && self.session.is_open() => {}
-            Ok(description) => {
-                let is_news = description != self.description;
-                self.description = description;
-                if is_news && self.session.is_open() {
-                    self.fail_session(now, "the description of the node changed", false, draw);
-                }
-                self.session.start(now);
-            }
-        }
     }
 
     /// A message of the session stream.
@@ -373,20 +306,6 @@ impl Agent {
         self.session.report(now, updates.collect())
     }
 
-    /// The next thing to do for the node as a whole.
-    pub fn poll_node_action(&mut self) -> Option<NodeAction> {
-        let actions = &mut self.actions;
-        if std::mem::take(&mut actions.describe) {
-            return Some(NodeAction::Describe);
-        }
-        let managers = actions.managers.take().map(NodeAction::Managers);
-        managers
-            .or_else(|| actions.root_ca.take().map(NodeAction::RootCa))
-            .or_else(|| actions.keys.take().map(NodeAction::NetworkKeys))
-            .or_else(|| actions.node.take().map(NodeAction::Configure))
-            .or_else(|| actions.warnings.pop_front().map(NodeAction::Warn))
-    }
-
     /// When something is due next.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let timer = self.timers.next().map(|(at, _)| at);
@@ -396,19 +315,6 @@ impl Agent {
             .into_iter()
             .flatten()
             .min()
-    }
-
-    fn describe(&mut self, now: Timestamp) {
-        self.actions.describe = true;
-        let at = now.saturating_add(DESCRIBE_INTERVAL);
-        self.timers.set(Timer::Describe, at);
-    }
-
-    fn warn(&mut self, text: String) {
-        if self.actions.warnings.len() >= WARNINGS_MAX {
-            self.actions.warnings.pop_front();
-        }
-        self.actions.warnings.push_back(text);
     }
 
     fn fail_session(
@@ -425,36 +331,6 @@ impl Agent {
     fn handle_statuses_taken(&mut self, report: u64) {
         if self.session.handle_reported(report) {
             self.reporter.handle_taken();
-        }
-    }
-
-    /// Takes over what concerns the node as a whole.
-    fn heed(&mut self, message: v1::SessionMessage) {
-        let (heeded, actions) = (&mut self.heeded, &mut self.actions);
-        if message.managers != heeded.managers {
-            heeded.managers.clone_from(&message.managers);
-            actions.managers = Some(message.managers);
-        }
-        if !message.root_ca.is_empty() && message.root_ca != heeded.root_ca {
-            heeded.root_ca.clone_from(&message.root_ca);
-            actions.root_ca = Some(message.root_ca);
-        }
-        if !message.network_bootstrap_keys.is_empty()
-            && message.network_bootstrap_keys != heeded.keys
-        {
-            heeded.keys.clone_from(&message.network_bootstrap_keys);
-            actions.keys = Some(message.network_bootstrap_keys);
-        }
-        if let Some(node) = message.node {
-            let essence = v1::Node {
-                status: None,
-                meta: None,
-                ..node.clone()
-            };
-            if heeded.node.as_ref() != Some(&essence) {
-                heeded.node = Some(essence);
-                actions.node = Some(Box::new(node));
-            }
         }
     }
 

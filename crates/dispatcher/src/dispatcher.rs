@@ -1,4 +1,9 @@
 //! The dispatcher: calls of nodes, commits and time go in; messages and transactions come out.
+//!
+//! A shell hands in every commit in order, then turns until both are empty:
+//! [`Dispatcher::poll_message`], which it routes by stream, and [`Dispatcher::poll_transaction`],
+//! whose result it hands back. It calls [`Dispatcher::handle_sent`] when the transport of a stream
+//! has room again, and sleeps until [`Dispatcher::poll_timeout`].
 
 mod messages;
 mod observe;

@@ -1,0 +1,540 @@
+//! Registration, heartbeats, leader start, orphans.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarm_api::v1;
+use swarm_reconcile::Outcome;
+use swarm_types::{NodeState, TaskState, Timestamp, time};
+
+use super::rig::{MIDDLE, MS, Rig, config, node, node_id, task};
+use crate::{
+    Body, Code, Dispatcher, NODE_DOWN_PERIOD, RATE_LIMIT_PERIOD, REGISTRATION_TIMEOUT,
+    SessionExtras, UnknownNodePolicy,
+};
+
+const PERIOD: Duration = Duration::from_secs(5);
+
+fn rig() -> Rig {
+    Rig::new(vec![node("n", NodeState::Down)])
+}
+
+fn session_message(body: &Body) -> &v1::SessionMessage {
+    match body {
+        Body::Session(message) => message,
+        Body::Assignments(_) | Body::End(_) => panic!("{body:?}"),
+    }
+}
+
+#[test]
+fn the_first_message_comes_once_the_node_is_ready_in_the_store() {
+    let mut rig = rig();
+    let peer = v1::WeightedPeer {
+        weight: 10,
+        ..Default::default()
+    };
+    rig.dispatcher.handle_extras(SessionExtras {
+        managers: vec![peer],
+        network_bootstrap_keys: vec![v1::EncryptionKey::default()],
+        root_ca: "pem".into(),
+    });
+    let start = rig.open("n", "").unwrap();
+    assert_eq!(rig.messages(), []);
+    assert_eq!(rig.flush(), 1);
+    let stored = rig.view.node(&node_id("n")).unwrap().clone();
+    assert_eq!(stored.status.state, NodeState::Ready);
+    assert_eq!(stored.status.addr, "10.0.0.1");
+    assert_eq!(stored.hostname(), "n");
+    let messages = rig.messages();
+    assert_eq!(messages.len(), 1);
+    let message = session_message(&messages[0].1);
+    assert_eq!(message.session_id, start.session.to_string());
+    assert_eq!(message.node.as_ref().unwrap().id, "n");
+    assert_eq!(message.managers.len(), 1);
+    assert_eq!(message.network_bootstrap_keys.len(), 1);
+    assert_eq!(message.root_ca, "pem");
+}
+
+#[test]
+fn a_node_that_is_ready_already_hears_at_once_and_is_not_written_again() {
+    let mut rig = rig();
+    rig.registered("n");
+    rig.open("n", "").unwrap();
+    assert_eq!(
+        rig.messages().len(),
+        2,
+        "the end of the old stream, a start"
+    );
+    assert_eq!(rig.flush(), 0);
+}
+
+#[test]
+fn an_unknown_node_is_refused_or_made_as_the_policy_says() {
+    let mut rig = rig();
+    let error = rig.open("stranger", "").unwrap_err();
+    assert_eq!(
+        (error.code, &*error.message),
+        (Code::Unknown, "node not found")
+    );
+
+    let mut rig = Rig::unstarted(vec![], UnknownNodePolicy::Register);
+    rig.registered("stranger");
+    let made = rig.view.node(&node_id("stranger")).unwrap();
+    assert_eq!(made.role, v1::NodeRole::Worker);
+    assert_eq!(
+        made.spec.membership,
+        v1::node_spec::Membership::Accepted as i32
+    );
+    assert_eq!(made.availability(), v1::node_spec::Availability::Active);
+}
+
+#[test]
+fn registering_again_replaces_the_session_and_ends_both_old_streams() {
+    let mut rig = rig();
+    let first = rig.registered("n");
+    let session = first.session.to_string();
+    rig.dispatcher
+        .handle_assignments_open(&node_id("n"), &session)
+        .unwrap();
+    rig.messages();
+    let second = rig.open("n", "").unwrap();
+    assert_ne!(first.session, second.session);
+    assert_eq!(rig.ends(), ["session invalid", "session invalid"]);
+    let error = rig.heartbeat("n", &session).unwrap_err();
+    assert_eq!(
+        (error.code, &*error.message),
+        (Code::InvalidArgument, "session invalid")
+    );
+    let error = rig.heartbeat("n", "").unwrap_err();
+    assert_eq!(error.code, Code::InvalidArgument);
+    rig.heartbeat("n", &second.session.to_string()).unwrap();
+}
+
+#[test]
+fn coming_back_with_the_session_keeps_it_and_its_assignments() {
+    let mut rig = rig();
+    let first = rig.registered("n");
+    let session = first.session.to_string();
+    rig.dispatcher
+        .handle_assignments_open(&node_id("n"), &session)
+        .unwrap();
+    rig.messages();
+    rig.dispatcher.handle_disconnect(first.stream);
+    let second = rig.open("n", &session).unwrap();
+    assert_eq!(first.session, second.session);
+    assert_ne!(first.stream, second.stream);
+    let messages = rig.messages();
+    assert!(
+        matches!(messages[..], [(_, Body::Session(_))]),
+        "{messages:?}"
+    );
+    assert_eq!(rig.dispatcher.status().streams, 2);
+}
+
+#[test]
+fn the_fourth_registration_in_a_row_after_the_first_is_refused() {
+    for (pause, is_refused) in [(RATE_LIMIT_PERIOD, true), (RATE_LIMIT_PERIOD + MS, false)] {
+        let mut rig = rig();
+        for _ in 0..4 {
+            rig.open("n", "").unwrap();
+            rig.flush();
+        }
+        // Flushing took 100 ms, in which time passed for the limit as well.
+        rig.now = rig.now.saturating_sub(crate::UPDATE_BATCH_DELAY);
+        rig.now = rig.now.saturating_add(pause);
+        let result = rig.open("n", "");
+        assert_eq!(result.is_err(), is_refused, "{pause:?}");
+        if let Err(error) = result {
+            assert_eq!(error.code, Code::Unavailable);
+            assert_eq!(
+                error.message,
+                "node n exceeded rate limit count of registrations"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_node_without_heartbeats_is_down_after_three_periods_and_not_before() {
+    let mut rig = rig();
+    let start = rig.registered("n");
+    let period = rig.heartbeat("n", &start.session.to_string()).unwrap();
+    assert_eq!(period, PERIOD);
+    rig.wait(PERIOD * 3 - MS);
+    assert_eq!(rig.ends(), Vec::<String>::new());
+    rig.wait(MS);
+    assert_eq!(rig.ends(), ["node not registered"]);
+    let error = rig.heartbeat("n", &start.session.to_string()).unwrap_err();
+    assert_eq!(
+        (error.code, &*error.message),
+        (Code::NotFound, "node not registered")
+    );
+    assert_eq!(rig.flush(), 1);
+    let stored = rig.view.node(&node_id("n")).unwrap();
+    assert_eq!(stored.status.state, NodeState::Down);
+    assert_eq!(&*stored.status.message, "heartbeat failure");
+    assert_eq!(stored.status.addr, "10.0.0.1");
+}
+
+#[test]
+fn heartbeats_keep_a_node_up_and_write_nothing() {
+    let mut rig = rig();
+    let session = rig.registered("n").session.to_string();
+    rig.heartbeat("n", &session).unwrap();
+    for _ in 0..10 {
+        rig.wait(PERIOD * 3 - MS);
+        rig.heartbeat("n", &session).unwrap();
+        assert_eq!(rig.transaction(), None);
+    }
+    assert_eq!(rig.node_state("n"), NodeState::Ready);
+    assert_eq!(
+        rig.dispatcher.poll_timeout().unwrap().why,
+        "a node misses its heartbeats"
+    );
+}
+
+#[test]
+fn a_changed_heartbeat_period_holds_for_the_next_reply() {
+    let mut rig = rig();
+    let session = rig.registered("n").session.to_string();
+    let mut spec = swarm_types::defaults::cluster_spec();
+    spec.dispatcher = Some(v1::DispatcherConfig {
+        heartbeat_period: Some(time::duration_to_wire(Duration::from_secs(9))),
+    });
+    let cluster = swarm_types::Cluster::new("c".parse().unwrap(), spec);
+    rig.commit(|tx| tx.create(cluster).unwrap());
+    let period = rig.heartbeat("n", &session).unwrap();
+    assert_eq!(period, Duration::from_secs(9));
+}
+
+#[test]
+fn a_registration_that_is_not_written_is_answered_and_the_node_can_come_again() {
+    let mut rig = rig();
+    let start = rig.open("n", "").unwrap();
+    rig.wait(REGISTRATION_TIMEOUT - MS);
+    assert_eq!(rig.messages(), []);
+    rig.wait(MS);
+    let messages = rig.messages();
+    let [(_, Body::End(error))] = &messages[..] else {
+        panic!("{messages:?}");
+    };
+    assert_eq!(error.code, Code::Unavailable);
+    let again = rig.open("n", &start.session.to_string()).unwrap();
+    assert_eq!(start.session, again.session);
+    rig.flush();
+    assert_eq!(rig.messages().len(), 1);
+    // Somebody watches over the node although its first stream ended.
+    rig.dispatcher.handle_disconnect(again.stream);
+    rig.wait(PERIOD * 3);
+    rig.flush();
+    assert_eq!(rig.node_state("n"), NodeState::Down);
+}
+
+#[test]
+fn a_refused_or_failed_write_of_a_registration_is_repeated() {
+    let mut rig = rig();
+    rig.open("n", "").unwrap();
+    rig.wait(crate::UPDATE_BATCH_DELAY);
+    let batch = rig.transaction().unwrap();
+    assert_eq!(rig.apply(&batch.sets, &[0]), 0);
+    assert!(rig.transaction().is_some(), "a conflict does not wait");
+    let failed = Outcome::Failed;
+    rig.dispatcher.handle_outcome(rig.now, &failed);
+    assert_eq!(rig.transaction(), None, "a failure of the log does");
+    assert_eq!(rig.messages(), []);
+    assert_eq!(rig.flush(), 1);
+    assert_eq!(rig.messages().len(), 1);
+}
+
+#[test]
+fn a_new_leader_takes_every_node_that_is_not_down_for_unknown() {
+    let nodes = vec![
+        node("a", NodeState::Ready),
+        node("b", NodeState::Down),
+        node("c", NodeState::Disconnected),
+        node("d", NodeState::Unknown),
+    ];
+    let mut rig = Rig::unstarted(nodes, UnknownNodePolicy::Refuse);
+    assert_eq!(rig.flush(), 2);
+    for (name, state) in [
+        ("a", NodeState::Unknown),
+        ("b", NodeState::Down),
+        ("c", NodeState::Unknown),
+        ("d", NodeState::Unknown),
+    ] {
+        assert_eq!(rig.node_state(name), state, "{name}");
+    }
+    assert_eq!(
+        &*rig.view.node(&node_id("a")).unwrap().status.message,
+        "Node moved to \"unknown\" state due to leadership change in cluster"
+    );
+}
+
+#[test]
+fn nodes_have_six_periods_to_come_back_from_when_they_can() {
+    let nodes = vec![node("a", NodeState::Ready), node("b", NodeState::Ready)];
+    let mut rig = Rig::unstarted(nodes, UnknownNodePolicy::Refuse);
+    rig.flush();
+    // Nobody can register yet, so no time runs.
+    rig.wait(PERIOD * 100);
+    assert_eq!(rig.flush(), 0);
+    rig.dispatcher.handle_serving(rig.now, &mut || MIDDLE);
+    rig.wait(PERIOD * 3);
+    let session = rig.registered("a").session.to_string();
+    rig.heartbeat("a", &session).unwrap();
+    rig.wait(PERIOD * 3 - crate::UPDATE_BATCH_DELAY - MS);
+    assert_eq!(rig.transaction(), None);
+    rig.heartbeat("a", &session).unwrap();
+    rig.wait(MS);
+    assert_eq!(rig.flush(), 1);
+    assert_eq!(rig.node_state("a"), NodeState::Ready);
+    let lost = rig.view.node(&node_id("b")).unwrap();
+    assert_eq!(lost.status.state, NodeState::Down);
+    assert_eq!(
+        &*lost.status.message,
+        "heartbeat failure for node in \"unknown\" state"
+    );
+}
+
+#[test]
+fn a_node_that_registers_before_it_was_written_unknown_ends_as_ready() {
+    let mut rig = Rig::unstarted(vec![node("n", NodeState::Ready)], UnknownNodePolicy::Refuse);
+    rig.wait(crate::UPDATE_BATCH_DELAY);
+    let unknown = rig.transaction().unwrap();
+    rig.open("n", "").unwrap();
+    rig.apply(&unknown.sets, &[]);
+    assert_eq!(rig.node_state("n"), NodeState::Unknown);
+    rig.flush();
+    assert_eq!(rig.node_state("n"), NodeState::Ready);
+    assert_eq!(rig.messages().len(), 1);
+}
+
+#[test]
+fn a_deleted_node_is_told_and_forgotten() {
+    let mut rig = rig();
+    let session = rig.registered("n").session.to_string();
+    let id = node_id("n");
+    rig.commit(|tx| tx.delete(swarm_types::Kind::Node, id.as_id()).unwrap());
+    assert_eq!(rig.ends(), ["node not registered"]);
+    assert_eq!(
+        rig.heartbeat("n", &session).unwrap_err().code,
+        Code::NotFound
+    );
+    assert_eq!(rig.dispatcher.poll_timeout(), None);
+}
+
+#[test]
+fn news_about_the_node_or_the_managers_is_sent_and_its_own_status_is_not() {
+    let mut rig = rig();
+    rig.registered("n");
+    let id = node_id("n");
+    let mut stored = rig.view.node(&id).unwrap().as_ref().clone();
+    stored.status.message = "hello".into();
+    rig.commit(|tx| tx.update(stored).unwrap());
+    assert_eq!(rig.messages(), []);
+    let mut stored = rig.view.node(&id).unwrap().as_ref().clone();
+    Arc::make_mut(&mut stored.spec).availability = 2;
+    rig.commit(|tx| tx.update(stored).unwrap());
+    assert_eq!(rig.messages().len(), 1);
+    let extras = SessionExtras {
+        managers: vec![v1::WeightedPeer::default()],
+        ..SessionExtras::default()
+    };
+    rig.dispatcher.handle_extras(extras.clone());
+    assert_eq!(rig.messages().len(), 1);
+    rig.dispatcher.handle_extras(extras);
+    assert_eq!(rig.messages(), []);
+}
+
+#[test]
+fn news_for_a_slow_node_is_sent_once_in_its_latest_form() {
+    let mut rig = rig();
+    rig.registered("n");
+    let view = Arc::clone(&rig.view);
+    let with_managers = |count| SessionExtras {
+        managers: vec![v1::WeightedPeer::default(); count],
+        ..SessionExtras::default()
+    };
+    rig.dispatcher.handle_extras(with_managers(1));
+    let under_way = rig.dispatcher.poll_message(&view).unwrap();
+    for count in [2, 3] {
+        rig.dispatcher.handle_extras(with_managers(count));
+        assert_eq!(rig.dispatcher.poll_message(&view), None);
+    }
+    rig.dispatcher.handle_sent(under_way.stream);
+    let messages = rig.messages();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(session_message(&messages[0].1).managers.len(), 3);
+}
+
+#[test]
+fn a_stopping_dispatcher_sends_a_last_message_and_refuses_everything() {
+    let mut rig = rig();
+    let session = rig.registered("n").session.to_string();
+    rig.dispatcher
+        .handle_assignments_open(&node_id("n"), &session)
+        .unwrap();
+    rig.messages();
+    let view = Arc::clone(&rig.view);
+    rig.dispatcher.handle_stop(&view);
+    let messages = rig.messages();
+    assert_eq!(messages.len(), 3);
+    session_message(&messages[0].1);
+    for (_, body) in &messages[1..] {
+        let Body::End(error) = body else {
+            panic!("{body:?}");
+        };
+        assert_eq!(
+            (error.code, &*error.message),
+            (Code::Aborted, "node must disconnect")
+        );
+    }
+    for error in [
+        rig.heartbeat("n", &session).unwrap_err(),
+        rig.open("n", "").unwrap_err(),
+    ] {
+        assert_eq!(
+            (error.code, &*error.message),
+            (Code::Aborted, "dispatcher is stopped")
+        );
+    }
+}
+
+/// A term with one node that is DOWN since `rig.now` and has a task in each of these states.
+fn lost_node(states: &[TaskState]) -> Rig {
+    let mut rig = rig();
+    let tasks: Vec<_> = states
+        .iter()
+        .map(|state| task(state.name(), "n", *state))
+        .collect();
+    rig.commit(|tx| {
+        for task in tasks {
+            tx.create(task).unwrap();
+        }
+    });
+    rig
+}
+
+fn written_at(rig: &Rig) -> Timestamp {
+    rig.view.node(&node_id("n")).unwrap().meta.updated_at
+}
+
+#[test]
+fn tasks_of_a_lost_node_are_orphaned_after_a_day_and_not_before() {
+    let mut rig = lost_node(&[
+        TaskState::Pending,
+        TaskState::Assigned,
+        TaskState::Running,
+        TaskState::Complete,
+    ]);
+    let lost_for = rig.now.saturating_since(written_at(&rig));
+    rig.wait(NODE_DOWN_PERIOD - lost_for - MS);
+    assert!(rig.dispatcher.poll_timeout().unwrap().at == rig.now.saturating_add(MS));
+    rig.wait(MS);
+    assert_eq!(rig.flush(), 2);
+    let due = written_at(&rig).saturating_add(NODE_DOWN_PERIOD);
+    let orphan = rig.view.task(&super::rig::task_id("running")).unwrap();
+    assert!(orphan.status().applied_at.unwrap() >= due);
+    assert_eq!(orphan.status().applied_by, Some(node_id("leader")));
+    assert_eq!(rig.task_state("assigned"), TaskState::Orphaned);
+    assert_eq!(rig.task_state("running"), TaskState::Orphaned);
+    assert_eq!(rig.task_state("pending"), TaskState::Pending);
+    assert_eq!(rig.task_state("complete"), TaskState::Complete);
+}
+
+#[test]
+fn the_orphan_timer_is_due_exactly_a_day_after_the_loss() {
+    let mut rig = lost_node(&[TaskState::Running]);
+    let wake = rig.dispatcher.poll_timeout().unwrap();
+    assert_eq!(wake.why, "the tasks of a lost node are orphaned");
+    assert_eq!(wake.at, written_at(&rig).saturating_add(NODE_DOWN_PERIOD));
+    // A user's change of the node does not give it another day.
+    let mut stored = rig.view.node(&node_id("n")).unwrap().as_ref().clone();
+    Arc::make_mut(&mut stored.spec).availability = 2;
+    rig.wait(NODE_DOWN_PERIOD / 2);
+    rig.commit(|tx| tx.update(stored).unwrap());
+    assert_eq!(rig.dispatcher.poll_timeout(), Some(wake));
+}
+
+#[test]
+fn a_new_leader_does_not_start_the_day_anew() {
+    let mut rig = lost_node(&[TaskState::Running]);
+    let due = written_at(&rig).saturating_add(NODE_DOWN_PERIOD);
+    rig.wait(NODE_DOWN_PERIOD / 2);
+    let new = || {
+        Dispatcher::new(
+            rig.now,
+            &rig.view,
+            config(UnknownNodePolicy::Refuse),
+            SessionExtras::default(),
+        )
+    };
+    assert_eq!(new().poll_timeout().unwrap().at, due);
+    // Nor does one that comes after the day is over wait any longer.
+    rig.now = due;
+    rig.dispatcher = Dispatcher::new(
+        rig.now,
+        &rig.view,
+        config(UnknownNodePolicy::Refuse),
+        SessionExtras::default(),
+    );
+    rig.wait(Duration::ZERO);
+    assert_eq!(rig.flush(), 1);
+    assert_eq!(rig.task_state("running"), TaskState::Orphaned);
+}
+
+#[test]
+fn one_conflict_concerns_one_orphan_and_is_repeated() {
+    let mut rig = rig();
+    let names: Vec<String> = (0..450).map(|n| format!("t{n}")).collect();
+    rig.commit(|tx| {
+        for name in &names {
+            tx.create(task(name, "n", TaskState::Running)).unwrap();
+        }
+    });
+    rig.wait(NODE_DOWN_PERIOD + crate::UPDATE_BATCH_DELAY);
+    rig.wait(crate::UPDATE_BATCH_DELAY);
+    let batch = rig.transaction().unwrap();
+    assert_eq!(batch.sets.len(), 200);
+    assert_eq!(rig.apply(&batch.sets, &[7]), 199);
+    assert_eq!(rig.flush(), 251);
+    for name in &names {
+        assert_eq!(rig.task_state(name), TaskState::Orphaned, "{name}");
+    }
+}
+
+#[test]
+fn a_refused_orphan_is_repeated_although_nothing_else_changes() {
+    let mut rig = lost_node(&[TaskState::Running]);
+    rig.wait(NODE_DOWN_PERIOD);
+    rig.wait(crate::UPDATE_BATCH_DELAY);
+    let batch = rig.transaction().unwrap();
+    assert_eq!(rig.apply(&batch.sets, &[0]), 0);
+    let batch = rig.transaction().unwrap();
+    assert_eq!(rig.apply(&batch.sets, &[]), 1);
+    assert_eq!(rig.task_state("running"), TaskState::Orphaned);
+}
+
+#[test]
+fn a_node_that_comes_back_in_time_keeps_its_tasks() {
+    let mut rig = lost_node(&[TaskState::Running]);
+    rig.wait(NODE_DOWN_PERIOD / 2);
+    let session = rig.registered("n").session.to_string();
+    let end = rig.now.saturating_add(NODE_DOWN_PERIOD);
+    while rig.now < end {
+        rig.wait(PERIOD * 2);
+        rig.heartbeat("n", &session).unwrap();
+    }
+    assert_eq!(rig.flush(), 0);
+    assert_eq!(rig.task_state("running"), TaskState::Running);
+}
+
+#[test]
+fn a_task_that_reaches_an_overdue_node_late_is_orphaned_as_well() {
+    let mut rig = lost_node(&[]);
+    rig.wait(NODE_DOWN_PERIOD);
+    assert_eq!(rig.flush(), 0);
+    rig.commit(|tx| tx.create(task("late", "n", TaskState::Assigned)).unwrap());
+    assert_eq!(rig.flush(), 1);
+    assert_eq!(rig.task_state("late"), TaskState::Orphaned);
+}

@@ -136,3 +136,6 @@ pub(crate) fn story<'a>(
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

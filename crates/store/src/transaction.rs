@@ -491,3 +491,6 @@ fn check_name<O: Stored>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

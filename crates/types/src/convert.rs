@@ -167,6 +167,11 @@ fn id_text<T: std::fmt::Display>(id: Option<&T>) -> String {
     id.map(ToString::to_string).unwrap_or_default()
 }
 
+/// Messages that are always written, also when there is nothing in them, are absent when read.
+fn unless_empty<T: Default + PartialEq>(message: T) -> Option<Box<T>> {
+    (message != T::default()).then(|| Box::new(message))
+}
+
 fn meta_from_wire(wire: Option<&v1::Meta>) -> Meta {
     let Some(wire) = wire else {
         return Meta::default();
@@ -220,10 +225,7 @@ pub fn task_from_wire(wire: v1::Task, interner: &mut Interner) -> Result<Task, C
     task.service_id = other_id(kind, "service_id", &wire.service_id)?;
     task.slot = Slot(wire.slot);
     task.node_id = other_id(kind, "node_id", &wire.node_id)?;
-    task.annotations = wire
-        .annotations
-        .filter(|annotations| *annotations != v1::Annotations::default())
-        .map(Box::new);
+    task.annotations = wire.annotations.and_then(unless_empty);
     task.service_annotations = Arc::new(wire.service_annotations.unwrap_or_default());
     task.networks = wire.networks;
     task.endpoint = wire.endpoint.map(Arc::new);
@@ -366,7 +368,7 @@ pub fn node_from_wire(wire: v1::Node) -> Result<Node, ConvertError> {
             addr: status.addr,
         },
         manager_status: wire.manager_status.map(Box::new),
-        certificate: wire.certificate.map(Box::new),
+        certificate: wire.certificate.and_then(unless_empty),
         role,
         // The deprecated single attachment moves into the list, as readers of old objects expect.
         attachments: wire
@@ -459,7 +461,7 @@ pub fn cluster_from_wire(wire: v1::Cluster) -> Result<Cluster, ConvertError> {
         id: own_id(Kind::Cluster, &wire.id)?,
         meta: meta_from_wire(wire.meta.as_ref()),
         spec: Arc::new(wire.spec.unwrap_or_default()),
-        root_ca: wire.root_ca.map(Box::new),
+        root_ca: wire.root_ca.and_then(unless_empty),
         network_bootstrap_keys: wire.network_bootstrap_keys,
         encryption_key_lamport_clock: wire.encryption_key_lamport_clock,
         blacklisted_certificates: wire.blacklisted_certificates,

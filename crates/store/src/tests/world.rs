@@ -173,7 +173,10 @@ fn random_task(id: Id, dice: &mut Dice) -> Task {
     task.spec = Arc::new(task_spec(dice));
     task.service_id = maybe_id(dice);
     task.node_id = maybe_id(dice);
-    task.annotations = (dice.roll(2) == 0).then(|| Box::new(annotations(dice)));
+    // Empty annotations are none once they were written and read.
+    task.annotations = Some(annotations(dice))
+        .filter(|own| *own != v1::Annotations::default())
+        .map(Box::new);
     task.service_annotations = Arc::new(named(dice.pick(&NAMES)));
     task.spec_version = Some(Version(dice.roll(300))).filter(|_| dice.roll(2) == 0);
     task.job_iteration = Some(Version(0)).filter(|_| dice.roll(2) == 0);

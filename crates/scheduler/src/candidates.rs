@@ -87,7 +87,7 @@ impl Seat {
 }
 
 /// A node of the preference tree; the root alone when there are no preferences.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Branch {
     pub(crate) parent: u32,
     label: Arc<str>,
@@ -155,7 +155,7 @@ pub(crate) struct Facts<'a> {
 }
 
 /// The nodes in the order of one kind of task.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Candidates {
     key: GroupKey,
     pub(crate) pipeline: Pipeline,
@@ -354,6 +354,35 @@ impl Candidates {
     /// Whether any node is usable.
     pub(crate) fn is_any_usable(&self) -> bool {
         self.branches[ROOT as usize].sums.usable > 0
+    }
+
+    /// Everything but the numbers of branches, and branches without nodes.
+    #[cfg(test)]
+    pub(crate) fn shape(&self) -> impl PartialEq + std::fmt::Debug {
+        let mut branches = BTreeMap::new();
+        let mut paths: Vec<(Vec<Arc<str>>, u32)> = vec![(Vec::new(), ROOT)];
+        while let Some((path, number)) = paths.pop() {
+            let branch = &self.branches[number as usize];
+            for (label, child) in &branch.children {
+                let path = path.iter().chain([label]).cloned().collect();
+                paths.push((path, *child));
+            }
+            let order: Vec<(u64, Arc<str>)> = branch
+                .branches
+                .iter()
+                .map(|entry| (entry.tasks, Arc::clone(&entry.label)))
+                .collect();
+            if branch.sums != Sums::default() {
+                branches.insert(path, (branch.sums, branch.nodes.clone(), order));
+            }
+        }
+        let seats: BTreeMap<NodeId, Seat> = self
+            .slots
+            .iter()
+            .flatten()
+            .map(|slot| (slot.id.clone(), slot.seat))
+            .collect();
+        (self.rejected, branches, seats)
     }
 
     /// About how many entries this holds, for the bound on all of them.

@@ -73,6 +73,17 @@ impl Pool {
         true
     }
 
+    /// Compares each ordering, once it has caught up, with a fresh one.
+    #[cfg(test)]
+    pub(crate) fn check(&self, facts: Facts<'_>, log: &NodeLog) {
+        for (key, (_, candidates)) in &self.kept {
+            let mut candidates = candidates.clone();
+            candidates.catch_up(facts, log);
+            let fresh = Candidates::build(key, facts, log);
+            assert_eq!(candidates.shape(), fresh.shape());
+        }
+    }
+
     /// Drops the ordering for a group.
     pub(crate) fn forget(&mut self, key: &GroupKey) {
         self.take(key);

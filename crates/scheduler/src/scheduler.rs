@@ -82,6 +82,12 @@ impl Scheduler {
         self.cluster.compare(&fresh)
     }
 
+    /// Compares every ordering of nodes that is kept with one built from the cache.
+    #[cfg(test)]
+    pub(crate) fn check_orderings(&self) {
+        self.pool.check(self.facts(), &self.marks.log);
+    }
+
     fn facts(&self) -> Facts<'_> {
         Facts {
             cluster: &self.cluster,

@@ -23,6 +23,7 @@
 pub mod memory;
 pub mod resident;
 pub mod runner;
+pub mod scheduler;
 pub mod store;
 pub mod watch;
 pub mod world;

@@ -28,6 +28,7 @@ macro_rules! rows {
             name: $name,
             go: $go,
             bar: 5.0,
+            rounds_max: usize::MAX,
             round: || round($listeners, $publishers, $until),
         },)*];
     };

@@ -84,7 +84,7 @@ fn many_events_at_once_keep_their_order() {
 fn a_subscriber_that_has_its_limit_waiting_is_served_and_one_more_change_cuts_it_off() {
     both(|filter| {
         let mut hub = Hub::new();
-        let mut full = hub.subscribe(filter.clone(), Version(0), 4);
+        let mut full = hub.subscribe(filter, Version(0), 4);
         hub.publish(&nodes(1, 1));
         hub.publish(&nodes(2, 3));
         assert_eq!(drain(&mut full).0, [1, 2]);
@@ -159,7 +159,7 @@ fn a_dropped_subscriber_is_removed() {
     both(|filter| {
         let mut hub = Hub::new();
         let first = hub.subscribe(filter.clone(), Version(0), 10);
-        let second = hub.subscribe(filter.clone(), Version(0), 10);
+        let second = hub.subscribe(filter, Version(0), 10);
         assert_eq!(hub.len(), 2);
         drop(first);
         assert_eq!(hub.len(), 1);

@@ -305,10 +305,11 @@ fn the_bytes_of_a_write_are_what_the_log_takes() {
     tx.create(object).unwrap();
     let stored = Arc::clone(tx.task(&TaskId::new(id("t"))).unwrap());
     let commit = tx.finish().1;
+    let len = |commit: &Commit| crate::encode_commit(1, commit).len();
+    let full = len(&commit);
     let empty = Commit {
         changes: vec![],
-        ..commit.clone()
+        ..commit
     };
-    let len = |commit: &Commit| crate::encode_commit(1, commit).len();
-    assert_eq!(Write::update(stored).bytes(), len(&commit) - len(&empty));
+    assert_eq!(Write::update(stored).bytes(), full - len(&empty));
 }

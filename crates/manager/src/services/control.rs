@@ -2,6 +2,7 @@
 //! a transaction.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use swarm_api::v1;
 use swarm_control_api as api;
@@ -12,6 +13,9 @@ use swarm_store::Root;
 use tonic::{Request, Response, Status};
 
 use super::{Services, refusal, write_error};
+
+/// How long a write may take to become durable before the client is told that its outcome is open.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub(crate) struct Control(pub(crate) Arc<Services>);
 
@@ -45,7 +49,14 @@ impl Control {
             };
             plan(transaction, request.into_inner(), &mut ctx)?.apply(transaction)
         });
-        written.await.map(Response::new).map_err(write_error)
+        match tokio::time::timeout(WRITE_WAIT_MAX, written).await {
+            Ok(written) => written.map(Response::new).map_err(write_error),
+            Err(_) => Err(Status::deadline_exceeded(format!(
+                "the write was not durable after {} s and may still become so; look before you \
+                 try again",
+                WRITE_WAIT_MAX.as_secs()
+            ))),
+        }
     }
 }
 

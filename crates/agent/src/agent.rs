@@ -215,7 +215,11 @@ impl Agent {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Timestamp, draw: &mut dyn FnMut() -> u64) {
-        while let Some(timer) = self.timers.pop_due(now) {
+        // Not until none is due: at the end of time a timer that is set anew is due at once.
+        for _ in 0..self.timers.len() {
+            let Some(timer) = self.timers.pop_due(now) else {
+                break;
+            };
             match timer {
                 Timer::Describe => self.describe(now),
                 Timer::Retry(task) => {

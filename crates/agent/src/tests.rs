@@ -1,5 +1,6 @@
 //! Behaviour of the whole agent, through its public face.
 
+mod garbage;
 mod rig;
 mod session;
 mod tasks;

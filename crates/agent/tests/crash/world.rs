@@ -22,7 +22,7 @@ const SETTLE_TIME: Duration = Duration::from_secs(600);
 
 /// Something on its way to the agent.
 enum Arrival {
-    Session(Epoch, v1::SessionMessage),
+    Session(Epoch, Box<v1::SessionMessage>),
     Assignments(Epoch, v1::AssignmentsMessage),
     Reply(Epoch, Reply),
 }
@@ -146,11 +146,11 @@ impl World {
             assert_eq!(Some(state), reported.map(|status| status.state), "{id}");
             assert_eq!(self.disk[id].status.state, state, "{id}");
             let is_eternal = task.spec.runtime.is_none();
-            let expected = match task.desired_state() {
-                TaskState::Running if is_eternal => [TaskState::Running].as_slice(),
-                TaskState::Running => &[TaskState::Complete],
+            let expected = match (task.is_live(), is_eternal) {
+                (true, true) => [TaskState::Running].as_slice(),
+                (true, false) => &[TaskState::Complete],
                 // It may have come to its end by itself before it was told to stop.
-                _ => &[TaskState::Shutdown, TaskState::Complete],
+                (false, _) => &[TaskState::Shutdown, TaskState::Complete],
             };
             assert!(expected.contains(&state), "{id} is {state}");
             assert_eq!(running.contains(id), state == TaskState::Running, "{id}");
@@ -346,10 +346,10 @@ impl World {
         } else {
             previous
         };
-        let message = v1::SessionMessage {
+        let message = Box::new(v1::SessionMessage {
             session_id,
             ..Default::default()
-        };
+        });
         self.send(|| Arrival::Session(epoch, message.clone()));
     }
 
@@ -399,7 +399,7 @@ impl World {
         let (agent, now) = (&mut self.agent, self.now);
         match arrival {
             Arrival::Session(epoch, message) => {
-                agent.handle_session_message(now, epoch, message, &mut draw);
+                agent.handle_session_message(now, epoch, *message, &mut draw);
             }
             Arrival::Assignments(epoch, message) => {
                 agent.handle_assignments_message(now, epoch, message, &mut draw);

@@ -208,6 +208,22 @@ fn a_changed_heartbeat_period_holds_for_the_next_reply() {
 }
 
 #[test]
+fn a_period_beyond_all_measure_is_taken_as_it_is() {
+    let mut rig = rig();
+    let session = rig.registered("n").session.to_string();
+    let mut spec = swarm_types::defaults::cluster_spec();
+    spec.dispatcher = Some(v1::DispatcherConfig {
+        heartbeat_period: Some(time::duration_to_wire(Duration::MAX)),
+    });
+    let cluster = swarm_types::Cluster::new("c".parse().unwrap(), spec);
+    rig.commit(|tx| tx.create(cluster).unwrap());
+    rig.heartbeat("n", &session).unwrap();
+    rig.wait(PERIOD * 1_000);
+    rig.heartbeat("n", &session).unwrap();
+    rig.open("n", "").unwrap();
+}
+
+#[test]
 fn a_registration_that_is_not_written_is_answered_and_the_node_can_come_again() {
     let mut rig = rig();
     let start = rig.open("n", "").unwrap();

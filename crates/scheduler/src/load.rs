@@ -22,8 +22,9 @@ pub(crate) struct HostPort {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Load {
     active: u64,
-    /// Active tasks by service; tasks without one count together.
-    by_service: BTreeMap<Option<ServiceId>, u64>,
+    /// Active tasks by service, sorted; tasks without one count together. A node has few services,
+    /// and there are many loads: a map would take several times the memory.
+    by_service: Vec<(Option<ServiceId>, u64)>,
     /// Wider than a reservation, so that sums of hostile values come back to where they were.
     nano_cpus: i128,
     memory_bytes: i128,
@@ -43,7 +44,10 @@ impl Load {
     pub(crate) fn add(&mut self, task: &Task) {
         if is_active(task) {
             self.active += 1;
-            *self.by_service.entry(task.service_id.clone()).or_default() += 1;
+            match self.find(&task.service_id) {
+                Ok(index) => self.by_service[index].1 += 1,
+                Err(index) => self.by_service.insert(index, (task.service_id.clone(), 1)),
+            }
         }
         if let Some(reservations) = spec::reservations(&task.spec) {
             self.nano_cpus += i128::from(reservations.nano_cpus.max(0));
@@ -71,7 +75,12 @@ impl Load {
     pub(crate) fn remove(&mut self, task: &Task) {
         if is_active(task) {
             self.active -= 1;
-            decrement(&mut self.by_service, &task.service_id);
+            if let Ok(index) = self.find(&task.service_id) {
+                self.by_service[index].1 -= 1;
+                if self.by_service[index].1 == 0 {
+                    self.by_service.remove(index);
+                }
+            }
         }
         if let Some(reservations) = spec::reservations(&task.spec) {
             self.nano_cpus -= i128::from(reservations.nano_cpus.max(0));
@@ -108,7 +117,13 @@ impl Load {
     }
 
     fn active_of(&self, service: &Option<ServiceId>) -> u64 {
-        self.by_service.get(service).copied().unwrap_or(0)
+        self.find(service)
+            .map_or(0, |index| self.by_service[index].1)
+    }
+
+    fn find(&self, service: &Option<ServiceId>) -> Result<usize, usize> {
+        self.by_service
+            .binary_search_by(|(other, _)| other.cmp(service))
     }
 }
 

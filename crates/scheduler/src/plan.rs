@@ -69,7 +69,9 @@ impl<'a> Plan<'a> {
                 return;
             }
             match self.judge_preassigned(task) {
-                Some((ix, needs, None)) => self.place(task, ix, &needs, CONFIRMED),
+                Some((ix, needs, None)) => {
+                    self.place(task, ix, &needs, CONFIRMED);
+                }
                 Some((_, _, Some(filter))) => {
                     self.tell(task, &Text::from(Counts::one(filter).explanation()));
                 }
@@ -115,8 +117,7 @@ impl<'a> Plan<'a> {
             let Some(ix) = seating.best() else {
                 break;
             };
-            self.place(task, ix, &key.needs, ASSIGNED);
-            if let Some(planned) = self.planned.get(&ix) {
+            if let Some(planned) = self.place(task, ix, &key.needs, ASSIGNED) {
                 seating.update(ix, planned);
             }
             placed += 1;
@@ -156,22 +157,28 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn place(&mut self, task: &Arc<Task>, ix: NodeIx, needs: &Requirements, message: &'static str) {
-        let Some(node) = self.facts.cluster.node(ix) else {
-            return;
-        };
+    /// Writes a placement and returns what the plan adds to the node by now.
+    fn place(
+        &mut self,
+        task: &Arc<Task>,
+        ix: NodeIx,
+        needs: &Requirements,
+        message: &'static str,
+    ) -> Option<&Load> {
+        let node = self.facts.cluster.node(ix)?;
         let mut placed = (**task).clone();
         placed.node_id = Some(node.id.clone());
         placed.assigned_generic_resources = self.claim(ix, needs);
+        // Only tasks in PENDING wait, so this is a step forward.
         let status = TaskStatus::new(TaskState::Assigned, self.now, message);
-        if placed.advance(status).is_err() {
-            return;
-        }
-        self.planned.entry(ix).or_default().add(&placed);
+        placed.advance(status).ok()?;
+        let planned = self.planned.entry(ix).or_default();
+        planned.add(&placed);
         self.sets.push(WriteSet(vec![
             Write::require::<Node>(node),
             Write::update(placed),
         ]));
+        Some(planned)
     }
 
     fn claim(&self, ix: NodeIx, needs: &Requirements) -> resources::Resources {

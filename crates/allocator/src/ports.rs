@@ -46,7 +46,10 @@ pub enum PortError {
         port: u32,
     },
     /// Another port has the number.
-    #[error("port {port}/{} is published by service \"{holder}\" already; choose another", name(*protocol))]
+    #[error(
+        "port {port}/{} is published by service \"{holder}\" already; choose another",
+        name(*protocol)
+    )]
     InUse {
         /// The number.
         port: u32,

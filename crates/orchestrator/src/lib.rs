@@ -34,6 +34,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod constraints;
+#[cfg(test)]
+mod converge;
 pub mod global;
 pub mod init;
 mod plan;

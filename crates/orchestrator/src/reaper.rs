@@ -136,9 +136,11 @@ impl Reaper {
 }
 
 fn observe_service(change: &Change, service: &Service, view: &Root, dirty: &mut BTreeSet<Key>) {
-    if let Some(AnyObject::Service(old)) = &change.old
-        && attempts_max(old) != attempts_max(service)
-    {
+    let is_same = match &change.old {
+        Some(AnyObject::Service(old)) => attempts_max(old) == attempts_max(service),
+        Some(_) | None => change.action == Action::Remove,
+    };
+    if !is_same {
         mark_history(view, &service.id, dirty);
     }
 }

@@ -1,11 +1,10 @@
 //! Keeps as many replicas of a service alive as its spec says (spec 6 and 10).
 //!
 //! Two kinds of keys: a slot for what concerns one replica (restart, delay, promotion), and a
-//! service for what concerns their number. A task event marks its slot; only an event which changes
-//! whether the slot counts marks the service, and the service's step reads the slots that it is
-//! about to write and no others. So launching R replicas reads each task a constant number of
-//! times. Scaling down is the exception: each step reads all tasks of the service, as the choice
-//! depends on all of them.
+//! service for what concerns their number. The service's step reads the slots that it is about to
+//! write and no others, as it knows from a cache which slots count. So launching R replicas reads
+//! each task a constant number of times. Scaling down, but not to zero, is the exception: each step
+//! reads all tasks of the service, as the choice depends on all of them.
 //!
 //! Tasks made from an older spec are left alone while they run: replacing them is a rolling update.
 
@@ -48,18 +47,18 @@ struct Slots {
 }
 
 impl Slots {
-    /// Whether this changed anything.
-    fn set(&mut self, slot: Slot, standing: Standing) -> bool {
-        let before = (self.replicas.contains(slot), self.dead.contains(slot));
-        let after = (standing.is_replica(), standing == Standing::Dead);
-        for (set, is_in) in [(&mut self.replicas, after.0), (&mut self.dead, after.1)] {
+    fn set(&mut self, slot: Slot, standing: Standing) {
+        let places = [
+            (&mut self.replicas, standing.is_replica()),
+            (&mut self.dead, standing == Standing::Dead),
+        ];
+        for (set, is_in) in places {
             if is_in {
                 set.insert(slot);
             } else {
                 set.remove(slot);
             }
         }
-        before != after
     }
 }
 
@@ -120,7 +119,8 @@ impl Replicated {
             self.slots.remove(&service.id);
             return;
         };
-        if !is_known || rolled_back != is_rolling_back(service) {
+        let is_update = change.action == Action::Update;
+        if !is_update || !is_known || rolled_back != is_rolling_back(service) {
             self.rebuild(view, &service.id, dirty);
         } else {
             dirty.insert(Key::Service(service.id.clone()));
@@ -150,8 +150,10 @@ impl Replicated {
         }
         let tuple = Tuple::Slot(id.clone(), task.slot);
         let standing = standing(service, &tuple.tasks(view));
-        let is_changed = slots.set(task.slot, standing);
-        if is_changed || standing == Standing::Dead {
+        slots.set(task.slot, standing);
+        // Whether the cache changed is no measure: it never saw a task that was created and removed
+        // between two looks, and the decision in between may have relied on that task.
+        if is_concerned || old.is_none() {
             dirty.insert(Key::Service(id.clone()));
         }
         if is_concerned {
@@ -214,7 +216,16 @@ impl Replicated {
             fill(view, service, slots.replicas.free(), want - have, ctx, plan);
             return;
         }
-        if have > want && !remove_victims(view, id, service, want, plan) {
+        let is_done = match want {
+            _ if have == want => true,
+            // All go, so nobody has to be chosen.
+            0 => slots
+                .replicas
+                .iter()
+                .all(|slot| ask_to_leave(&Tuple::Slot(id.clone(), slot).tasks(view), plan)),
+            _ => remove_victims(view, service, want, plan),
+        };
+        if !is_done {
             return;
         }
         for slot in slots.dead.iter() {
@@ -249,23 +260,19 @@ fn fill(
     }
 }
 
-/// Marks the tasks of surplus slots for removal; `false` when the step is full.
-fn remove_victims(
-    view: &Root,
-    id: &ServiceId,
-    service: &Service,
-    want: u64,
-    plan: &mut Plan,
-) -> bool {
-    let by_slot = tasks_by_slot(view, id);
-    for slot in victims::choose(service, &by_slot, want) {
-        for task in by_slot.get(&slot).into_iter().flatten() {
-            if !plan.set_desired(task, TaskState::Remove) {
-                return false;
-            }
-        }
-    }
-    true
+/// Asks the tasks of surplus slots to leave; `false` when the step is full.
+fn remove_victims(view: &Root, service: &Service, want: u64, plan: &mut Plan) -> bool {
+    let by_slot = tasks_by_slot(view, &service.id);
+    victims::choose(service, &by_slot, want)
+        .into_iter()
+        .filter_map(|slot| by_slot.get(&slot))
+        .all(|tasks| ask_to_leave(tasks, plan))
+}
+
+fn ask_to_leave(tasks: &[&Arc<Task>], plan: &mut Plan) -> bool {
+    tasks
+        .iter()
+        .all(|task| plan.set_desired(task, TaskState::Remove))
 }
 
 /// Deletes the history of a dead slot; tasks that still run are waited for, where Go deletes them

@@ -95,7 +95,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_behaves_like_a_plain_set(changes in prop::collection::vec((0u64..12, any::<bool>()), 0..60)) {
+        fn it_behaves_like_a_plain_set(
+            changes in prop::collection::vec((0u64..12, any::<bool>()), 0..60),
+        ) {
             let (mut set, mut plain) = (SlotSet::default(), BTreeSet::new());
             for (number, is_insert) in changes {
                 if is_insert {
@@ -106,7 +108,8 @@ mod tests {
                     plain.remove(&number);
                 }
                 prop_assert_eq!(set.count(), plain.len() as u64);
-                prop_assert_eq!(set.iter().map(|slot| slot.0).collect::<BTreeSet<_>>(), plain.clone());
+                let held: BTreeSet<u64> = set.iter().map(|slot| slot.0).collect();
+                prop_assert_eq!(held, plain.clone());
                 let free: Vec<u64> = set.free().take(5).map(|slot| slot.0).collect();
                 let plain_free: Vec<u64> = (1..).filter(|n| !plain.contains(n)).take(5).collect();
                 prop_assert_eq!(free, plain_free);

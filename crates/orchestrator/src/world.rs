@@ -128,7 +128,8 @@ pub(crate) fn put(root: &Root, line: &str) -> (Root, Commit) {
     transaction.finish()
 }
 
-fn with_version(object: AnyObject, version: Version) -> AnyObject {
+/// The object as an update of the stored version.
+pub(crate) fn with_version(object: AnyObject, version: Version) -> AnyObject {
     macro_rules! stamped {
         ($object:ident) => {{
             let mut object = (*$object).clone();

@@ -292,3 +292,19 @@ fn a_removed_service_is_forgotten() {
     assert_eq!(global, Global::default());
     assert_eq!(keys_after("", "node n1").2.len(), 0);
 }
+
+#[test]
+fn a_task_is_created_for_the_node_that_was_seen_or_not_at_all() {
+    let root = world("node n1\nservice agent global");
+    let mut queue = swarm_reconcile::Queue::new(Global::default(), &root);
+    let (now, mut ids) = (crate::world::ms(0), crate::world::Ids::default());
+    let batch = queue.poll_transaction(&root, now, &mut ids).unwrap();
+    for line in ["node n1 drain", "service agent global version=2"] {
+        let (changed, _) = put(&root, line);
+        assert!(
+            changed.begin(now).apply_set(&batch.sets[0]).is_err(),
+            "{line}"
+        );
+    }
+    root.begin(now).apply_set(&batch.sets[0]).unwrap();
+}

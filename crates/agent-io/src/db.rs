@@ -29,6 +29,9 @@ pub enum DbError {
     /// A transaction failed, for instance because the disk is full.
     #[error("the task database {} failed", .0.display())]
     Storage(PathBuf, #[source] redb::Error),
+    /// The database library panicked.
+    #[error("writing the task database panicked")]
+    Panicked,
     /// An entry is not what this program writes.
     #[error("the task database {} has a damaged entry for task {task}", .path.display())]
     Entry {

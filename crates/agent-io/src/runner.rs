@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_agent::{Agent, AgentRpc, Call, NodeAction, OpId, Reply, RpcError, TaskOperation};
+use swarm_agent::{
+    Agent, AgentRpc, Call, NodeAction, OpId, PersistBatch, Reply, RpcError, TaskOperation,
+};
 use swarm_api::v1;
 use swarm_executor::{Controller, ExecError, Executor, Operation, Report};
 use swarm_rt::{Clock, OsIds, Shutdown};
@@ -21,6 +23,10 @@ use crate::remotes::Remotes;
 const HEARD_MAX: usize = 64;
 /// Inputs taken in before the machine gets its turn.
 const INPUTS_PER_TURN_MAX: usize = 256;
+/// First pause after the task database could not be written; it doubles.
+const PERSIST_RETRY_BASE: Duration = Duration::from_secs(1);
+/// Longest such pause.
+const PERSIST_RETRY_MAX: Duration = Duration::from_secs(30);
 /// How long closing the controllers may take at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -78,7 +84,11 @@ impl std::fmt::Debug for Runner {
 enum Done {
     Described(Result<v1::NodeDescription, ExecError>),
     Configured(Result<(), ExecError>),
-    Persisted(u64, Result<(), DbError>),
+    Persisted {
+        batch: PersistBatch,
+        after: Duration,
+        written: Result<(), DbError>,
+    },
     Operation {
         task: TaskId,
         op: OpId,
@@ -146,34 +156,28 @@ impl Runner {
     }
 
     /// Runs until shutdown. The tasks run on afterwards.
-    ///
-    /// # Errors
-    /// [`RunError::Database`] when nothing can be stored any more.
-    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), RunError> {
-        let result = loop {
+    pub async fn run(mut self, shutdown: Shutdown) {
+        loop {
             self.turn();
             let wake = self.agent.poll_timeout();
             let input = tokio::select! {
                 biased;
-                () = shutdown.begun() => break Ok(()),
+                () = shutdown.begun() => break,
                 Some(done) = self.work.join_next() => Input::Work(Box::new(done)),
                 Some(heard) = self.heard.recv() => Input::Heard(heard),
                 () = self.clock.sleep_until(wake) => Input::Time,
             };
-            if let Err(error) = self.take_all(input) {
-                break Err(error);
-            }
-        };
+            self.take_all(input);
+        }
         self.agent.handle_stop();
         self.close().await;
-        result
     }
 
     /// Takes an input and those that came with it.
-    fn take_all(&mut self, first: Input) -> Result<(), RunError> {
+    fn take_all(&mut self, first: Input) {
         let mut input = first;
         for _ in 0..INPUTS_PER_TURN_MAX {
-            self.take(input)?;
+            self.take(input);
             if let Some(done) = self.work.try_join_next() {
                 input = Input::Work(Box::new(done));
             } else if let Ok(heard) = self.heard.try_recv() {
@@ -182,7 +186,6 @@ impl Runner {
                 break;
             }
         }
-        Ok(())
     }
 
     /// Carries out everything that the machine asks for.
@@ -191,11 +194,7 @@ impl Runner {
         let ids = &mut self.ids;
         self.agent.handle_timeout(now, &mut || ids.next_u64());
         while let Some(batch) = self.agent.poll_persist() {
-            let db = self.db.clone();
-            self.work.spawn_blocking(move || {
-                let written = db.write(&batch);
-                Done::Persisted(batch.sequence, written)
-            });
+            self.persist(batch, Duration::ZERO);
         }
         while let Some(operation) = self.agent.poll_operation(now) {
             self.begin(operation);
@@ -211,21 +210,20 @@ impl Runner {
             .send_if_modified(|before| std::mem::replace(before, connected) != connected);
     }
 
-    fn take(&mut self, input: Input) -> Result<(), RunError> {
+    fn take(&mut self, input: Input) {
         match input {
             Input::Time => {}
             Input::Heard(heard) => self.hear(heard),
             Input::Work(done) => match *done {
-                Ok(done) => self.finish(done)?,
+                Ok(done) => self.finish(done),
                 Err(error) if error.is_cancelled() => {}
                 // The machine sees no result; its own time limit for the operation helps it out.
                 Err(error) => tracing::error!(%error, "background work of the agent panicked"),
             },
         }
-        Ok(())
     }
 
-    fn finish(&mut self, done: Done) -> Result<(), RunError> {
+    fn finish(&mut self, done: Done) {
         let now = self.clock.now();
         match done {
             Done::Described(description) => {
@@ -245,10 +243,23 @@ impl Runner {
                     tracing::warn!(%error, "the executor refused the node's configuration");
                 }
             }
-            Done::Persisted(sequence, written) => {
-                written?;
-                self.agent.handle_persisted(now, sequence);
-            }
+            Done::Persisted {
+                batch,
+                after,
+                written,
+            } => match written {
+                Ok(()) => self.agent.handle_persisted(now, batch.sequence),
+                // Nothing that depends on it goes out meanwhile, and what runs runs on.
+                Err(error) => {
+                    let delay = (after * 2).clamp(PERSIST_RETRY_BASE, PERSIST_RETRY_MAX);
+                    tracing::error!(
+                        error = %swarm_rt::chain(&error),
+                        retry_s = delay.as_secs(),
+                        "the task database cannot be written; free space on its disk"
+                    );
+                    self.persist(batch, delay);
+                }
+            },
             Done::Operation {
                 task,
                 op,
@@ -269,7 +280,23 @@ impl Runner {
                 }
             }
         }
-        Ok(())
+    }
+
+    /// Writes a batch after a pause. The machine gives out one batch at a time.
+    fn persist(&mut self, batch: PersistBatch, after: Duration) {
+        let db = self.db.clone();
+        self.work.spawn(async move {
+            tokio::time::sleep(after).await;
+            let ops = batch.clone();
+            let written = tokio::task::spawn_blocking(move || db.write(&ops)).await;
+            // A panic in the library counts as a failed write; the batch is whole and tried again.
+            let written = written.unwrap_or_else(|_| Err(DbError::Panicked));
+            Done::Persisted {
+                batch,
+                after,
+                written,
+            }
+        });
     }
 
     fn hear(&mut self, heard: Heard) {

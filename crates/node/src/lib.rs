@@ -135,7 +135,8 @@ impl Node {
         let tasks = Tasks::new(shutdown);
         let stop = tasks.shutdown().clone();
         tasks.spawn("agent", OnError::Stop, async move {
-            runner.run(stop).await.map_err(TaskError::from)
+            runner.run(stop).await;
+            Ok(())
         });
         Ok(Self {
             id: identity.node,

@@ -7,7 +7,6 @@
 //! sit it out, so rows of 1,000 tasks flatter us by that.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use swarm_api::v1;
 use swarm_reconcile::{Outcome, Queue};
@@ -18,7 +17,7 @@ use swarm_types::{
     Timestamp, Version,
 };
 
-use crate::runner::Row;
+use crate::runner::{Clock, Row, Took};
 use crate::world::{self, Ids, NOW};
 
 /// What the tasks have in common and ask for.
@@ -48,7 +47,7 @@ macro_rules! rows {
             go: $go * SECOND,
             bar: $bar,
             rounds_max: $rounds,
-            round: || schedule(Shape::$shape, $nodes, $tasks).wall,
+            round: || schedule(Shape::$shape, $nodes, $tasks),
         },)*];
     };
 }
@@ -74,15 +73,6 @@ rows! {
     "100kNodes1MTasks-extrapolated", 25_200.0, 25_200.0 / 20.0, 1, OneOff, 100_000, 1_000_000;
     "Constraints100kNodes1MTasks-extrapolated", 25_200.0, 25_200.0 / 20.0, 1,
         Plugin, 100_000, 1_000_000;
-}
-
-/// What a run took, in nanoseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Took {
-    /// By the clock on the wall.
-    pub wall: f64,
-    /// Of this thread on a processor.
-    pub cpu: f64,
 }
 
 /// The store, the scheduler and a subscriber that counts.
@@ -129,10 +119,9 @@ impl Bench {
             return false;
         };
         let mut transaction = view.begin(now);
-        for set in &batch.sets {
-            transaction.apply_set(set).expect("nobody else writes");
+        for set in batch.sets {
+            transaction.apply_owned(set).expect("nobody else writes");
         }
-        drop(batch);
         let (root, commit) = transaction.finish();
         drop(view);
         let version = commit.version;
@@ -159,7 +148,7 @@ pub fn schedule(shape: Shape, nodes: usize, tasks: usize) -> Took {
         let task = template.task(ids.next_id(), index);
         transaction.create(task).expect("a fresh id");
     }
-    let (wall, cpu) = (Instant::now(), crate::resident::cpu_nanos());
+    let clock = Clock::start();
     let (root, commit) = transaction.finish();
     bench.publish(root, commit);
     while bench.seen < tasks {
@@ -169,10 +158,8 @@ pub fn schedule(shape: Shape, nodes: usize, tasks: usize) -> Took {
             bench.seen
         );
     }
-    Took {
-        wall: wall.elapsed().as_secs_f64() * SECOND,
-        cpu: crate::resident::cpu_nanos().saturating_sub(cpu) as f64,
-    }
+    // The whole run is the operation.
+    clock.stop(1)
 }
 
 fn is_grouped(shape: Shape) -> bool {

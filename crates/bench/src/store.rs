@@ -3,13 +3,12 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
 
 use swarm_api::v1;
 use swarm_store::{By, Root, Store, StoreError, Transaction};
 use swarm_types::{IdSource, Kind, Node, NodeId};
 
-use crate::runner::Row;
+use crate::runner::{Clock, Row, Took};
 use crate::world::{self, Ids, NOW};
 
 /// Nodes in the store.
@@ -41,17 +40,13 @@ rows! {
     "NodeConcurrency", 139_600.0, 5.0, concurrency;
 }
 
-/// Time of `operations` runs of `work`, in nanoseconds each.
-fn timed(operations: usize, mut work: impl FnMut(usize)) -> f64 {
-    let start = Instant::now();
+/// Time of `operations` runs of `work`.
+fn timed(operations: usize, mut work: impl FnMut(usize)) -> Took {
+    let clock = Clock::start();
     for index in 0..operations {
         work(index);
     }
-    per_operation(start, operations)
-}
-
-fn per_operation(start: Instant, operations: usize) -> f64 {
-    start.elapsed().as_secs_f64() * 1e9 / operations as f64
+    clock.stop(operations)
 }
 
 fn node_ids(count: usize) -> Vec<NodeId> {
@@ -83,11 +78,11 @@ fn rename(tx: &mut Transaction, id: &NodeId, name: String) -> Result<(), StoreEr
     tx.update(node)
 }
 
-fn create() -> f64 {
+fn create() -> Took {
     const OPERATIONS: usize = 50_000;
     let ids = node_ids(OPERATIONS);
     let store = Store::default();
-    let start = Instant::now();
+    let clock = Clock::start();
     store
         .update::<_, StoreError>(NOW, |tx| {
             for (index, id) in ids.iter().enumerate() {
@@ -96,13 +91,13 @@ fn create() -> f64 {
             Ok(())
         })
         .expect("fresh ids do not collide");
-    per_operation(start, OPERATIONS)
+    clock.stop(OPERATIONS)
 }
 
-fn update() -> f64 {
+fn update() -> Took {
     const OPERATIONS: usize = 100_000;
     let (store, ids) = filled();
-    let start = Instant::now();
+    let clock = Clock::start();
     store
         .update::<_, StoreError>(NOW, |tx| {
             for index in 0..OPERATIONS {
@@ -111,10 +106,10 @@ fn update() -> f64 {
             Ok(())
         })
         .expect("every node is there");
-    per_operation(start, OPERATIONS)
+    clock.stop(OPERATIONS)
 }
 
-fn update_transaction() -> f64 {
+fn update_transaction() -> Took {
     let (store, ids) = filled();
     timed(50_000, |index| {
         store
@@ -125,7 +120,7 @@ fn update_transaction() -> f64 {
     })
 }
 
-fn delete_transaction() -> f64 {
+fn delete_transaction() -> Took {
     let (store, ids) = filled();
     timed(50_000, |index| {
         let outcome = store.update::<(), &str>(NOW, |tx| {
@@ -137,7 +132,7 @@ fn delete_transaction() -> f64 {
     })
 }
 
-fn get() -> f64 {
+fn get() -> Took {
     let (store, ids) = filled();
     let view = store.view();
     timed(500_000, |index| {
@@ -145,7 +140,7 @@ fn get() -> f64 {
     })
 }
 
-fn find_all() -> f64 {
+fn find_all() -> Took {
     let (store, _) = filled();
     let view = store.view();
     timed(200, |_| {
@@ -155,7 +150,7 @@ fn find_all() -> f64 {
 }
 
 /// As in Go the name is never found: the name index holds host names, and these nodes have none.
-fn find_by_name() -> f64 {
+fn find_by_name() -> Took {
     let (store, _) = filled();
     let view: Arc<Root> = store.view();
     timed(200_000, |index| {
@@ -166,10 +161,10 @@ fn find_by_name() -> f64 {
 
 /// Five threads of one-object transactions and five of gets inside one view each; an operation is
 /// one write and one read of each thread.
-fn concurrency() -> f64 {
+fn concurrency() -> Took {
     const OPERATIONS: usize = 5_000;
     let (store, ids) = filled();
-    let start = Instant::now();
+    let clock = Clock::start();
     std::thread::scope(|scope| {
         for writer in 0..THREADS {
             let (store, ids) = (&store, &ids);
@@ -190,5 +185,5 @@ fn concurrency() -> f64 {
             });
         }
     });
-    per_operation(start, OPERATIONS)
+    clock.stop_threads(OPERATIONS)
 }

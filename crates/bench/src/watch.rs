@@ -7,13 +7,12 @@
 
 use std::hint::black_box;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use swarm_store::{Action, Change, Commit, Filter, Hub, Received, Subscription};
 use swarm_types::{IdSource, Version};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::runner::Row;
+use crate::runner::{Clock, Row, Took};
 use crate::world::{self, Ids, NOW};
 
 /// Deliveries in one round, so that rows with few and with many listeners take a similar time.
@@ -79,7 +78,7 @@ impl Topic {
     }
 }
 
-fn round(listeners: usize, publishers: usize, until: Until) -> f64 {
+fn round(listeners: usize, publishers: usize, until: Until) -> Took {
     let events = (DELIVERIES / listeners).next_multiple_of(publishers);
     let node = world::bare_node(Ids::new(2).next_id(), "myevent".to_owned());
     let mut topic = Topic {
@@ -97,17 +96,17 @@ fn round(listeners: usize, publishers: usize, until: Until) -> f64 {
         .map(|subscription| runtime.spawn(receive(subscription, events)))
         .collect();
     let topic = Arc::new(Mutex::new(topic));
-    let start = Instant::now();
+    let clock = Clock::start();
     let publishing: Vec<_> = (0..publishers)
         .map(|_| runtime.spawn(publish(Arc::clone(&topic), events / publishers)))
         .collect();
-    let published = finish(&runtime, publishing, start);
-    let received = finish(&runtime, listening, start);
-    let seconds = match until {
+    finish(&runtime, publishing);
+    let published = clock.stop_threads(events);
+    finish(&runtime, listening);
+    match until {
         Until::Published => published,
-        Until::Received => received,
-    };
-    seconds * 1e9 / events as f64
+        Until::Received => clock.stop_threads(events),
+    }
 }
 
 fn two_threads() -> Runtime {
@@ -117,13 +116,12 @@ fn two_threads() -> Runtime {
         .expect("two threads can be started")
 }
 
-fn finish(runtime: &Runtime, tasks: Vec<tokio::task::JoinHandle<()>>, start: Instant) -> f64 {
+fn finish(runtime: &Runtime, tasks: Vec<tokio::task::JoinHandle<()>>) {
     runtime.block_on(async {
         for task in tasks {
             task.await.expect("neither side panics");
         }
     });
-    start.elapsed().as_secs_f64()
 }
 
 async fn publish(topic: Arc<Mutex<Topic>>, events: usize) {

@@ -44,6 +44,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod write;
 
 pub use encode::{
     DecodeError, decode_commit, encode_commit, encode_task, encoded_task_len, read_snapshot,
@@ -56,7 +57,7 @@ pub use history::{Compacted, History, HistoryLimits};
 pub use pipeline::{Applied, ApplyError, PIPELINE_COMMITS_MAX, Pipeline, Staged};
 pub use root::{Root, View};
 pub use store::Store;
-pub use transaction::{
-    Action, Change, Commit, Conflict, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Transaction,
-    Write, WriteSet, batches,
+pub use transaction::{Action, Change, Commit, Transaction};
+pub use write::{
+    Conflict, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet, batches,
 };

@@ -201,6 +201,25 @@ impl Root {
         }
     }
 
+    /// The version of an object; `None` if it is absent.
+    pub(crate) fn version_of(&self, kind: Kind, id: &Id) -> Option<Version> {
+        fn of<O: sealed::Readable>(root: &Root, id: &Id) -> Option<Version> {
+            O::get(root, id).map(|object| object.meta().version)
+        }
+        match kind {
+            Kind::Node => of::<Node>(self, id),
+            Kind::Service => of::<Service>(self, id),
+            Kind::Task => of::<Task>(self, id),
+            Kind::Network => of::<Network>(self, id),
+            Kind::Cluster => of::<Cluster>(self, id),
+            Kind::Secret => of::<Secret>(self, id),
+            Kind::Resource => of::<Resource>(self, id),
+            Kind::Extension => of::<Extension>(self, id),
+            Kind::Config => of::<Config>(self, id),
+            Kind::Volume => of::<Volume>(self, id),
+        }
+    }
+
     fn indexed_task(&self, id: &Id) -> &Arc<Task> {
         self.tasks
             .objects

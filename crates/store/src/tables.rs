@@ -7,7 +7,7 @@ use std::sync::Arc;
 use swarm_api::v1;
 use swarm_types::{
     Cluster, Config, Extension, Id, Kind, Network, Node, NodeId, Object, Resource, Secret, Service,
-    ServiceId, Slot, Task, TaskState, Volume, spec,
+    ServiceId, Slot, StateRegression, Task, TaskState, Volume, spec,
 };
 
 use crate::index::{Index, PairIndex};
@@ -53,6 +53,11 @@ pub(crate) trait Stored: Object {
 
     /// The part of the indices that every kind has.
     fn common(indices: &Self::Indices) -> &Common;
+
+    /// Whether an object may follow on another one with its id.
+    fn check_step(_old: &Self, _new: &Self) -> Result<(), StateRegression> {
+        Ok(())
+    }
 
     /// The name as the name index has it, if the object has one there.
     fn name(&self) -> Option<&str>;
@@ -264,6 +269,17 @@ impl Stored for Task {
             new.map(Self::desired_state),
         );
         indices.references.reindex(id, old, new);
+    }
+
+    fn check_step(old: &Self, new: &Self) -> Result<(), StateRegression> {
+        let states = (old.state(), new.state());
+        let desired = (old.desired_state(), new.desired_state());
+        for (from, to) in [states, desired] {
+            if to < from {
+                return Err(StateRegression { from, to });
+            }
+        }
+        Ok(())
     }
 
     fn common(indices: &TaskIndices) -> &Common {

@@ -6,18 +6,13 @@ use std::sync::Arc;
 
 use swarm_types::{
     AnyObject, Cluster, Config, Extension, Id, Kind, Network, Node, Object, Resource, Secret,
-    Service, StateRegression, Task, TaskState, Timestamp, Version, Volume,
+    Service, Task, Timestamp, Version, Volume,
 };
 
 use crate::error::StoreError;
 use crate::root::{HasTable, Root, sealed};
 use crate::tables::{Stored, is_table_name, lower};
-
-/// Changes in one transaction that comes from a batch (SwarmKit's `MaxChangesPerTransaction`).
-pub const TRANSACTION_CHANGES_MAX: usize = 200;
-/// Encoded bytes in one transaction that comes from a batch: three quarters of the largest
-/// proposal, 1.5 MiB, as in SwarmKit.
-pub const TRANSACTION_BYTES_MAX: usize = 1_572_864 / 4 * 3;
+use crate::write::{Conflict, Write, WriteSet};
 
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,112 +45,6 @@ pub struct Commit {
     pub at: Timestamp,
     /// The changes.
     pub changes: Vec<Change>,
-}
-
-/// A write as a value. An update or delete carries the version that its author saw.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Write {
-    /// Add an object.
-    Create(AnyObject),
-    /// Replace an object; `meta.version` is the version that was seen.
-    Update(AnyObject),
-    /// Delete an object.
-    Delete {
-        /// The kind.
-        kind: Kind,
-        /// The id.
-        id: Id,
-        /// The version that was seen.
-        version: Version,
-    },
-    /// Write nothing, but only go on if the object still has this version (`None`: is absent).
-    Require {
-        /// The kind.
-        kind: Kind,
-        /// The id.
-        id: Id,
-        /// The version that was seen.
-        version: Option<Version>,
-    },
-}
-
-impl Write {
-    /// Adds an object.
-    pub fn create(object: impl Into<AnyObject>) -> Self {
-        Self::Create(object.into())
-    }
-
-    /// Replaces an object which still carries the version that was seen.
-    pub fn update(object: impl Into<AnyObject>) -> Self {
-        Self::Update(object.into())
-    }
-
-    /// Deletes an object that was seen.
-    pub fn delete<O: Object>(object: &O) -> Self {
-        Self::Delete {
-            kind: O::KIND,
-            id: object.raw_id().clone(),
-            version: object.meta().version,
-        }
-    }
-
-    /// Requires that an object is as it was seen.
-    pub fn require<O: Object>(object: &O) -> Self {
-        Self::Require {
-            kind: O::KIND,
-            id: object.raw_id().clone(),
-            version: Some(object.meta().version),
-        }
-    }
-
-    /// How many bytes this takes in the log; about, for a deletion.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Create(object) | Self::Update(object) => crate::encode::encoded_len(object),
-            Self::Delete { .. } => 64,
-            Self::Require { .. } => 0,
-        }
-    }
-}
-
-/// Writes that belong together: all of them happen, or none.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct WriteSet(pub Vec<Write>);
-
-/// A write set that was not applied.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write {index} of the set was refused")]
-pub struct Conflict {
-    /// Which of its writes was refused first.
-    pub index: usize,
-    /// Why.
-    #[source]
-    pub error: StoreError,
-}
-
-/// Cuts write sets into transactions of at most [`TRANSACTION_CHANGES_MAX`] changes and
-/// [`TRANSACTION_BYTES_MAX`] bytes, in order. A set is never cut: one that is larger than the
-/// limits gets a transaction of its own, which the log may refuse.
-pub fn batches(sets: impl IntoIterator<Item = WriteSet>) -> Vec<Vec<WriteSet>> {
-    let mut batches = vec![Vec::new()];
-    let (mut changes, mut bytes) = (0, 0);
-    for set in sets {
-        let set_bytes: usize = set.0.iter().map(Write::bytes).sum();
-        let full = changes + set.0.len() > TRANSACTION_CHANGES_MAX
-            || bytes + set_bytes > TRANSACTION_BYTES_MAX;
-        if full && changes > 0 {
-            batches.push(Vec::new());
-            (changes, bytes) = (0, 0);
-        }
-        changes += set.0.len();
-        bytes += set_bytes;
-        batches
-            .last_mut()
-            .expect("starts with one and only grows")
-            .push(set);
-    }
-    batches.retain(|batch| !batch.is_empty());
-    batches
 }
 
 /// A transaction in the making. Reads through it see its own writes; dropping it undoes them.
@@ -250,38 +139,55 @@ impl Transaction {
 
     /// Applies a write set, or refuses it and changes nothing.
     ///
+    /// Copies what it writes; [`Transaction::apply_owned`] does not.
+    ///
     /// # Errors
     /// [`Conflict`] with the first write that does not fit.
     pub fn apply_set(&mut self, set: &WriteSet) -> Result<(), Conflict> {
-        // The root is persistent, so the way back is to keep a copy of ten pointers.
-        let before = (self.root.clone(), self.changes.len());
-        for (index, write) in set.0.iter().enumerate() {
+        self.apply_owned(set.clone())
+    }
+
+    /// Applies a write set that nobody else needs, or refuses it and changes nothing.
+    ///
+    /// # Errors
+    /// [`Conflict`] with the first write that does not fit.
+    pub fn apply_owned(&mut self, set: WriteSet) -> Result<(), Conflict> {
+        let before = self.changes.len();
+        for (index, write) in set.0.into_iter().enumerate() {
             if let Err(error) = self.apply_write(write) {
-                self.root = before.0;
-                self.changes.truncate(before.1);
+                self.undo(before);
                 return Err(Conflict { index, error });
             }
         }
         Ok(())
     }
 
-    fn apply_write(&mut self, write: &Write) -> Result<(), StoreError> {
+    /// Takes changes back until so many are left. A copy of the root to return to would be simpler,
+    /// but while it lives each write copies its whole path through every tree.
+    fn undo(&mut self, keep: usize) {
+        while self.changes.len() > keep {
+            let Some(change) = self.changes.pop() else {
+                return;
+            };
+            match (change.action, change.old) {
+                (Action::Create, _) => self.take_any(change.object.kind(), change.object.raw_id()),
+                (Action::Remove, _) => self.put_back(change.object),
+                (Action::Update, Some(old)) => self.put_back(old),
+                (Action::Update, None) => unreachable!("an update replaced something"),
+            }
+        }
+    }
+
+    fn apply_write(&mut self, write: Write) -> Result<(), StoreError> {
         match write {
-            Write::Create(object) => self.put_any(Mode::StampCreate, object.clone()),
-            Write::Update(object) => self.put_any(Mode::StampUpdate, object.clone()),
-            Write::Delete { kind, id, version } => self.remove(*kind, id, Some(*version)),
+            Write::Create(object) => self.put_any(Mode::StampCreate, object),
+            Write::Update(object) => self.put_any(Mode::StampUpdate, object),
+            Write::Delete { kind, id, version } => self.remove(kind, &id, Some(version)),
             Write::Require { kind, id, version } => {
-                let seen = self
-                    .root
-                    .get_any(*kind, id)
-                    .map(|object| object.meta().version);
-                if seen == *version {
+                if self.root.version_of(kind, &id) == version {
                     Ok(())
                 } else {
-                    Err(StoreError::OutOfSequence {
-                        kind: *kind,
-                        id: id.clone(),
-                    })
+                    Err(StoreError::OutOfSequence { kind, id })
                 }
             }
         }
@@ -321,7 +227,7 @@ impl Transaction {
         match object {
             AnyObject::Node(object) => self.put(mode, object),
             AnyObject::Service(object) => self.put(mode, object),
-            AnyObject::Task(object) => self.put_task(mode, object),
+            AnyObject::Task(object) => self.put(mode, object),
             AnyObject::Network(object) => self.put(mode, object),
             AnyObject::Cluster(object) => self.put(mode, object),
             AnyObject::Secret(object) => self.put(mode, object),
@@ -332,14 +238,50 @@ impl Transaction {
         }
     }
 
-    fn put_task(&mut self, mode: Mode, task: Arc<Task>) -> Result<(), StoreError> {
-        if let Some(stored) = self.root.tasks.objects.get(task.raw_id()) {
-            // The same checks as the mutators make, a second time, on the other side of the log.
-            check_fits(mode, Some(stored), &*task)?;
-            check_forward(stored.state(), task.state())?;
-            check_forward(stored.desired_state(), task.desired_state())?;
+    /// Undoes an update or a removal.
+    fn put_back(&mut self, object: AnyObject) {
+        fn put<O: Stored>(root: &mut Root, object: Arc<O>)
+        where
+            Root: HasTable<O>,
+        {
+            HasTable::<O>::table_mut(root).put(object);
         }
-        self.put(mode, task)
+        let root = &mut self.root;
+        match object {
+            AnyObject::Node(object) => put(root, object),
+            AnyObject::Service(object) => put(root, object),
+            AnyObject::Task(object) => put(root, object),
+            AnyObject::Network(object) => put(root, object),
+            AnyObject::Cluster(object) => put(root, object),
+            AnyObject::Secret(object) => put(root, object),
+            AnyObject::Resource(object) => put(root, object),
+            AnyObject::Extension(object) => put(root, object),
+            AnyObject::Config(object) => put(root, object),
+            AnyObject::Volume(object) => put(root, object),
+        }
+    }
+
+    /// Undoes a creation.
+    fn take_any(&mut self, kind: Kind, id: &Id) {
+        fn take<O: Stored>(root: &mut Root, id: &Id)
+        where
+            Root: HasTable<O>,
+        {
+            HasTable::<O>::table_mut(root).take(id);
+        }
+        let root = &mut self.root;
+        match kind {
+            Kind::Node => take::<Node>(root, id),
+            Kind::Service => take::<Service>(root, id),
+            Kind::Task => take::<Task>(root, id),
+            Kind::Network => take::<Network>(root, id),
+            Kind::Cluster => take::<Cluster>(root, id),
+            Kind::Secret => take::<Secret>(root, id),
+            Kind::Resource => take::<Resource>(root, id),
+            Kind::Extension => take::<Extension>(root, id),
+            Kind::Config => take::<Config>(root, id),
+            Kind::Volume => take::<Volume>(root, id),
+        }
     }
 
     fn put<O: Stored + sealed::Readable>(
@@ -353,6 +295,10 @@ impl Transaction {
         let table: &crate::tables::Table<O> = HasTable::<O>::table(&self.root);
         let stored = table.objects.get(object.raw_id());
         check_fits(mode, stored, &object)?;
+        if let Some(stored) = stored {
+            // The same checks as the mutators make, a second time, on the other side of the log.
+            O::check_step(stored, &object)?;
+        }
         check_name::<O>(table, stored, &object)?;
         let stored = stored.cloned();
         let object = self.stamped(mode, stored.as_deref(), object);
@@ -429,13 +375,6 @@ impl Transaction {
         });
         Ok(())
     }
-}
-
-fn check_forward(from: TaskState, to: TaskState) -> Result<(), StateRegression> {
-    if to < from {
-        return Err(StateRegression { from, to });
-    }
-    Ok(())
 }
 
 fn check_fits<O: Stored>(

@@ -2,8 +2,8 @@
 //!
 //! Two kinds of keys: a task by its id, and one pass over all services whose ports are not settled,
 //! as services compete for numbers. The pass puts the reason on the tasks that have to wait, and it
-//! runs again when a port is freed, a service changes, or the ingress network comes or goes: SwarmKit
-//! waits up to five minutes for that, and says nothing.
+//! runs again when a port is freed, a service changes, or the ingress network comes or goes.
+//! SwarmKit waits up to five minutes for that, and says nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

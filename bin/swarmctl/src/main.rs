@@ -1,3 +1,62 @@
-//! Not yet written.
+//! `swarmctl`, the command line of a cluster: arguments, one connection, and what people read.
+//!
+//! Owns the flags, the tables and JSON documents, the wait for a service to converge, and the exit
+//! codes (`docs/exit-codes.md`). Decides nothing about the cluster: every rule is the manager's.
 
-fn main() {}
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod cli;
+mod cluster;
+mod connect;
+mod failure;
+mod later;
+mod lookup;
+mod node;
+mod output;
+mod service;
+mod table;
+mod task;
+mod units;
+mod view;
+mod why;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            anstream::eprint!("{}", failure.text());
+            ExitCode::from(failure.exit() as u8)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::refused(format!("the runtime does not start: {error}")))?;
+    runtime.block_on(dispatch(cli))
+}
+
+async fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let context = output::Context::new(&cli)?;
+    match cli.command {
+        Command::Cluster(command) => cluster::run(&context, command).await,
+        Command::Node(command) => node::run(&context, command).await,
+        Command::Service(command) => service::run(&context, command).await,
+        Command::Task(command) => task::run(&context, command).await,
+        Command::Why(command) => why::run(&context, command).await,
+        Command::Version => output::emit(&format!("swarmctl {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Network(_) => Err(later::noun("network", later::NO_NETWORKS)),
+        Command::Secret(_) => Err(later::noun("secret", later::NO_SECRETS)),
+        Command::Config(_) => Err(later::noun("config", later::NO_SECRETS)),
+    }
+}

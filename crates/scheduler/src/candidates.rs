@@ -263,12 +263,13 @@ impl Candidates {
         let mut number = leaf;
         loop {
             let branch = &mut self.branches[number as usize];
+            if number == ROOT {
+                branch.sums.change(old, new);
+                return;
+            }
             let before = branch.entry(number, branch.sums);
             branch.sums.change(old, new);
             let after = branch.entry(number, branch.sums);
-            if number == ROOT {
-                return;
-            }
             number = branch.parent;
             if before != after {
                 let order = &mut self.branches[number as usize].branches;

@@ -21,6 +21,8 @@ pub(crate) struct HostPort {
 /// placements over the cache.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Load {
+    /// All of them, also those that use nothing.
+    tasks: u64,
     active: u64,
     /// Active tasks by service, sorted; tasks without one count together. A node has few services,
     /// and there are many loads: a map would take several times the memory.
@@ -42,6 +44,7 @@ struct Held {
 impl Load {
     /// Adds a task.
     pub(crate) fn add(&mut self, task: &Task) {
+        self.tasks += 1;
         if is_active(task) {
             self.active += 1;
             match self.find(&task.service_id) {
@@ -73,6 +76,7 @@ impl Load {
 
     /// Takes a task away that was added before.
     pub(crate) fn remove(&mut self, task: &Task) {
+        self.tasks -= 1;
         if is_active(task) {
             self.active -= 1;
             if let Ok(index) = self.find(&task.service_id) {
@@ -113,7 +117,7 @@ impl Load {
 
     /// Whether no task is counted in it.
     pub(crate) fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.tasks == 0
     }
 
     fn active_of(&self, service: &Option<ServiceId>) -> u64 {

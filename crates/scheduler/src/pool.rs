@@ -11,15 +11,33 @@ use crate::node_log::NodeLog;
 const ENTRIES_MAX: usize = 2_000_000;
 
 /// Orderings by group.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
+    entries_max: usize,
     kept: BTreeMap<GroupKey, (u64, Candidates)>,
     by_use: BTreeMap<u64, GroupKey>,
     uses: u64,
     entries: usize,
 }
 
+impl Default for Pool {
+    fn default() -> Self {
+        Self::with_bound(ENTRIES_MAX)
+    }
+}
+
 impl Pool {
+    /// A pool of at most so many entries, but for what one transaction needs.
+    pub(crate) fn with_bound(entries_max: usize) -> Self {
+        Self {
+            entries_max,
+            kept: BTreeMap::new(),
+            by_use: BTreeMap::new(),
+            uses: 0,
+            entries: 0,
+        }
+    }
+
     /// The up-to-date ordering for a group.
     pub(crate) fn refresh(
         &mut self,
@@ -61,7 +79,7 @@ impl Pool {
     /// Drops what was used longest ago until the rest is within the bound, but nothing used after
     /// `since`. Says whether it is within the bound.
     pub(crate) fn shrink(&mut self, since: u64) -> bool {
-        while self.entries > ENTRIES_MAX {
+        while self.entries > self.entries_max {
             match self.by_use.first_key_value() {
                 Some((used, key)) if *used <= since => {
                     let key = key.clone();
@@ -91,6 +109,6 @@ impl Pool {
 
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::with_bound(self.entries_max);
     }
 }

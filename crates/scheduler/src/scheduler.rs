@@ -82,6 +82,15 @@ impl Scheduler {
         self.cluster.compare(&fresh)
     }
 
+    /// A scheduler that keeps hardly any orderings of nodes.
+    #[cfg(test)]
+    pub(crate) fn with_orderings_max(entries_max: usize) -> Self {
+        Self {
+            pool: Pool::with_bound(entries_max),
+            ..Self::default()
+        }
+    }
+
     /// Compares every ordering of nodes that is kept with one built from the cache.
     #[cfg(test)]
     pub(crate) fn check_orderings(&self) {
@@ -305,6 +314,11 @@ impl Reconciler for Scheduler {
         step.more = !plan.sets.is_empty();
         step.sets = plan.sets;
         step
+    }
+
+    fn cache_drift(&self, view: &Root) -> Option<String> {
+        let drift = self.check_cache(view).err()?;
+        Some(format!("{drift:?}"))
     }
 
     fn steps_per_transaction(&self) -> usize {

@@ -1,6 +1,9 @@
 //! Where tasks go.
 
+use swarm_store::Root;
+
 use super::world::{World, check, check_phases};
+use crate::Scheduler;
 
 #[test]
 fn a_task_goes_to_a_ready_node() {
@@ -432,6 +435,17 @@ fn tasks_of_a_deleted_service_or_an_old_spec_are_not_told() {
 }
 
 #[test]
+fn a_task_that_uses_nothing_still_counts_as_one_of_its_node() {
+    // `check_phases` compares the cache with the store after each line.
+    check_phases(&[
+        ("node n1\ntask t1", "t1 -> n1"),
+        ("task t1 desired=shutdown", ""),
+        ("remove node n1", ""),
+        ("remove task t1", ""),
+    ]);
+}
+
+#[test]
 fn a_new_leader_continues_from_the_store() {
     let mut world = World::new();
     world.apply(
@@ -467,6 +481,23 @@ fn a_big_group_takes_several_transactions_and_ends_level() {
     for node in ["n1..n1", "n2", "n3"] {
         let tasks = world.root.tasks_on_node(&node.parse().unwrap()).count();
         assert_eq!(tasks, 150, "{node}");
+    }
+}
+
+#[test]
+fn more_kinds_of_tasks_than_orderings_are_kept_take_more_transactions() {
+    for (orderings_max, transactions) in [(1, 3), (2, 2), (3, 2), (4, 1)] {
+        let scheduler = Scheduler::with_orderings_max(orderings_max);
+        let mut world = World::with_scheduler(Root::default(), scheduler);
+        world.apply("node n1\ntask a1 s1\ntask b1 s2\ntask c1 s3");
+        world.now = swarm_types::Timestamp::from_millis(5_000);
+        let mut count = 0;
+        while let Some(batch) = world.poll() {
+            count += 1;
+            world.commit(&batch);
+        }
+        assert_eq!(count, transactions, "{orderings_max}");
+        assert_eq!(world.root.tasks_on_node(&"n1".parse().unwrap()).count(), 3);
     }
 }
 

@@ -7,7 +7,7 @@ use swarm_api::v1;
 use swarm_store::Root;
 use swarm_types::constraint::{self, Constraint};
 use swarm_types::resources;
-use swarm_types::{Node, NodeId, NodeState, Task, TaskState, spec};
+use swarm_types::{Node, NodeId, NodeState, Task, TaskId, TaskState, spec};
 use v1::generic_resource::Resource;
 
 /// Tasks that use a node.
@@ -72,7 +72,13 @@ fn is_static_fit(node: &Node, task: &Task) -> bool {
         && node.availability() == Availability::Active
         && constraint::matches_all(&constraints, node)
         && (placement.platforms.is_empty()
-            || platform.is_some_and(|own| placement.platforms.contains(&own)))
+            || platform.is_some_and(|own| placement.platforms.iter().any(|one| is_same(one, &own))))
+}
+
+fn is_same(wanted: &v1::Platform, own: &v1::Platform) -> bool {
+    let name = |text: &str| text.replace("x86_64", "amd64").replace("aarch64", "arm64");
+    let fits = |wanted: &str, own: &str| wanted.is_empty() || wanted == own;
+    fits(&name(&wanted.architecture), &name(&own.architecture)) && fits(&wanted.os, &own.os)
 }
 
 fn is_dynamic_fit(root: &Root, node: &Node, task: &Task) -> bool {
@@ -97,76 +103,89 @@ fn is_dynamic_fit(root: &Root, node: &Node, task: &Task) -> bool {
         && (max == 0 || (active_of(root, &node.id, task) as u64) < max)
 }
 
-/// What must hold in every state of a cluster: no resource is given away twice.
+/// What must hold of a task that was just placed: its node passes every filter, and nothing that it
+/// takes was given away before.
 #[track_caller]
-pub(crate) fn check_cluster(root: &Root) {
-    for node in root.all::<Node>() {
-        let assigned = |task: &&Task| task.state() == TaskState::Assigned;
-        if users(root, &node.id).filter(assigned).count() == 0 {
-            continue;
-        }
-        let used = users(root, &node.id).map(reserved);
-        let (cpus, memory) = used.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        let resources = described(node);
-        // A test may overload a node by hand; the scheduler must not add to it then.
-        let adds = |read: fn(&Task) -> i64| {
-            users(root, &node.id)
-                .filter(assigned)
-                .any(|task| read(task) > 0)
-        };
-        assert!(
-            cpus <= resources.nano_cpus || !adds(|task| reserved(task).0),
-            "CPUs of {} are oversubscribed",
-            node.id
-        );
-        assert!(
-            memory <= resources.memory_bytes || !adds(|task| reserved(task).1),
-            "memory of {} is oversubscribed",
-            node.id
-        );
-        check_shared(root, node);
+pub(crate) fn check_placed(root: &Root, id: &TaskId) {
+    let task = root.task(id).unwrap();
+    let node = root.node(task.node_id.as_ref().unwrap()).unwrap();
+    assert!(is_static_fit(node, task), "{} does not fit {id}", node.id);
+    let used = users(root, &node.id).map(reserved);
+    let (cpus, memory) = used.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let resources = described(node);
+    let (own_cpus, own_memory) = reserved(task);
+    let holds = |own: i64, used: i64, all: i64| own == 0 || used <= all;
+    assert!(
+        holds(own_cpus, cpus, resources.nano_cpus),
+        "CPUs of {}",
+        node.id
+    );
+    assert!(
+        holds(own_memory, memory, resources.memory_bytes),
+        "memory of {}",
+        node.id
+    );
+    let ports: Vec<_> = users(root, &node.id).flat_map(host_ports).collect();
+    for port in host_ports(task) {
+        let holders = ports.iter().filter(|other| **other == port).count();
+        assert_eq!(holders, 1, "port {port:?} of {}", node.id);
     }
+    let max = task
+        .spec
+        .placement
+        .as_ref()
+        .map_or(0, |placement| placement.max_replicas);
+    assert!(
+        max == 0 || active_of(root, &node.id, task) as u64 <= max,
+        "replicas on {}",
+        node.id
+    );
+    check_generic(root, node, task);
 }
 
 #[track_caller]
-fn check_shared(root: &Root, node: &Node) {
-    let mut ports = BTreeMap::new();
-    let mut units = BTreeMap::new();
-    let mut amounts: BTreeMap<&str, i64> = BTreeMap::new();
-    for task in users(root, &node.id) {
-        for port in host_ports(task) {
-            *ports.entry(port).or_insert(0) += 1;
-        }
-        for entry in &task.assigned_generic_resources {
-            match entry.resource.as_ref().unwrap() {
-                Resource::NamedResourceSpec(unit) => {
-                    *units
-                        .entry((unit.kind.clone(), unit.value.clone()))
-                        .or_insert(0) += 1;
-                }
-                Resource::DiscreteResourceSpec(amount) => {
-                    *amounts.entry(&amount.kind).or_default() += amount.value;
-                }
+fn check_generic(root: &Root, node: &Node, task: &Task) {
+    let wanted = spec::reservations(&task.spec).map_or(&[][..], |wire| &wire.generic);
+    for entry in wanted {
+        let kind = resources::kind(entry);
+        let own = resources::amount_of(&task.assigned_generic_resources, kind);
+        assert_eq!(
+            own,
+            resources::amount_of(wanted, kind),
+            "{kind} of {}",
+            task.id
+        );
+    }
+    let held: Vec<&v1::GenericResource> = users(root, &node.id)
+        .flat_map(|task| &task.assigned_generic_resources)
+        .collect();
+    for entry in &task.assigned_generic_resources {
+        match entry.resource.as_ref().unwrap() {
+            Resource::NamedResourceSpec(_) => {
+                let holders = held.iter().filter(|other| **other == entry).count();
+                assert_eq!(holders, 1, "{entry:?} of {}", node.id);
+                assert!(
+                    described(node).generic.contains(entry),
+                    "{entry:?} of {}",
+                    node.id
+                );
+            }
+            Resource::DiscreteResourceSpec(amount) => {
+                let of_kind = held.iter().filter_map(|other| match &other.resource {
+                    Some(Resource::DiscreteResourceSpec(other)) if other.kind == amount.kind => {
+                        Some(other.value)
+                    }
+                    _ => None,
+                });
+                let all = resources::amount_of(&described(node).generic, &amount.kind);
+                assert!(
+                    of_kind.sum::<i64>() <= all,
+                    "{} of {}",
+                    amount.kind,
+                    node.id
+                );
             }
         }
-    }
-    assert!(
-        ports.values().all(|count| *count == 1),
-        "{}: {ports:?}",
-        node.id
-    );
-    assert!(
-        units.values().all(|count| *count == 1),
-        "{}: {units:?}",
-        node.id
-    );
-    let generic = described(node).generic;
-    for (kind, amount) in amounts {
-        assert!(
-            amount <= resources::amount_of(&generic, kind),
-            "{}: {kind}",
-            node.id
-        );
     }
 }
 

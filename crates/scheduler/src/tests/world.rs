@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use swarm_api::v1;
 use swarm_reconcile::{Batch, Outcome, Queue};
-use swarm_store::{Commit, Root, Transaction};
+use swarm_store::{Commit, Root, Transaction, Write};
 use swarm_types::{
     Id, IdSource, Kind, Node, NodeId, NodeState, Service, ServiceId, ServiceSpec, Task, TaskId,
     TaskState, TaskStatus, Timestamp, Version, resources,
@@ -67,8 +67,12 @@ impl World {
     }
 
     pub(crate) fn over(root: Root) -> Self {
+        Self::with_scheduler(root, Scheduler::new())
+    }
+
+    pub(crate) fn with_scheduler(root: Root, scheduler: Scheduler) -> Self {
         Self {
-            queue: Queue::new(Scheduler::new(), &root),
+            queue: Queue::new(scheduler, &root),
             now: Timestamp::from_millis(1_000),
             root,
         }
@@ -113,6 +117,11 @@ impl World {
         for (index, set) in batch.sets.iter().enumerate() {
             if transaction.apply_set(set).is_err() {
                 refused.push(index);
+            } else if let Some(Write::Update(object)) = set.0.last()
+                && let Some(task) = <Task as swarm_types::Object>::from_any(object)
+                && task.state() == TaskState::Assigned
+            {
+                twin::check_placed(&transaction, &task.id);
             }
         }
         let (root, commit) = transaction.finish();
@@ -135,7 +144,6 @@ impl World {
             if let Some(batch) = self.poll() {
                 assert!(batch.sets.len() <= swarm_store::TRANSACTION_CHANGES_MAX);
                 did += &self.commit(&batch);
-                twin::check_cluster(&self.root);
             } else if let Some(wake) = self.queue.poll_timeout() {
                 self.now = self.now.max(wake.at);
             } else {

@@ -169,6 +169,16 @@ impl Leader {
         &mut self.dispatcher
     }
 
+    /// Compares the caches of the loops with what they would build from the view (I-LOOP-4). To be
+    /// asked only when every commit up to the view was shown. For the simulator.
+    ///
+    /// # Errors
+    /// The first difference, in words.
+    pub fn check_caches(&self, view: &Root) -> Result<(), String> {
+        let drift = self.loops.iter().find_map(|each| each.cache_drift(view));
+        drift.map_or(Ok(()), Err)
+    }
+
     /// What each loop has to do.
     pub fn status(&self) -> Vec<QueueStatus> {
         self.loops.iter().map(|each| each.status()).collect()

@@ -18,6 +18,7 @@ pub(crate) trait Loop: Send {
     ) -> Option<Batch>;
     fn poll_timeout(&self) -> Option<Wake>;
     fn status(&self) -> QueueStatus;
+    fn cache_drift(&self, view: &Root) -> Option<String>;
 }
 
 impl<R: Reconciler + Send> Loop for Queue<R> {
@@ -46,5 +47,8 @@ impl<R: Reconciler + Send> Loop for Queue<R> {
     }
     fn status(&self) -> QueueStatus {
         Self::status(self)
+    }
+    fn cache_drift(&self, view: &Root) -> Option<String> {
+        self.reconciler().cache_drift(view)
     }
 }

@@ -109,6 +109,10 @@ impl Reconciler for Global {
         }
     }
 
+    fn cache_drift(&self, view: &Root) -> Option<String> {
+        swarm_reconcile::drift_from_resync(self, view)
+    }
+
     fn reconcile(&self, view: &Root, (id, node): &Key, ctx: &mut Ctx<'_>) -> Step {
         let mut plan = Plan::default();
         if let Some(service) = view.service(id)

@@ -46,6 +46,10 @@ impl Reconciler for Init {
         }
     }
 
+    fn cache_drift(&self, view: &Root) -> Option<String> {
+        swarm_reconcile::drift_from_resync(self, view)
+    }
+
     fn reconcile(&self, view: &Root, key: &ServiceId, _: &mut Ctx<'_>) -> Step {
         let mut plan = Plan::default();
         for id in self.left.get(key).into_iter().flatten() {

@@ -70,6 +70,10 @@ impl Reconciler for Reaper {
         mark_all_history(view, dirty);
     }
 
+    fn cache_drift(&self, view: &Root) -> Option<String> {
+        swarm_reconcile::drift_from_resync(self, view)
+    }
+
     fn reconcile(&self, view: &Root, key: &Key, ctx: &mut Ctx<'_>) -> Step {
         let mut plan = Plan::default();
         match key {

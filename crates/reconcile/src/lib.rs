@@ -68,11 +68,28 @@ pub trait Reconciler {
     /// (the scheduler). Loops without such a cache ignore it.
     fn settled(&mut self, _key: &Self::Key, _accepted: Accepted) {}
 
+    /// How the cache differs from the one that `resync` would build from the view, if it does
+    /// (I-LOOP-4). Only meaningful when every commit up to the view was observed. Loops without a
+    /// cache keep the default.
+    fn cache_drift(&self, _view: &Root) -> Option<String> {
+        None
+    }
+
     /// Whether the next steps of this loop must see the writes of the ones before in the same
     /// transaction. Loops that decide about the whole cluster put one step into a transaction.
     fn steps_per_transaction(&self) -> usize {
         STEPS_PER_TRANSACTION_MAX
     }
+}
+
+/// [`Reconciler::cache_drift`] for loops that are nothing but their cache.
+pub fn drift_from_resync<R>(own: &R, view: &Root) -> Option<String>
+where
+    R: Reconciler + Default + PartialEq + fmt::Debug,
+{
+    let mut fresh = R::default();
+    fresh.resync(view, &mut BTreeSet::new());
+    (fresh != *own).then(|| format!("{} has {own:#?}, resync builds {fresh:#?}", R::NAME))
 }
 
 /// Whether a write set was committed.

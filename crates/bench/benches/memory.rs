@@ -3,13 +3,10 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Instant;
 
-use swarm_bench::memory;
+use swarm_bench::memory::{self, Size};
 use swarm_bench::runner::{Options, nanos};
-use swarm_bench::world::NOW;
 
-const TASKS: usize = 1_000_000;
 /// The bar of resident memory, in bytes; Go needs nine billion.
 const RESIDENT_MAX: u64 = 1_200_000_000;
 
@@ -31,7 +28,7 @@ fn main() -> io::Result<ExitCode> {
             out,
             "{:<44} {} for each of 1M tasks in batches of 200 onto 100k nodes",
             "memory/assign",
-            nanos(memory::assign(TASKS, 100_000)),
+            nanos(memory::assign(Size::MILLION.tasks, 100_000).wall),
         )?;
     }
     let failed = options.strict && !passed;
@@ -43,31 +40,22 @@ fn main() -> io::Result<ExitCode> {
 }
 
 fn million(out: &mut impl Write) -> io::Result<bool> {
-    let filled = memory::fill(TASKS);
+    let filled = memory::fill(Size::MILLION);
     let passed = filled.resident <= RESIDENT_MAX;
     writeln!(
         out,
         "{:<44} {} MB resident, {} B per task, {} to create one; Go 9,200 MB, bar 1,200 MB {}",
         "memory/million",
         filled.resident / 1_000_000,
-        filled.resident / TASKS as u64,
-        nanos(filled.nanos),
+        filled.resident / Size::MILLION.tasks as u64,
+        nanos(filled.took.wall),
         if passed { "PASS" } else { "FAIL" },
     )?;
-    const UPDATES: usize = 20_000;
-    let start = Instant::now();
-    for index in 0..UPDATES {
-        let id = &filled.tasks[index * 7_919 % TASKS];
-        filled
-            .store
-            .update(NOW, |tx| memory::touch(tx, id))
-            .expect("every task is there");
-    }
     writeln!(
         out,
         "{:<44} {} for one status in one transaction; Go 112 us",
         "memory/million, update",
-        nanos(start.elapsed().as_secs_f64() * 1e9 / UPDATES as f64),
+        nanos(filled.report(20_000).wall),
     )?;
     Ok(passed)
 }

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
+use stats_alloc::INSTRUMENTED_SYSTEM;
+
 use crate::resident;
 
 /// Rounds of each row unless the caller says otherwise; the median of five shrugs off two that a
@@ -31,6 +33,8 @@ pub struct Took {
     pub wall: f64,
     /// On a processor; only where one thread does everything.
     pub cpu: Option<f64>,
+    /// Allocations; zero unless the program counts them (`gates` does).
+    pub allocations: f64,
 }
 
 /// Both clocks of a workload on one thread.
@@ -38,6 +42,7 @@ pub struct Took {
 pub struct Clock {
     wall: Instant,
     cpu: u64,
+    allocations: usize,
 }
 
 impl Clock {
@@ -46,6 +51,7 @@ impl Clock {
         Self {
             wall: Instant::now(),
             cpu: resident::cpu_nanos(),
+            allocations: INSTRUMENTED_SYSTEM.stats().allocations,
         }
     }
 
@@ -61,9 +67,11 @@ impl Clock {
 
     /// Stops after so many operations of several threads.
     pub fn stop_threads(&self, operations: usize) -> Took {
+        let allocations = INSTRUMENTED_SYSTEM.stats().allocations - self.allocations;
         Took {
             wall: self.wall.elapsed().as_secs_f64() * 1e9 / operations as f64,
             cpu: None,
+            allocations: allocations as f64 / operations as f64,
         }
     }
 }
@@ -249,6 +257,7 @@ mod tests {
         Took {
             wall,
             cpu: Some(wall / 2.0),
+            allocations: 0.0,
         }
     }
 

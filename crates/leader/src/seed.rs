@@ -23,8 +23,7 @@ pub struct Seed {
 pub fn seed(view: &Root, seed: &Seed, ids: &mut dyn IdSource) -> WriteSet {
     let mut writes = Vec::new();
     if view.cluster().is_none() {
-        let mut cluster = Cluster::new(seed.cluster.clone(), defaults::cluster_spec());
-        cluster.root_ca = Some(Box::default());
+        let cluster = Cluster::new(seed.cluster.clone(), defaults::cluster_spec());
         writes.push(Write::create(cluster));
     }
     if view.node(&seed.node).is_none() {

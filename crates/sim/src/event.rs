@@ -1,0 +1,159 @@
+//! Everything that can happen next.
+
+use std::time::Duration;
+
+use swarm_agent::{Epoch, OpId, Reply};
+use swarm_api::v1;
+use swarm_dispatcher::StreamId;
+use swarm_executor::Report;
+use swarm_types::TaskId;
+use v1::update_task_status_request::TaskStatusUpdate;
+
+/// A node by its place in the list of nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NodeIx(pub(crate) usize);
+
+impl std::fmt::Display for NodeIx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&format!("n{}", self.0))
+    }
+}
+
+/// Which life of a process: it grows with each start, and what was meant for an earlier one is
+/// dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Life(pub(crate) u64);
+
+/// A connection of an agent to the manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ConnId(pub(crate) u64);
+
+/// What an agent asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    Session {
+        description: Box<v1::NodeDescription>,
+        previous: String,
+    },
+    Assignments {
+        session: String,
+    },
+    Heartbeat {
+        session: String,
+    },
+    Statuses {
+        session: String,
+        report: u64,
+        updates: Vec<TaskStatusUpdate>,
+    },
+}
+
+impl Request {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Session { .. } => "session",
+            Self::Assignments { .. } => "assignments",
+            Self::Heartbeat { .. } => "heartbeat",
+            Self::Statuses { .. } => "statuses",
+        }
+    }
+}
+
+/// What reaches an agent.
+#[derive(Clone, Debug)]
+pub(crate) enum Payload {
+    Session(Box<v1::SessionMessage>),
+    Assignments(v1::AssignmentsMessage),
+    Reply(Reply),
+}
+
+impl Payload {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Session(_) => "session message",
+            Self::Assignments(_) => "assignments",
+            Self::Reply(Reply::Heartbeat(Ok(_))) => "heartbeat ok",
+            Self::Reply(Reply::Heartbeat(Err(_))) => "heartbeat refused",
+            Self::Reply(Reply::StatusesTaken(_, Ok(()))) => "statuses taken",
+            Self::Reply(Reply::StatusesTaken(_, Err(_))) => "statuses refused",
+            Self::Reply(Reply::SessionEnded(_)) => "session ended",
+            Self::Reply(Reply::AssignmentsEnded(_)) => "assignments ended",
+        }
+    }
+}
+
+/// An end of a stream in the order of its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum StreamKind {
+    Session,
+    Assignments,
+}
+
+/// Something that happens at an instant.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The manager's machine starts its process.
+    ManagerStart(Life),
+    /// The leader's task gets its turn.
+    ManagerTurn(Life),
+    /// A timer of the leader.
+    ManagerWake(Life),
+    /// The log's thread has synced what was proposed.
+    LogPass(Life),
+    /// A tick of the log.
+    LogTick(Life),
+    /// A snapshot that was begun is written.
+    LogSnapshot(Life),
+    /// A request arrives.
+    ToManager {
+        conn: ConnId,
+        request: Request,
+        /// Nobody waits for the answer of a copy.
+        is_copy: bool,
+    },
+    /// The manager's transport took a message.
+    Sent(Life, StreamId),
+    /// The manager's side of a connection is gone.
+    ClosedAtManager(ConnId),
+    /// Something arrives at the agent.
+    ToAgent { conn: ConnId, payload: Payload },
+    /// An agent's process starts.
+    NodeStart(NodeIx, Life),
+    /// A timer of the agent.
+    NodeWake(NodeIx, Life),
+    /// The node was described.
+    Described(NodeIx, Life),
+    /// A batch reached the agent's disk.
+    Persisted(NodeIx, Life, u64),
+    /// An operation ended.
+    OperationDone {
+        node: NodeIx,
+        life: Life,
+        task: TaskId,
+        op: OpId,
+        report: Box<Report>,
+    },
+    /// A fault strikes.
+    Fault,
+    /// A partition that began earlier is over.
+    Healed(NodeIx),
+    /// The manager's disk has space again.
+    DiskFreed,
+    /// The user does something.
+    UserActs,
+    /// The user acts no more, faults strike no more.
+    CalmDown,
+    /// Slow checks are made.
+    Inspect,
+}
+
+/// The attempt at a session that opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) node: NodeIx,
+    pub(crate) life: Life,
+    pub(crate) epoch: Epoch,
+}
+
+/// Keep-alive of transports: so long until a side notices that the other one is silent.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20);

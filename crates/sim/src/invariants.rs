@@ -1,0 +1,110 @@
+//! The list of what must always hold, and how a violation is told. `docs/invariants.md` says more
+//! about each.
+
+use std::fmt;
+
+/// One invariant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invariant {
+    /// Its id, as used in the docs of the crates.
+    pub id: &'static str,
+    /// What must hold.
+    pub text: &'static str,
+}
+
+macro_rules! invariants {
+    ($($name:ident = $id:literal: $text:literal;)*) => {
+        $(pub(crate) const $name: Invariant = Invariant { id: $id, text: $text };)*
+        /// All of them.
+        pub const ALL: &[Invariant] = &[$($name,)*];
+    };
+}
+
+invariants! {
+    PANIC = "I-SIM-1": "nothing panics";
+    STUCK = "I-SIM-2": "nobody works without end at one instant";
+    TYPE_OK = "I-TYPE": "states, desired states, slots and nodes of tasks fit together (TypeOK)";
+    STATE = "I-TASK-1": "the observed state of a task never decreases";
+    DESIRED = "I-TASK-2": "the desired state of a task never decreases";
+    NODE_SET = "I-TASK-3": "a task in ASSIGNED or later has a node, and keeps it";
+    SERVICE_EXISTS = "I-TASK-4": "a task is made only for a service that exists";
+    ENDED = "I-TASK-5": "the state of a task that has ended does not change";
+    OWNER = "I-OWN-1": "each commit changes only fields that its author owns";
+    TRANSITION = "I-OWN-2": "each change of a task's state is one that its author may make";
+    DELETION = "I-OWN-3": "only tasks that cannot be running are deleted, unless the user says so";
+    ONE_LIVE = "I-ORCH-1": "a replica never has two live tasks";
+    STOP_FIRST = "I-ORCH-4": "a replacement starts after the task before it has stopped";
+    ELIGIBLE = "I-SCHED-1": "tasks are assigned to nodes that pass every filter";
+    RESOURCES = "I-SCHED-2": "reservations, host ports and replicas per node stay within limits";
+    EXPLAINED = "I-SCHED-5": "a task that waits says why, and no node would take it";
+    PORTS = "I-ALLOC-1": "no two services publish the same ingress port";
+    VERSIONS = "I-STORE-2": "versions of commits grow by one";
+    FEED = "I-STORE-4": "the feed gives every commit once, in order, and replaying it gives the store";
+    REPLICA = "I-STORE-5": "a member that replays the log has the same store";
+    DURABLE = "I-LOG-1": "an acknowledged write survives every crash";
+    REOPENS = "I-LOG-2": "the log opens after every crash";
+    CACHE = "I-LOOP-4": "the caches of the loops equal what resync builds";
+    PERSIST_FIRST = "I-AGENT-2": "a task is on the agent's disk before it is touched";
+    KEEPS_TASKS = "I-AGENT-5": "a restarted agent keeps the processes of its tasks";
+    STARTS_ONCE = "I-AGENT-6": "a task is started once, on one node";
+    NO_DOUBLE = "I-RUN-1": "no two processes of a replica, unless the manager gave one up";
+    CONVERGES = "I-END-1": "when faults end, every service becomes as its spec says";
+    QUIET = "I-END-2": "a converged cluster writes nothing";
+}
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: Invariant,
+    /// What was seen.
+    pub seen: String,
+}
+
+impl Violation {
+    pub(crate) fn new(invariant: Invariant, seen: impl Into<String>) -> Self {
+        Self {
+            invariant,
+            seen: seen.into(),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Invariant { id, text } = self.invariant;
+        write!(f, "{id} ({text}): {}", self.seen)
+    }
+}
+
+/// The result of a check.
+pub(crate) type Checked = Result<(), Violation>;
+
+/// `Ok` if the condition holds.
+pub(crate) fn ensure(
+    holds: bool,
+    invariant: Invariant,
+    seen: impl FnOnce() -> String,
+) -> Checked {
+    if holds {
+        return Ok(());
+    }
+    Err(Violation::new(invariant, seen()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_is_used_once_and_documented() {
+        let docs = include_str!("../../../docs/invariants.md");
+        let mut ids: Vec<_> = ALL.iter().map(|invariant| invariant.id).collect();
+        for id in &ids {
+            assert!(docs.contains(&format!("| {id} |")), "{id} is not in docs/invariants.md");
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), ALL.len());
+    }
+}

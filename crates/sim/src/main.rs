@@ -1,0 +1,108 @@
+//! The command line of the simulator.
+#![allow(clippy::print_stdout, reason = "a tool for a terminal")]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use swarm_sim::{Detail, FaultMode, Options, Report, Scenario};
+
+/// Runs simulated clusters with seeded faults and checks every step.
+///
+/// The seed decides everything: nodes, clocks, faults, what the user does. Exit code 0: all seeds
+/// passed; 1: one failed, and the command that repeats it was printed.
+#[derive(Parser)]
+#[command(name = "cargo xtask sim")]
+struct Cli {
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds, counted up from the first.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// What happens.
+    #[arg(long, value_enum, default_value = "all")]
+    scenario: Scenario,
+    /// Which faults there are.
+    #[arg(long, value_enum, default_value = "swarm")]
+    faults: FaultMode,
+    /// How much of what happened is printed.
+    #[arg(long, value_enum, default_value = "none")]
+    trace: Detail,
+    /// Seeds at the same time.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Go on after a failure, and count.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let options = Options {
+        seed: cli.seed,
+        scenario: cli.scenario,
+        faults: cli.faults,
+        trace: cli.trace,
+    };
+    if cli.seeds == 1 {
+        let report = swarm_sim::run(options);
+        println!("{}", report.settings);
+        for line in &report.printed {
+            println!("{line}");
+        }
+        return finish(&report);
+    }
+    run_many(&cli, options)
+}
+
+fn run_many(cli: &Cli, options: Options) -> ExitCode {
+    let (mut done, mut events, mut commits, mut virtual_seconds) = (0u64, 0u64, 0u64, 0u64);
+    let mut failed = Vec::new();
+    swarm_sim::run_many(options, cli.seeds, cli.threads, |report| {
+        done += 1;
+        events += report.events;
+        commits += report.commits;
+        virtual_seconds += report.end / 1_000_000_000;
+        if done.is_multiple_of(1000) {
+            println!("{done} of {} seeds", cli.seeds);
+        }
+        if let Some(violation) = &report.violation {
+            if cli.keep_going {
+                let text: String = violation.to_string().chars().take(300).collect();
+                println!("seed {}: {text}", report.options.seed);
+            }
+            failed.push(report);
+            return cli.keep_going;
+        }
+        true
+    });
+    println!(
+        "{done} seeds of scenario {}, {events} events, {commits} commits, {virtual_seconds} virtual \
+         seconds, {} failed",
+        cli.scenario.name(),
+        failed.len()
+    );
+    match failed.first() {
+        Some(report) => {
+            println!("{}", report.settings);
+            finish(report)
+        }
+        None => ExitCode::SUCCESS,
+    }
+}
+
+/// Prints how a run ended; the last line of a failure is the command that repeats it.
+fn finish(report: &Report) -> ExitCode {
+    let Some(violation) = &report.violation else {
+        println!("{}", report.summary());
+        return ExitCode::SUCCESS;
+    };
+    println!("the last events:");
+    for line in &report.recent {
+        println!("  {line}");
+    }
+    println!("{}", report.summary());
+    println!("violation of {violation}");
+    println!("{}", report.options.command());
+    ExitCode::FAILURE
+}

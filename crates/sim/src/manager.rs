@@ -1,0 +1,491 @@
+//! The manager's process: starts, leads, crashes. Mirrors `swarm-manager` and `swarm-raft-io`.
+
+pub(crate) mod replica;
+mod term;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use swarm_dispatcher::StreamId;
+use swarm_leader::Seed;
+use swarm_raft::member::OpenError;
+use swarm_raft::simdisk::{Loss, SimDisk};
+use swarm_reconcile::Outcome;
+use swarm_store::{Transaction, View};
+use swarm_types::{NodeId, Timestamp, Version};
+
+use crate::agenda::Agenda;
+use crate::event::{ConnId, Event, Life, Request};
+use crate::network::Network;
+use crate::random::{Purpose, Random};
+use crate::settings::Settings;
+use crate::time::{Clock, Instant, MS, S};
+use crate::trace::{Trace, Weight};
+use replica::{Author, Entry, LogFailed, Replica};
+use term::Term;
+
+/// Time between ticks of the log, as in `raft-io`.
+const TICK: u64 = S;
+/// How long a process takes to start again after it could not open its log.
+const START_AGAIN: u64 = S;
+
+/// What everything acts upon.
+pub(crate) struct Io<'a> {
+    pub(crate) agenda: &'a mut Agenda,
+    pub(crate) network: &'a mut Network,
+    pub(crate) trace: &'a mut Trace,
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// The process dies, the machine lives.
+    Process,
+    /// The machine loses power.
+    Power,
+    /// The process is asked to stop.
+    Asked,
+}
+
+/// What became of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StreamEvent {
+    Sent(StreamId),
+    Closed(ConnId),
+}
+
+/// One life of the process.
+pub(crate) struct Process {
+    pub(crate) replica: Replica,
+    pub(crate) term: Option<Term>,
+    calls: VecDeque<(ConnId, Request, bool)>,
+    streams: VecDeque<StreamEvent>,
+    is_turn_planned: bool,
+    is_pass_planned: bool,
+    wake: Option<Instant>,
+}
+
+/// The manager's machine.
+pub(crate) struct Manager {
+    pub(crate) settings: Settings,
+    pub(crate) disk: SimDisk,
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+    pub(crate) ids: Random,
+    pub(crate) draws: Random,
+    pub(crate) node: NodeId,
+    pub(crate) life: Life,
+    pub(crate) process: Option<Process>,
+    /// No more delays and refusals out of ill will.
+    pub(crate) is_calm: bool,
+    /// The log failed, and the process has to be ended.
+    pub(crate) failed: Option<LogFailed>,
+}
+
+impl Manager {
+    pub(crate) fn new(settings: &Settings, node: NodeId) -> Self {
+        let seed = settings.options.seed;
+        Self {
+            settings: settings.clone(),
+            disk: SimDisk::new(seed),
+            clock: settings.clocks[0],
+            random: Random::new(seed, Purpose::Manager),
+            ids: Random::new(seed, Purpose::Ids),
+            draws: Random::new(seed, Purpose::Draws),
+            node,
+            life: Life(0),
+            process: None,
+            is_calm: false,
+            failed: None,
+        }
+    }
+
+    pub(crate) fn now(&self, agenda: &Agenda) -> Timestamp {
+        self.clock.read(agenda.now())
+    }
+
+    /// The life of the process, if it lives.
+    pub(crate) fn alive(&self) -> Option<Life> {
+        self.process.as_ref().map(|_| self.life)
+    }
+
+    /// The published store, if the manager leads.
+    pub(crate) fn view(&self) -> Option<View> {
+        let process = self.process.as_ref()?;
+        process.term.as_ref().map(|_| process.replica.store.view())
+    }
+
+    /// Opens the log. Returns the version of the snapshot from which it was replayed; `None` when
+    /// the disk did not let it start, and it will try again.
+    pub(crate) fn start(&mut self, io: &mut Io<'_>) -> Result<Option<Version>, OpenError> {
+        self.life.0 += 1;
+        let salts = Random::new(self.settings.options.seed ^ (self.life.0 << 32), Purpose::Salts);
+        let opened = Replica::open(&self.disk, &self.settings, salts, self.ids.next());
+        let (replica, from) = match opened {
+            Ok(opened) => opened,
+            Err(error) if is_disk_trouble(&error) => {
+                io.trace.add(
+                    io.agenda.now(),
+                    Weight::Major,
+                    "mgr",
+                    format_args!("cannot start: {error:?}"),
+                );
+                self.disk.crash(Loss::Process);
+                io.agenda.after(START_AGAIN, Event::ManagerStart(self.life));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        io.trace.add(
+            io.agenda.now(),
+            Weight::Major,
+            "mgr",
+            format_args!("starts at {}", replica.store.view().version()),
+        );
+        self.process = Some(Process {
+            replica,
+            term: None,
+            calls: VecDeque::new(),
+            streams: VecDeque::new(),
+            is_turn_planned: false,
+            is_pass_planned: false,
+            wake: None,
+        });
+        io.agenda.after(TICK, Event::LogTick(self.life));
+        self.begin_leading(io);
+        Ok(Some(from))
+    }
+
+    /// Writes the first objects, then leads.
+    fn begin_leading(&mut self, io: &mut Io<'_>) {
+        let (now, seed) = (self.now(io.agenda), self.seed());
+        let ids = &mut self.ids;
+        let Some(process) = self.process.as_mut().filter(|own| own.replica.leads()) else {
+            return;
+        };
+        let refused = process.replica.write(now, Author::Seed, |transaction| {
+            let set = swarm_leader::seed(transaction, &seed, ids);
+            transaction.apply_set(&set)
+        });
+        if let Err(conflict) = refused {
+            // The next tick tries again.
+            io.trace.add(
+                io.agenda.now(),
+                Weight::Major,
+                "mgr",
+                format_args!("first objects refused: {conflict}"),
+            );
+        }
+        self.plan(io);
+    }
+
+    fn seed(&self) -> Seed {
+        use swarm_api::v1::node_spec::Availability;
+        Seed {
+            cluster: "simulated".parse().expect("the id is well formed"),
+            node: self.node.clone(),
+            availability: Availability::Active,
+        }
+    }
+
+    /// Ends the process.
+    pub(crate) fn die(&mut self, io: &mut Io<'_>, death: Death) {
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        self.life.0 += 1;
+        match death {
+            Death::Process => self.disk.crash(Loss::Process),
+            Death::Power => self.disk.crash(Loss::Power),
+            Death::Asked => {
+                if let Some(mut term) = process.term.take() {
+                    let view = process.replica.store.view();
+                    term.end(io, &view);
+                }
+                process.replica.close();
+            }
+        }
+        io.network.reset_manager(io.agenda, death == Death::Power);
+        // Another machine's time server, or the same one after a repair.
+        if self.random.happens(300) {
+            let offset = i64::try_from(self.settings.faults.clock_offset.as_nanos()).unwrap_or(0);
+            let jump = self.random.below(2 * offset.unsigned_abs() + 1);
+            self.clock.offset = i64::try_from(jump).unwrap_or(0) - offset;
+        }
+    }
+
+    /// A request arrived.
+    pub(crate) fn receive(&mut self, io: &mut Io<'_>, conn: ConnId, request: Request, copy: bool) {
+        if let Some(process) = &mut self.process {
+            process.calls.push_back((conn, request, copy));
+            self.plan(io);
+        }
+    }
+
+    pub(crate) fn sent(&mut self, io: &mut Io<'_>, stream: StreamId) {
+        if let Some(process) = &mut self.process {
+            process.streams.push_back(StreamEvent::Sent(stream));
+            self.plan(io);
+        }
+    }
+
+    pub(crate) fn closed(&mut self, io: &mut Io<'_>, conn: ConnId) {
+        if let Some(process) = &mut self.process {
+            process.calls.retain(|(own, _, _)| *own != conn);
+            process.streams.push_back(StreamEvent::Closed(conn));
+            self.plan(io);
+        }
+    }
+
+    /// A user's write. `Err`: the user was refused; `None`: nobody leads.
+    pub(crate) fn write<E>(
+        &mut self,
+        io: &mut Io<'_>,
+        author: Author,
+        write: impl FnOnce(&mut Transaction, Timestamp, &mut Random) -> Result<(), E>,
+    ) -> Option<Result<(), E>> {
+        let now = self.now(io.agenda);
+        let ids = &mut self.ids;
+        let process = self.process.as_mut()?;
+        process.term.as_ref()?;
+        let written = process
+            .replica
+            .write(now, author, |transaction| write(transaction, now, ids));
+        self.plan(io);
+        Some(written)
+    }
+
+    /// The leader's task takes what came in and lets everyone work.
+    pub(crate) fn turn(&mut self, io: &mut Io<'_>) {
+        let now = self.now(io.agenda);
+        let is_wake = self
+            .process
+            .as_mut()
+            .is_some_and(|process| std::mem::take(&mut process.is_turn_planned));
+        let _ = is_wake;
+        self.take_outcomes(io, now);
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let Some(term) = &mut process.term else {
+            return self.plan(io);
+        };
+        let faults = &self.settings.faults;
+        let random = &mut self.random;
+        let mut chance = |per_mille| !self.is_calm && random.happens(per_mille);
+        if chance(faults.feed_delay_per_mille) {
+            self.plan_turn(io);
+        } else {
+            term.read_feed(now, &process.replica, &self.settings);
+        }
+        let Some(Process { term: Some(term), replica, streams, calls, .. }) = &mut self.process
+        else {
+            return;
+        };
+        for event in streams.drain(..) {
+            term.take_stream_event(event);
+        }
+        for (conn, request, is_copy) in calls.drain(..) {
+            let view = replica.store.view();
+            term.call(io, (conn, is_copy), request, now, &view, (&mut self.ids, &mut self.draws));
+        }
+        self.work(io, now);
+        self.plan(io);
+    }
+
+    fn take_outcomes(&mut self, io: &mut Io<'_>, now: Timestamp) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        while let Some((author, outcome)) = process.replica.outcomes.pop_front() {
+            if let Outcome::Committed { refused, .. } = &outcome
+                && !refused.is_empty()
+            {
+                io.trace.add(
+                    io.agenda.now(),
+                    Weight::Minor,
+                    "mgr",
+                    format_args!("{} lost {} sets", author.name(), refused.len()),
+                );
+            }
+            match author {
+                Author::Leader(origin, _) => {
+                    if let Some(term) = &mut process.term {
+                        term.leader.handle_outcome(now, origin, &outcome);
+                    }
+                }
+                Author::Seed if process.term.is_none() => {
+                    let term = Term::begin(
+                        now,
+                        &process.replica,
+                        &self.settings,
+                        &self.node,
+                        &mut self.draws,
+                    );
+                    process.term = Some(term);
+                    io.trace.add(
+                        io.agenda.now(),
+                        Weight::Major,
+                        "mgr",
+                        format_args!("leads ({outcome:?})"),
+                    );
+                }
+                Author::Seed | Author::User(_) | Author::Log => {}
+            }
+        }
+    }
+
+    /// The loops, then the messages.
+    fn work(&mut self, io: &mut Io<'_>, now: Timestamp) {
+        let Some(Process { term: Some(term), replica, .. }) = &mut self.process else {
+            return;
+        };
+        let faults = &self.settings.faults;
+        let newest = replica.store.view();
+        let random = &mut self.random;
+        let mut chance = |per_mille| !self.is_calm && random.happens(per_mille);
+        let stale = chance(faults.stale_view_per_mille);
+        let view = if stale { term.older_view(&newest) } else { newest.clone() };
+        term.leader.handle_timeout(now);
+        while let Some(proposal) = term.leader.poll_proposal(&view, now, &mut self.ids) {
+            let author = Author::Leader(proposal.origin, term.name_of(proposal.origin));
+            io.trace.add(
+                io.agenda.now(),
+                Weight::Minor,
+                "mgr",
+                format_args!("{} proposes {} sets", author.name(), proposal.sets.len()),
+            );
+            let is_refused = chance(faults.refuse_per_mille / 2);
+            replica.submit(now, &proposal.sets, author, is_refused);
+        }
+        while let Some(message) = term.leader.dispatcher().poll_message(&view) {
+            term.deliver(io, self.life, message, faults.back_pressure, &mut self.draws);
+        }
+        term.keep_view(&newest);
+        if stale {
+            self.plan_turn(io);
+        }
+    }
+
+    /// The log's thread syncs and applies.
+    pub(crate) fn log_pass(&mut self, io: &mut Io<'_>) {
+        let refuse = if self.is_calm { 0 } else { self.settings.faults.refuse_per_mille / 4 };
+        let random = &mut self.random;
+        if let Some(process) = &mut self.process {
+            process.is_pass_planned = false;
+            let passed = process.replica.pass(|| random.happens(refuse));
+            self.after_log(io, passed);
+        }
+    }
+
+    pub(crate) fn log_tick(&mut self, io: &mut Io<'_>) {
+        io.agenda.after(TICK, Event::LogTick(self.life));
+        if let Some(process) = &mut self.process {
+            let ticked = process.replica.tick();
+            let is_idle = process.term.is_none() && process.replica.outcomes.is_empty();
+            self.after_log(io, ticked);
+            if is_idle {
+                self.begin_leading(io);
+            }
+        }
+    }
+
+    pub(crate) fn log_snapshot(&mut self, io: &mut Io<'_>) {
+        if let Some(process) = &mut self.process {
+            let written = process.replica.write_snapshot();
+            self.after_log(io, written);
+        }
+    }
+
+    fn after_log(&mut self, io: &mut Io<'_>, result: Result<(), LogFailed>) {
+        if let Err(failed) = result {
+            self.failed = Some(failed);
+            return;
+        }
+        if let Some(process) = &mut self.process
+            && process.replica.begin_snapshot()
+        {
+            let after = self.random.span(Duration::from_millis(1), Duration::from_millis(200));
+            io.agenda.after(after, Event::LogSnapshot(self.life));
+        }
+        self.plan(io);
+    }
+
+    /// What was applied since the last time, for the checkers.
+    pub(crate) fn take_applied(&mut self) -> Vec<Entry> {
+        self.process
+            .as_mut()
+            .map_or_else(Vec::new, |process| std::mem::take(&mut process.replica.applied))
+    }
+
+    /// Plans the next turn, pass and timer, as far as there is something to do.
+    fn plan(&mut self, io: &mut Io<'_>) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        if process.replica.has_work() && !process.is_pass_planned {
+            process.is_pass_planned = true;
+            let max = self.settings.faults.sync_max;
+            let max = if self.is_calm { max.min(Duration::from_millis(5)) } else { max };
+            let after = self.random.span(Duration::from_micros(50), max);
+            io.agenda.after(after, Event::LogPass(self.life));
+        }
+        let has_feed = process.term.as_ref().is_some_and(|term| {
+            term.fed_version() < process.replica.store.view().version()
+        });
+        let has_input = has_feed
+            || !process.replica.outcomes.is_empty()
+            || !process.streams.is_empty()
+            || (!process.calls.is_empty() && process.term.is_some());
+        let wake = process.term.as_mut().and_then(|term| term.leader.poll_timeout());
+        if let Some(wake) = wake {
+            let at = self.clock.when(wake.at, io.agenda.now());
+            if process.wake != Some(at) {
+                process.wake = Some(at);
+                io.agenda.at(at, Event::ManagerWake(self.life));
+            }
+        }
+        if has_input {
+            self.plan_turn(io);
+        }
+    }
+
+    fn plan_turn(&mut self, io: &mut Io<'_>) {
+        if let Some(process) = &mut self.process
+            && !process.is_turn_planned
+        {
+            process.is_turn_planned = true;
+            let max = self.settings.faults.turn_delay_max;
+            let max = if self.is_calm { max.min(Duration::from_millis(5)) } else { max };
+            let after = self.random.span(Duration::from_micros(10), max.max(Duration::from_micros(20)));
+            io.agenda.after(after.min(10 * S).max(MS / 100), Event::ManagerTurn(self.life));
+        }
+    }
+
+    /// Whether a timer event is the one that counts.
+    pub(crate) fn takes_wake(&mut self, at: Instant) -> bool {
+        let Some(process) = self.process.as_mut().filter(|own| own.wake == Some(at)) else {
+            return false;
+        };
+        process.wake = None;
+        true
+    }
+
+    /// The leader is told that it missed commits.
+    pub(crate) fn lag(&mut self, io: &mut Io<'_>) {
+        let now = self.now(io.agenda);
+        if let Some(Process { term: Some(term), replica, .. }) = &mut self.process {
+            term.resubscribe(now, replica, &self.settings);
+            self.plan_turn(io);
+        }
+    }
+}
+
+/// Whether a start failed because the disk is full or lost its power, which time will heal.
+fn is_disk_trouble(error: &OpenError) -> bool {
+    use swarm_raft::LogError;
+    match error {
+        OpenError::Log(LogError::Disk(_)) => true,
+        OpenError::Log(_) | OpenError::State(_) => false,
+    }
+}

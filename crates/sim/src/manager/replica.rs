@@ -1,0 +1,397 @@
+//! The manager's store over its log, as `swarm-raft-io` drives them, with a simulated disk.
+//!
+//! The order of calls is that of `raft-io`: a transaction is staged and handed to the log's thread
+//! in one step; the thread proposes what is queued, syncs once, applies, and only then tells.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use swarm_api::v1;
+use swarm_leader::Origin;
+use swarm_raft::log::prepare_spare;
+use swarm_raft::member::{Bootstrap, DriveError, OpenError};
+use swarm_raft::seal::{DataKey, Keyring};
+use swarm_raft::simdisk::SimDisk;
+use swarm_raft::snapshot::{SnapshotTicket, SnapshotWriter};
+use swarm_raft::{Identity, Member, MemberConfig, MemberStart, Payload};
+use swarm_reconcile::Outcome;
+use swarm_store::{
+    Commit, HistoryLimits, Pipeline, Root, Store, Transaction, WriteSet, read_snapshot,
+    write_snapshot,
+};
+use swarm_types::{Timestamp, Version};
+
+use crate::random::Random;
+use crate::settings::Settings;
+
+/// Proposals taken before a sync, as in `raft-io`.
+const BATCH_INPUTS_MAX: usize = 1024;
+
+/// On whose behalf something is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// The first objects.
+    Seed,
+    /// A loop or the dispatcher.
+    Leader(Origin, &'static str),
+    /// The user, with the name of the action.
+    User(&'static str),
+    /// A write of before the start, found in the log.
+    Log,
+}
+
+impl Author {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Seed => "seed",
+            Self::Leader(_, name) => name,
+            Self::User(name) => name,
+            Self::Log => "log",
+        }
+    }
+}
+
+/// An entry that was applied, for the checkers.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) author: Author,
+    pub(crate) bytes: Bytes,
+    pub(crate) before: Root,
+    pub(crate) root: Root,
+    pub(crate) commit: Arc<Commit>,
+}
+
+#[derive(Debug)]
+struct Proposal {
+    id: u64,
+    epoch: u64,
+    data: Bytes,
+    author: Author,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    version: Version,
+    refused: Vec<usize>,
+    author: Author,
+}
+
+/// Why the process has to end.
+#[derive(Debug)]
+pub(crate) struct LogFailed(pub(crate) String);
+
+/// The replicated store of one life of the manager.
+pub(crate) struct Replica {
+    pub(crate) store: Store,
+    pipeline: Pipeline,
+    member: Member<SimDisk>,
+    disk: SimDisk,
+    queue: VecDeque<Proposal>,
+    /// Who proposed the entry at an index.
+    proposed: BTreeMap<u64, Author>,
+    waiting: BTreeMap<u64, Waiting>,
+    epoch: u64,
+    is_stalled: bool,
+    snapshot: Option<(SnapshotTicket, Vec<u8>)>,
+    /// What was applied and not yet checked.
+    pub(crate) applied: Vec<Entry>,
+    /// Outcomes not yet told.
+    pub(crate) outcomes: VecDeque<(Author, Outcome)>,
+    /// Entries of the log that fitted the store no more.
+    pub(crate) skipped: Vec<String>,
+}
+
+impl Replica {
+    /// Opens the log and replays it; everything in it is in `applied` afterwards.
+    pub(crate) fn open(
+        disk: &SimDisk,
+        settings: &Settings,
+        salts: Random,
+        first_id: u64,
+    ) -> Result<(Self, Version), OpenError> {
+        let config = MemberConfig {
+            segment_bytes: settings.segment_bytes,
+            snapshot_interval: settings.snapshot_interval,
+            entries_for_slow_followers: 5,
+            seed: settings.options.seed,
+            ..MemberConfig::default()
+        };
+        let (member, _) = Member::open(disk.clone(), config, start(salts))?;
+        let mut root = Root::default();
+        if let Some(mut reader) = member.read_snapshot()? {
+            let mut bytes = Vec::new();
+            while let Some(chunk) = reader.next_chunk()? {
+                bytes.extend(chunk);
+            }
+            if let Ok((restored, _)) = read_snapshot(&bytes) {
+                root = restored;
+            }
+        }
+        let from = root.version();
+        let mut replica = Self {
+            store: Store::new(root.clone(), HistoryLimits::default()),
+            pipeline: Pipeline::new(root, first_id),
+            member,
+            disk: disk.clone(),
+            queue: VecDeque::new(),
+            proposed: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            epoch: 0,
+            is_stalled: false,
+            snapshot: None,
+            applied: Vec::new(),
+            outcomes: VecDeque::new(),
+            skipped: Vec::new(),
+        };
+        match replica.drive() {
+            Ok(()) => Ok((replica, from)),
+            Err(DriveError::Retry(error) | DriveError::Fatal(error)) => Err(OpenError::Log(error)),
+        }
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.member.core().leads_with_all_applied()
+    }
+
+    /// Whether a pass of the log's thread has anything to do.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Applies write sets, each or not, and hands the transaction to the log.
+    pub(crate) fn submit(
+        &mut self,
+        now: Timestamp,
+        sets: &[WriteSet],
+        author: Author,
+        is_refused: bool,
+    ) {
+        let mut transaction = self.pipeline.begin(now);
+        let mut refused = Vec::new();
+        for (position, set) in sets.iter().enumerate() {
+            if transaction.apply_set(set).is_err() {
+                refused.push(position);
+            }
+        }
+        if transaction.is_empty() {
+            let version = self.pipeline.published().version();
+            let outcome = Outcome::Committed { version, refused };
+            self.outcomes.push_back((author, outcome));
+            return;
+        }
+        self.stage(transaction, author, refused, is_refused);
+    }
+
+    /// Runs a transaction of a user; `false` when the user was refused.
+    pub(crate) fn write<E>(
+        &mut self,
+        now: Timestamp,
+        author: Author,
+        write: impl FnOnce(&mut Transaction) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut transaction = self.pipeline.begin(now);
+        write(&mut transaction)?;
+        if transaction.is_empty() {
+            let version = self.pipeline.published().version();
+            let refused = Vec::new();
+            let outcome = Outcome::Committed { version, refused };
+            self.outcomes.push_back((author, outcome));
+        } else {
+            self.stage(transaction, author, Vec::new(), false);
+        }
+        Ok(())
+    }
+
+    fn stage(
+        &mut self,
+        transaction: Transaction,
+        author: Author,
+        refused: Vec<usize>,
+        is_refused: bool,
+    ) {
+        let mut staged = self.pipeline.stage(transaction);
+        if is_refused {
+            self.pipeline.unstage(&staged);
+            self.outcomes.push_back((author, Outcome::Failed));
+            return;
+        }
+        let data = Bytes::from(std::mem::take(&mut staged.bytes));
+        let version = staged.version;
+        self.waiting.insert(
+            staged.id,
+            Waiting {
+                version,
+                refused,
+                author,
+            },
+        );
+        self.queue.push_back(Proposal {
+            id: staged.id,
+            epoch: staged.epoch,
+            data,
+            author,
+        });
+    }
+
+    /// One pass of the log's thread. `refuses` says which proposals fail for no reason.
+    pub(crate) fn pass(&mut self, mut refuses: impl FnMut() -> bool) -> Result<(), LogFailed> {
+        for _ in 0..BATCH_INPUTS_MAX {
+            let Some(proposal) = self.queue.pop_front() else {
+                break;
+            };
+            self.propose(proposal, refuses());
+        }
+        self.settle()
+    }
+
+    /// Syncs and applies, if the disk allows it by now.
+    pub(crate) fn settle(&mut self) -> Result<(), LogFailed> {
+        match self.drive() {
+            Ok(()) => {}
+            Err(DriveError::Retry(_)) => self.is_stalled = true,
+            Err(DriveError::Fatal(error)) => return Err(LogFailed(error.to_string())),
+        }
+        if let Some(size) = self.member.spare_due() {
+            // Without it a rotation writes the zeros itself.
+            let _ = prepare_spare(&mut self.disk, size);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tick(&mut self) -> Result<(), LogFailed> {
+        self.member.tick();
+        self.settle()
+    }
+
+    fn propose(&mut self, proposal: Proposal, is_refused: bool) {
+        if proposal.epoch < self.epoch {
+            return;
+        }
+        let taken = if self.is_stalled || is_refused {
+            None
+        } else {
+            self.member.propose(proposal.data).ok()
+        };
+        match taken {
+            Some(at) => {
+                self.proposed.insert(at.index, proposal.author);
+            }
+            None => {
+                self.epoch = self.epoch.max(proposal.epoch + 1);
+                self.dropped(proposal.id);
+            }
+        }
+    }
+
+    /// What waits will never be published.
+    fn dropped(&mut self, _: u64) {
+        self.pipeline.drop_waiting();
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            self.outcomes.push_back((waiting.author, Outcome::Failed));
+        }
+    }
+
+    fn drive(&mut self) -> Result<(), DriveError> {
+        while let Some(output) = self.member.drive()? {
+            self.is_stalled = false;
+            for entry in output.committed {
+                let author = self.proposed.remove(&entry.at.index).unwrap_or(Author::Log);
+                if let Payload::Data(data) = entry.payload
+                    && !data.is_empty()
+                {
+                    self.apply(author, data);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, author: Author, data: Bytes) {
+        let before = self.pipeline.published().clone();
+        let applied = match self.pipeline.applied(&data) {
+            Ok(applied) => applied,
+            Err(error) => {
+                self.skipped.push(format!("{}: {error}", author.name()));
+                return;
+            }
+        };
+        let waiting = applied.own.and_then(|id| self.waiting.remove(&id));
+        self.applied.push(Entry {
+            author,
+            bytes: data,
+            before,
+            root: applied.root.clone(),
+            commit: Arc::clone(&applied.commit),
+        });
+        self.store.publish(applied.root, applied.commit);
+        self.store.fan_out();
+        if let Some(Waiting {
+            version,
+            refused,
+            author,
+        }) = waiting
+        {
+            let outcome = Outcome::Committed { version, refused };
+            self.outcomes.push_back((author, outcome));
+        }
+    }
+
+    /// Freezes the state for a snapshot if one is due.
+    pub(crate) fn begin_snapshot(&mut self) -> bool {
+        if self.is_stalled || self.snapshot.is_some() || !self.member.snapshot_due() {
+            return false;
+        }
+        let Some(ticket) = self.member.begin_snapshot() else {
+            return false;
+        };
+        let bytes = write_snapshot(self.pipeline.published(), v1::ClusterSnapshot::default());
+        self.snapshot = Some((ticket, bytes));
+        true
+    }
+
+    /// Writes the snapshot that was begun.
+    pub(crate) fn write_snapshot(&mut self) -> Result<(), LogFailed> {
+        let Some((ticket, bytes)) = self.snapshot.take() else {
+            return Ok(());
+        };
+        let written = SnapshotWriter::begin(self.disk.clone(), &ticket).and_then(|mut writer| {
+            writer.push(&bytes)?;
+            writer.finish()
+        });
+        if written.is_err() {
+            self.member.fail_snapshot();
+            return Ok(());
+        }
+        match self.member.finish_snapshot(&ticket.meta) {
+            Ok(()) => Ok(()),
+            Err(DriveError::Retry(_)) => {
+                self.member.fail_snapshot();
+                Ok(())
+            }
+            Err(DriveError::Fatal(error)) => Err(LogFailed(error.to_string())),
+        }
+    }
+
+    /// Ends in good order.
+    pub(crate) fn close(self) {
+        // A log that cannot be closed is found as it is at the next start.
+        let _ = self.member.close();
+    }
+}
+
+fn start(mut salts: Random) -> MemberStart {
+    MemberStart {
+        identity: Identity::new("sim", 1).expect("both ids are well formed"),
+        keys: Keyring::new(DataKey::new([7; 32])),
+        salts: Box::new(move || {
+            let mut salt = [0; 16];
+            salt[..8].copy_from_slice(&salts.next().to_le_bytes());
+            salt[8..].copy_from_slice(&salts.next().to_le_bytes());
+            salt
+        }),
+        bootstrap: Bootstrap::Alone {
+            context: Bytes::from_static(b"sim"),
+        },
+    }
+}

@@ -1,0 +1,264 @@
+//! One term of leadership: the leader machine with its feed and its streams.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use swarm_agent::{Reply, RpcError};
+use swarm_api::v1;
+use swarm_dispatcher::{
+    Body, Code, Config, DispatchError, Dispatcher, Message, SessionExtras, SessionOpen, StreamId,
+    UnknownNodePolicy,
+};
+use swarm_leader::{Leader, Origin};
+use swarm_store::{Filter, Received, Subscription, View};
+use swarm_types::{NodeId, Timestamp, Version};
+
+use super::replica::Replica;
+use super::{Io, StreamEvent};
+use crate::event::{ConnId, Event, Life, Payload, Request, StreamKind};
+use crate::random::Random;
+use crate::settings::Settings;
+use crate::time::MS;
+
+/// Older views that loops may be shown.
+const VIEWS_KEPT: usize = 8;
+
+/// Everything that belongs to one term.
+pub(crate) struct Term {
+    pub(crate) leader: Leader,
+    feed: Subscription,
+    fed: Version,
+    streams: BTreeMap<StreamId, (ConnId, StreamKind, NodeId)>,
+    views: VecDeque<View>,
+    names: Vec<&'static str>,
+}
+
+impl Term {
+    pub(super) fn begin(
+        now: Timestamp,
+        replica: &Replica,
+        settings: &Settings,
+        node: &NodeId,
+        draws: &mut Random,
+    ) -> Self {
+        let (view, feed) = replica
+            .store
+            .view_and_watch_bounded(Filter::All, settings.feed_max);
+        let peer = v1::Peer {
+            node_id: node.to_string(),
+            addr: "manager".to_owned(),
+        };
+        let extras = SessionExtras {
+            managers: vec![v1::WeightedPeer {
+                peer: Some(peer),
+                weight: 10,
+            }],
+            ..SessionExtras::default()
+        };
+        let config = Config {
+            leader: Some(node.clone()),
+            unknown_nodes: UnknownNodePolicy::Register,
+        };
+        let mut dispatcher = Dispatcher::new(now, &view, config, extras);
+        dispatcher.handle_serving(now, &mut || draws.next());
+        let leader = Leader::new(&view, dispatcher);
+        let names = leader.status().iter().map(|status| status.name).collect();
+        Self {
+            leader,
+            feed,
+            fed: view.version(),
+            streams: BTreeMap::new(),
+            views: VecDeque::new(),
+            names,
+        }
+    }
+
+    /// The version up to which the loops have seen every commit.
+    pub(crate) fn fed_version(&self) -> Version {
+        self.fed
+    }
+
+    pub(crate) fn name_of(&self, origin: Origin) -> &'static str {
+        match origin {
+            Origin::Loop(place) => self.names.get(place).copied().unwrap_or("loop"),
+            Origin::Dispatcher => "dispatcher",
+        }
+    }
+
+    /// Hands all waiting commits to the loops.
+    pub(super) fn read_feed(&mut self, now: Timestamp, replica: &Replica, settings: &Settings) {
+        while let Some(received) = self.feed.try_next() {
+            match received {
+                Received::Event(event) => {
+                    let view = replica.store.view();
+                    self.fed = event.version();
+                    self.leader.handle_commit(now, event.commit(), &view);
+                }
+                Received::Lagged { .. } | Received::Closed => {
+                    self.resubscribe(now, replica, settings);
+                }
+            }
+        }
+    }
+
+    pub(super) fn resubscribe(&mut self, now: Timestamp, replica: &Replica, settings: &Settings) {
+        let (view, feed) = replica
+            .store
+            .view_and_watch_bounded(Filter::All, settings.feed_max);
+        self.feed = feed;
+        self.fed = view.version();
+        self.leader.handle_lag(now, &view);
+    }
+
+    /// A view of before, if one is kept.
+    pub(super) fn older_view(&self, newest: &View) -> View {
+        self.views.front().unwrap_or(newest).clone()
+    }
+
+    pub(super) fn keep_view(&mut self, newest: &View) {
+        if self.views.back().is_none_or(|last| last.version() < newest.version()) {
+            self.views.push_back(newest.clone());
+            if self.views.len() > VIEWS_KEPT {
+                self.views.pop_front();
+            }
+        }
+    }
+
+    pub(super) fn take_stream_event(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Sent(stream) => self.leader.dispatcher().handle_sent(stream),
+            StreamEvent::Closed(conn) => {
+                let of_conn = self.streams.iter().filter(|(_, (own, _, _))| *own == conn);
+                let closed: Vec<_> = of_conn.map(|(stream, _)| *stream).collect();
+                for stream in closed {
+                    self.streams.remove(&stream);
+                    self.leader.dispatcher().handle_disconnect(stream);
+                }
+            }
+        }
+    }
+
+    /// Answers a request of a node.
+    pub(super) fn call(
+        &mut self,
+        io: &mut Io<'_>,
+        (conn, is_copy): (ConnId, bool),
+        request: Request,
+        now: Timestamp,
+        view: &View,
+        (ids, draws): (&mut Random, &mut Random),
+    ) {
+        let Some(node) = io.network.node_id(conn) else {
+            return;
+        };
+        let draw = &mut || draws.next();
+        let dispatcher = self.leader.dispatcher();
+        let reply = match request {
+            Request::Session {
+                description,
+                previous,
+            } => {
+                let open = SessionOpen {
+                    node: &node,
+                    description: Some(*description),
+                    addr: "10.0.0.1",
+                    previous_session: &previous,
+                };
+                match dispatcher.handle_session(now, open, view, ids, draw) {
+                    Ok(start) => {
+                        let stream = (conn, StreamKind::Session, node);
+                        self.streams.insert(start.stream, stream);
+                        return;
+                    }
+                    Err(error) => Reply::SessionEnded(rpc_error(&error)),
+                }
+            }
+            Request::Assignments { session } => {
+                match dispatcher.handle_assignments_open(&node, &session) {
+                    Ok(stream) => {
+                        let entry = (conn, StreamKind::Assignments, node);
+                        self.streams.insert(stream, entry);
+                        return;
+                    }
+                    Err(error) => Reply::AssignmentsEnded(rpc_error(&error)),
+                }
+            }
+            Request::Heartbeat { session } => {
+                let period = dispatcher.handle_heartbeat(now, &node, &session, draw);
+                Reply::Heartbeat(period.map_err(|error| rpc_error(&error)))
+            }
+            Request::Statuses {
+                session,
+                report,
+                updates,
+            } => {
+                let taken = dispatcher.handle_task_statuses(now, &node, &session, updates, view);
+                Reply::StatusesTaken(report, taken.map_err(|error| rpc_error(&error)))
+            }
+        };
+        if !is_copy {
+            io.network
+                .send_message(io.agenda, conn, None, Payload::Reply(reply));
+        }
+    }
+
+    /// Puts a message on its stream.
+    pub(super) fn deliver(
+        &mut self,
+        io: &mut Io<'_>,
+        life: Life,
+        message: Message,
+        back_pressure: bool,
+        draws: &mut Random,
+    ) {
+        let Some((conn, kind, _)) = self.streams.get(&message.stream) else {
+            return;
+        };
+        let (conn, kind) = (*conn, *kind);
+        let payload = match message.body {
+            Body::Session(message) => Payload::Session(message),
+            Body::Assignments(message) => Payload::Assignments(message),
+            Body::End(error) => {
+                self.streams.remove(&message.stream);
+                let error = rpc_error(&error);
+                let reply = match kind {
+                    StreamKind::Session => Reply::SessionEnded(error),
+                    StreamKind::Assignments => Reply::AssignmentsEnded(error),
+                };
+                let payload = Payload::Reply(reply);
+                io.network.send_message(io.agenda, conn, Some(kind), payload);
+                return;
+            }
+        };
+        let arrives = io.network.send_message(io.agenda, conn, Some(kind), payload);
+        // A broken connection takes nothing; the dispatcher hears that it is closed.
+        if let Some(at) = arrives {
+            let sent = Event::Sent(life, message.stream);
+            if back_pressure {
+                io.agenda.at(at, sent);
+            } else {
+                io.agenda.after(draws.below(2 * MS), sent);
+            }
+        }
+    }
+
+    /// Tells every node to look for the next leader.
+    pub(super) fn end(&mut self, io: &mut Io<'_>, view: &View) {
+        self.leader.dispatcher().handle_stop(view);
+        while let Some(message) = self.leader.dispatcher().poll_message(view) {
+            let mut none = Random::new(0, crate::random::Purpose::Draws);
+            self.deliver(io, Life::default(), message, false, &mut none);
+        }
+    }
+}
+
+fn rpc_error(error: &DispatchError) -> RpcError {
+    let code = match error.code {
+        Code::NotFound => RpcError::NOT_FOUND,
+        Code::InvalidArgument => 3,
+        Code::Unavailable => 14,
+        Code::PermissionDenied => 7,
+        Code::Aborted => 10,
+        Code::Unknown => 2,
+    };
+    RpcError::new(code, error.message.clone())
+}

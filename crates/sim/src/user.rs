@@ -1,0 +1,334 @@
+//! The user: creates, scales and removes services, and changes nodes, through the Control API.
+
+mod specs;
+
+use std::sync::Arc;
+
+use swarm_api::v1;
+use swarm_control_api as control;
+use swarm_reconcile::Ctx;
+use swarm_store::{Root, Transaction};
+use swarm_types::{Cluster, IdSource, Node, NodeState, Service, Task, Timestamp, convert, spec};
+use v1::node_spec::Availability;
+
+use crate::manager::replica::Author;
+use crate::manager::{Io, Manager};
+use crate::random::{Purpose, Random};
+use crate::settings::{Actions, Settings};
+use crate::trace::Weight;
+
+pub(crate) use specs::is_fragile;
+
+/// One action.
+#[derive(Clone, Debug)]
+enum Action {
+    Create(Box<v1::ServiceSpec>),
+    Remove(Arc<Service>),
+    Scale(Arc<Service>, u64),
+    Node(&'static str, Arc<Node>, Box<v1::NodeSpec>),
+    RemoveNode(Arc<Node>, bool),
+    RemoveTask(Arc<Task>),
+    Cluster(Arc<Cluster>, i64),
+}
+
+impl Action {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "user create",
+            Self::Remove(_) => "user remove",
+            Self::Scale(..) => "user scale",
+            Self::Node(name, ..) => name,
+            Self::RemoveNode(..) => "user remove node",
+            Self::RemoveTask(_) => "user remove task",
+            Self::Cluster(..) => "user cluster",
+        }
+    }
+
+    fn object(&self) -> String {
+        match self {
+            Self::Create(spec) => {
+                let name = spec.annotations.as_ref().map(|own| own.name.clone());
+                format!("{} {:?}", name.unwrap_or_default(), spec.mode)
+            }
+            Self::Remove(service) => service.spec.name().to_owned(),
+            Self::Scale(service, replicas) => format!("{} to {replicas}", service.spec.name()),
+            Self::Node(_, node, spec) => format!(
+                "{} {:?} {:?}",
+                node.hostname(),
+                Availability::try_from(spec.availability),
+                spec.annotations.as_ref().map(|own| &own.labels)
+            ),
+            Self::RemoveNode(node, force) => format!("{} force={force}", node.hostname()),
+            Self::RemoveTask(task) => task.id.to_string(),
+            Self::Cluster(_, limit) => format!("history limit {limit}"),
+        }
+    }
+}
+
+/// The user and what was asked for so far.
+pub(crate) struct User {
+    pub(crate) random: Random,
+    actions: Actions,
+    services: crate::settings::Services,
+    created: u64,
+    pub(crate) accepted: u64,
+    pub(crate) refused: u64,
+}
+
+impl User {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            random: Random::new(settings.options.seed, Purpose::User),
+            actions: settings.actions.clone(),
+            services: settings.services.clone(),
+            created: 0,
+            accepted: 0,
+            refused: 0,
+        }
+    }
+
+    /// Creates the first services; `false` while nobody leads.
+    pub(crate) fn begin(&mut self, io: &mut Io<'_>, manager: &mut Manager) -> bool {
+        if manager.view().is_none() {
+            return false;
+        }
+        for _ in 0..self.services.initial {
+            let action = self.create();
+            self.ask(io, manager, action);
+        }
+        true
+    }
+
+    /// Does one thing, if the manager leads and there is something to do it to.
+    pub(crate) fn act(&mut self, io: &mut Io<'_>, manager: &mut Manager) {
+        let Some(view) = manager.view() else {
+            return;
+        };
+        if let Some(action) = self.choose(&view) {
+            self.ask(io, manager, action);
+        }
+    }
+
+    /// Removes the services that never come to rest; `false` while some are left.
+    pub(crate) fn tidy_up(&mut self, io: &mut Io<'_>, manager: &mut Manager) -> bool {
+        let Some(view) = manager.view() else {
+            return false;
+        };
+        let fragile = view.all::<Service>().find(|service| is_fragile(service));
+        match fragile.cloned() {
+            Some(service) => {
+                self.ask(io, manager, Action::Remove(service));
+                false
+            }
+            None => true,
+        }
+    }
+
+    fn choose(&mut self, view: &Root) -> Option<Action> {
+        let Actions {
+            create,
+            remove,
+            scale,
+            availability,
+            label,
+            remove_node,
+            remove_task,
+            cluster,
+            interval: _,
+        } = self.actions;
+        let weights = [
+            create,
+            remove,
+            scale,
+            availability,
+            label,
+            remove_node,
+            remove_task,
+            cluster,
+        ];
+        let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+        if total == 0 {
+            return None;
+        }
+        let mut drawn = self.random.below(total);
+        let place = weights.iter().position(|weight| {
+            let weight = u64::from(*weight);
+            let is_it = drawn < weight;
+            drawn = drawn.saturating_sub(weight);
+            is_it
+        });
+        match place? {
+            0 => (view.count::<Service>() as u64 <= self.services.max).then(|| self.create()),
+            1 => self.one_of::<Service>(view).map(Action::Remove),
+            2 => self.scale(view),
+            3 => self.availability(view),
+            4 => self.label(view),
+            5 => {
+                let node = self.one_of::<Node>(view)?;
+                let force = self.random.happens(300);
+                let is_worker = node.role == v1::NodeRole::Worker;
+                let can = force || node.status.state == NodeState::Down;
+                (is_worker && can).then_some(Action::RemoveNode(node, force))
+            }
+            6 => self.one_of::<Task>(view).map(Action::RemoveTask),
+            _ => {
+                let limit = i64::try_from(self.random.below(6)).unwrap_or(0);
+                view.cluster().map(|cluster| Action::Cluster(Arc::clone(cluster), limit))
+            }
+        }
+    }
+
+    fn create(&mut self) -> Action {
+        self.created += 1;
+        let spec = specs::draw(&self.services, self.created, &mut self.random);
+        Action::Create(Box::new(spec))
+    }
+
+    fn scale(&mut self, view: &Root) -> Option<Action> {
+        let service = self.one_of::<Service>(view)?;
+        spec::replicas(&service.spec)?;
+        let replicas = self.random.below(self.services.replicas_max + 1);
+        Some(Action::Scale(service, replicas))
+    }
+
+    fn availability(&mut self, view: &Root) -> Option<Action> {
+        let node = self.one_of::<Node>(view)?;
+        let choices = [
+            Availability::Active,
+            Availability::Active,
+            Availability::Pause,
+            Availability::Drain,
+        ];
+        let availability = *self.random.pick(&choices)?;
+        let mut spec = (*node.spec).clone();
+        spec.availability = availability as i32;
+        Some(Action::Node("user availability", node, Box::new(spec)))
+    }
+
+    fn label(&mut self, view: &Root) -> Option<Action> {
+        let node = self.one_of::<Node>(view)?;
+        let mut spec = (*node.spec).clone();
+        let labels = &mut spec.annotations.get_or_insert_default().labels;
+        let zone = *self.random.pick(&["a", "b", ""])?;
+        if zone.is_empty() {
+            labels.remove("zone");
+        } else {
+            labels.insert("zone".to_owned(), zone.to_owned());
+        }
+        Some(Action::Node("user label", node, Box::new(spec)))
+    }
+
+    fn one_of<O: Choosable>(&mut self, view: &Root) -> Option<Arc<O>> {
+        let all = O::list(view);
+        self.random.pick(&all).cloned()
+    }
+
+    fn ask(&mut self, io: &mut Io<'_>, manager: &mut Manager, action: Action) {
+        let (name, object) = (action.name(), action.object());
+        let written = manager.write(io, Author::User(name), |transaction, now, ids| {
+            perform(action, transaction, now, ids)
+        });
+        let answer = match written {
+            None => return,
+            Some(Ok(())) => {
+                self.accepted += 1;
+                "taken".to_owned()
+            }
+            Some(Err(refusal)) => {
+                self.refused += 1;
+                format!("refused: {}", refusal.message())
+            }
+        };
+        io.trace.add(
+            io.agenda.now(),
+            Weight::Major,
+            "user",
+            format_args!("{name} {object}: {answer}"),
+        );
+    }
+}
+
+trait Choosable: Sized {
+    fn list(view: &Root) -> Vec<Arc<Self>>;
+}
+
+macro_rules! choosable {
+    ($($kind:ty),*) => {$(
+        impl Choosable for $kind {
+            fn list(view: &Root) -> Vec<Arc<Self>> {
+                view.all::<Self>().cloned().collect()
+            }
+        }
+    )*};
+}
+choosable!(Service, Node, Task);
+
+fn perform(
+    action: Action,
+    transaction: &mut Transaction,
+    now: Timestamp,
+    ids: &mut dyn IdSource,
+) -> Result<(), control::Refusal> {
+    let mut ctx = Ctx { now, ids };
+    match action {
+        Action::Create(spec) => {
+            let request = v1::CreateServiceRequest { spec: Some(*spec) };
+            let plan = control::create_service(transaction, &mut ctx, request)?;
+            plan.apply(transaction).map(drop)
+        }
+        Action::Remove(service) => {
+            let service_id = service.id.to_string();
+            let request = v1::RemoveServiceRequest { service_id };
+            let plan = control::remove_service(transaction, request)?;
+            plan.apply(transaction).map(drop)
+        }
+        Action::Scale(service, replicas) => {
+            let mut spec = service.spec.wire().clone();
+            let replicated = v1::ReplicatedService { replicas };
+            spec.mode = Some(v1::service_spec::Mode::Replicated(replicated));
+            let request = v1::UpdateServiceRequest {
+                service_id: service.id.to_string(),
+                service_version: convert::service_to_wire(&service).meta.and_then(|meta| meta.version),
+                spec: Some(spec),
+                ..Default::default()
+            };
+            let plan = control::update_service(transaction, request)?;
+            plan.apply(transaction).map(drop)
+        }
+        Action::Node(_, node, spec) => {
+            let request = v1::UpdateNodeRequest {
+                node_id: node.id.to_string(),
+                node_version: convert::node_to_wire(&node).meta.and_then(|meta| meta.version),
+                spec: Some(*spec),
+            };
+            let plan = control::update_node(transaction, request)?;
+            plan.apply(transaction).map(drop)
+        }
+        Action::RemoveNode(node, force) => {
+            let node_id = node.id.to_string();
+            let request = v1::RemoveNodeRequest { node_id, force };
+            let members = control::Members::default();
+            let plan = control::remove_node(transaction, Some(&members), &mut ctx, request)?;
+            plan.apply(transaction).map(drop)
+        }
+        Action::RemoveTask(task) => {
+            let task_id = task.id.to_string();
+            let request = v1::RemoveTaskRequest { task_id };
+            let plan = control::remove_task(transaction, request)?;
+            plan.apply(transaction).map(drop)
+        }
+        Action::Cluster(cluster, limit) => {
+            let mut spec = (*cluster.spec).clone();
+            let orchestration = spec.orchestration.get_or_insert_default();
+            orchestration.task_history_retention_limit = limit;
+            let request = v1::UpdateClusterRequest {
+                cluster_id: cluster.id.to_string(),
+                cluster_version: convert::cluster_to_wire(&cluster).meta.and_then(|meta| meta.version),
+                spec: Some(spec),
+                ..Default::default()
+            };
+            let plan = control::update_cluster(transaction, &mut ctx, request)?;
+            plan.apply(transaction).map(drop)
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What one task waits for, or how it ended. The text is a phrase that goes after the task's name.
+//!
+//! Cheap for each task: the scheduler is asked afterwards, once for all tasks with the same phrase
+//! (`place`).
+
+use std::sync::Arc;
+
+use swarm_orchestrator::restart::{self, Verdict, WAITS_FOR_DELAY};
+use swarm_orchestrator::slot::Tuple;
+use swarm_store::Root;
+use swarm_types::{NodeState, Task, TaskState, Timestamp};
+
+use crate::finding::{Code, Finding};
+use crate::words::{error, node_name, node_named, times};
+
+/// Why a task is not running; `None` if it is, and nothing is wrong with it.
+pub(crate) fn cause(view: &Root, now: Timestamp, task: &Task) -> Option<Finding> {
+    let replica = replica(view, task);
+    let finding = if task.is_terminal() {
+        ended(task)
+    } else if !task.is_live() {
+        stopping(view, task)
+    } else if let Some(finding) = lost_place(view, task) {
+        finding
+    } else {
+        waiting(view, now, task, &replica)?
+    };
+    Some(match finding.since {
+        Some(_) => finding,
+        None => finding.since(task.status().effective_time()),
+    })
+}
+
+/// The tasks of a replica, or the task alone if it belongs to none.
+pub(crate) fn replica<'a>(view: &'a Root, task: &Task) -> Vec<&'a Arc<Task>> {
+    let service = task.service_id.as_ref().and_then(|id| view.service(id));
+    let tuple = service.and_then(|service| Tuple::of(service, task));
+    match tuple {
+        Some(tuple) => tuple.tasks(view),
+        None => view.task(&task.id).into_iter().collect(),
+    }
+}
+
+/// The failures of a replica: how many there are in its history, and the last one.
+pub(crate) fn failures<'a>(replica: &[&'a Arc<Task>]) -> Option<(usize, &'a Arc<Task>)> {
+    let failed: Vec<&Arc<Task>> = replica
+        .iter()
+        .filter(|task| matches!(task.state(), TaskState::Failed | TaskState::Rejected))
+        .filter(|task| task.desired_state() < TaskState::Remove)
+        .copied()
+        .collect();
+    let last = failed
+        .iter()
+        .max_by_key(|task| (task.meta.created_at, &task.id))?;
+    Some((failed.len(), last))
+}
+
+fn ended(task: &Task) -> Finding {
+    let error = error(task);
+    match task.state() {
+        TaskState::Complete => Finding::new(Code::Completed, "its program ended successfully"),
+        TaskState::Failed => Finding::new(Code::Failed, format!("failed: {error}")),
+        TaskState::Rejected => Finding::new(Code::Failed, format!("rejected by its node: {error}")),
+        TaskState::Orphaned => {
+            Finding::new(Code::Orphaned, format!("given up with its node: {error}"))
+        }
+        TaskState::New
+        | TaskState::Pending
+        | TaskState::Assigned
+        | TaskState::Accepted
+        | TaskState::Preparing
+        | TaskState::Ready
+        | TaskState::Starting
+        | TaskState::Running
+        | TaskState::Shutdown
+        | TaskState::Remove => Finding::new(Code::Stopped, "was stopped"),
+    }
+}
+
+fn stopping(view: &Root, task: &Task) -> Finding {
+    let Some(node) = &task.node_id else {
+        return Finding::new(Code::Stopping, "asked to stop before it had a node");
+    };
+    let name = node_named(view, node);
+    let finding = match view.node(node).map(|node| node.status.state) {
+        Some(NodeState::Down) => Finding::new(
+            Code::NodeDown,
+            format!("asked to stop, but its node {name} is down and cannot confirm it"),
+        )
+        .step(format!("swarmctl why {name}")),
+        Some(NodeState::Ready | NodeState::Unknown | NodeState::Disconnected) => Finding::new(
+            Code::Stopping,
+            format!("asked to stop; node {name} has not confirmed it yet"),
+        ),
+        None => Finding::new(Code::NodeGone, format!("its node {name} was removed")),
+    };
+    finding.about(node)
+}
+
+/// A live task on a node where it cannot stay, or which the manager has not heard of.
+fn lost_place(view: &Root, task: &Task) -> Option<Finding> {
+    let id = task.node_id.as_ref()?;
+    let name = node_named(view, id);
+    let finding = match (restart::trouble(view, task), view.node(id)) {
+        (Some(restart::Cause::NodeDown), Some(node)) => Finding::new(
+            Code::NodeDown,
+            format!("its node {name} is down; another task takes its place"),
+        )
+        .since(Some(node.meta.updated_at)),
+        (Some(restart::Cause::NodeDrained), _) => Finding::new(
+            Code::NodeDrained,
+            format!("its node {name} is drained; another task takes its place"),
+        ),
+        (Some(restart::Cause::NodeGone), _) => Finding::new(
+            Code::NodeGone,
+            format!("its node {name} was removed; another task takes its place"),
+        ),
+        (None, Some(node)) if has_silent_node(task, node) => Finding::new(
+            Code::NodeUnknown,
+            format!(
+                "its node {} is {} and has not answered yet",
+                node_name(node),
+                node.status.state.name()
+            ),
+        )
+        .since(Some(node.meta.updated_at)),
+        (Some(restart::Cause::Ended | restart::Cause::NodeDown) | None, _) => return None,
+    };
+    Some(finding.about(id).step(format!("swarmctl why {name}")))
+}
+
+/// Whether the task needs an answer of a node that is silent. One that runs is believed to run on.
+fn has_silent_node(task: &Task, node: &swarm_types::Node) -> bool {
+    node.status.state != NodeState::Ready
+        && (TaskState::Assigned..TaskState::Running).contains(&task.state())
+}
+
+fn waiting(view: &Root, now: Timestamp, task: &Task, replica: &[&Arc<Task>]) -> Option<Finding> {
+    let complaint = task.status().err.as_str();
+    let has_no_place = task.state() <= TaskState::Pending && !complaint.is_empty();
+    if !has_no_place
+        && task.desired_state() < TaskState::Running
+        && let Verdict::Wait { until, why } = restart::verdict(view, task, replica, now)
+    {
+        return Some(held_back(view, task, replica, until, why));
+    }
+    Some(match task.state() {
+        TaskState::New if complaint.is_empty() => {
+            Finding::new(Code::BeingAllocated, "waiting for the allocator")
+        }
+        TaskState::New => Finding::new(Code::Allocation, complaint.to_owned())
+            .step("choose other published ports, or remove the service that has them"),
+        TaskState::Pending if complaint.is_empty() => {
+            Finding::new(Code::BeingPlaced, "waiting for the scheduler")
+        }
+        TaskState::Pending => Finding::new(
+            Code::NoSuitableNode,
+            format!("waiting for a node: {complaint}"),
+        ),
+        TaskState::Running if complaint.is_empty() => return None,
+        TaskState::Running => Finding::new(Code::Remark, format!("running, but: {complaint}")),
+        TaskState::Assigned
+        | TaskState::Accepted
+        | TaskState::Preparing
+        | TaskState::Ready
+        | TaskState::Starting => at_work(view, task),
+        TaskState::Complete
+        | TaskState::Shutdown
+        | TaskState::Failed
+        | TaskState::Rejected
+        | TaskState::Remove
+        | TaskState::Orphaned => return None,
+    })
+}
+
+/// A replacement that has to wait: for its delay, or for the task before it.
+fn held_back(
+    view: &Root,
+    task: &Task,
+    replica: &[&Arc<Task>],
+    until: Timestamp,
+    why: &'static str,
+) -> Finding {
+    let finding = if why == WAITS_FOR_DELAY {
+        let after = match failures(replica) {
+            Some((count, last)) => {
+                format!(
+                    " after the tasks before it failed {}: {}",
+                    times(count),
+                    error(last)
+                )
+            }
+            None => String::new(),
+        };
+        Finding::new(Code::RestartDelay, format!("in its restart delay{after}"))
+    } else {
+        let old = replica.iter().find(|old| {
+            old.id != task.id && !old.is_live() && !old.is_terminal() && old.node_id.is_some()
+        });
+        let node = old.and_then(|old| old.node_id.as_ref());
+        let place = node.map_or_else(String::new, |id| {
+            format!(" on node {}", node_named(view, id))
+        });
+        let finding = Finding::new(
+            Code::OldTaskStopping,
+            format!("waiting for the task before it to stop{place}"),
+        );
+        match old {
+            Some(old) => finding.about(&old.id),
+            None => finding,
+        }
+    };
+    finding.since(Some(task.meta.created_at)).retry(until)
+}
+
+fn at_work(view: &Root, task: &Task) -> Finding {
+    let place = task.node_id.as_ref().map_or_else(String::new, |node| {
+        format!(" on node {}", node_named(view, node))
+    });
+    let status = task.status();
+    let detail = match (status.err.as_str(), status.message.as_str()) {
+        ("", "") => String::new(),
+        ("", text) | (text, _) => format!(": {text}"),
+    };
+    let finding = Finding::new(Code::OnNode, format!("{}{place}{detail}", task.state()));
+    match &task.node_id {
+        Some(node) => finding.about(node),
+        None => finding,
+    }
+}

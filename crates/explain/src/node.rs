@@ -1,0 +1,132 @@
+//! Explains a node: whether it takes tasks, what it has, and what its state means for them.
+
+use swarm_api::ext;
+use swarm_api::v1::node_spec::Availability;
+use swarm_store::Root;
+use swarm_types::{Node, NodeState, TaskState, Timestamp};
+
+use crate::finding::{Code, Finding, Object, answer};
+use crate::words::{count, node_name};
+
+pub(crate) fn explain(view: &Root, _now: Timestamp, node: &Node) -> ext::WhyResponse {
+    let name = node_name(node);
+    let tasks = Tasks::of(view, node);
+    let mut findings: Vec<Finding> = Vec::new();
+    findings.extend(connection(node, &name));
+    findings.extend(availability(node, &name));
+    let is_waiting = !findings.is_empty();
+    let headline = match findings.first() {
+        None => format!("Node {name} takes tasks; {} on it.", tasks.text()),
+        Some(_) => {
+            let states: Vec<String> = findings.iter().map(|it| it.text.clone()).collect();
+            format!(
+                "Node {name} takes no new tasks: it {}; {} on it.",
+                states.join(", and it "),
+                tasks.text()
+            )
+        }
+    };
+    findings.extend(effect(node, &tasks));
+    let object = Object {
+        kind: "node",
+        id: node.id.to_string(),
+        name,
+    };
+    answer(object, headline, findings, is_waiting)
+}
+
+/// What is on a node.
+struct Tasks {
+    running: u64,
+    on_the_way: u64,
+    stopping: u64,
+}
+
+impl Tasks {
+    fn of(view: &Root, node: &Node) -> Self {
+        let mut tasks = Self {
+            running: 0,
+            on_the_way: 0,
+            stopping: 0,
+        };
+        for task in view
+            .tasks_on_node(&node.id)
+            .filter(|task| !task.is_terminal())
+        {
+            if !task.is_live() {
+                tasks.stopping += 1;
+            } else if task.state() == TaskState::Running {
+                tasks.running += 1;
+            } else {
+                tasks.on_the_way += 1;
+            }
+        }
+        tasks
+    }
+
+    fn text(&self) -> String {
+        let verb = if self.running == 1 { "runs" } else { "run" };
+        let mut text = format!("{} {verb}", count(self.running, "task"));
+        for (number, what) in [
+            (self.on_the_way, "starting"),
+            (self.stopping, "asked to stop"),
+        ] {
+            if number > 0 {
+                text.push_str(&format!(", {number} {what}"));
+            }
+        }
+        text
+    }
+}
+
+/// The store keeps no time of the state itself; the last change of the node is at or after it.
+fn connection(node: &Node, name: &str) -> Option<Finding> {
+    let message = match node.status.message.as_str() {
+        "" => String::new(),
+        message => format!(" ({message})"),
+    };
+    let finding = match node.status.state {
+        NodeState::Ready => return None,
+        NodeState::Down => Finding::new(Code::NodeDown, format!("is DOWN{message}"))
+            .step(format!("start `swarmd` on {name} again"))
+            .step(format!("swarmctl node rm {name}, if it never comes back")),
+        NodeState::Unknown => Finding::new(
+            Code::NodeUnknown,
+            format!("is UNKNOWN until its agent reports to this manager{message}"),
+        ),
+        NodeState::Disconnected => Finding::new(
+            Code::NodeUnknown,
+            format!("is DISCONNECTED; its agent is about to report again{message}"),
+        ),
+    };
+    Some(finding.since(Some(node.meta.updated_at)))
+}
+
+fn availability(node: &Node, name: &str) -> Option<Finding> {
+    let finding = match node.availability() {
+        Availability::Active => return None,
+        Availability::Pause => Finding::new(Code::NodePaused, "is paused"),
+        Availability::Drain => Finding::new(Code::NodeDrained, "is drained"),
+    };
+    Some(finding.step(format!("swarmctl node activate {name}")))
+}
+
+/// What the state means for tasks.
+fn effect(node: &Node, tasks: &Tasks) -> Option<Finding> {
+    let text = match (node.status.state, node.availability()) {
+        (NodeState::Down, _) if tasks.stopping > 0 => {
+            "its tasks are replaced on other nodes; when it comes back it stops those that it \
+             still runs"
+        }
+        (NodeState::Down, _) => "its tasks are replaced on other nodes",
+        (_, Availability::Drain) => {
+            "its tasks are stopped and replaced on other nodes; it gets none until it is activated"
+        }
+        (_, Availability::Pause) => "it keeps its tasks and gets no more until it is activated",
+        (NodeState::Unknown | NodeState::Disconnected, Availability::Active) => {
+            "it keeps its tasks; if it does not report in time it counts as down"
+        }
+        (NodeState::Ready, Availability::Active) => return None,
+    };
+    Some(Finding::new(Code::Effect, text))
+}

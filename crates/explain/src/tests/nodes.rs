@@ -1,0 +1,57 @@
+use super::world::check;
+
+#[test]
+fn a_node_that_takes_tasks_says_what_it_has() {
+    let world = "
+        node n1
+        service web
+        task t1 web.1 running/running on=n1
+        task t2 web.2 starting/running on=n1
+        task t3 web.3 running/shutdown on=n1
+        task t4 web.4 failed/shutdown on=n1";
+    check(
+        world,
+        9,
+        "host-n1",
+        "Node host-n1 takes tasks; 1 task runs, 1 starting, 1 asked to stop on it.",
+    );
+}
+
+#[test]
+fn a_drained_node_says_how_to_bring_it_back() {
+    check(
+        "node n1 drain",
+        9,
+        "n1",
+        "
+        Node host-n1 takes no new tasks: it is drained; 0 tasks run on it.
+        - node_drained: is drained
+        - effect: its tasks are stopped and replaced on other nodes; it gets none until it is \
+          activated
+        > swarmctl node activate host-n1",
+    );
+}
+
+#[test]
+fn a_node_can_be_down_and_paused() {
+    let world = "
+        node n1 down pause at=7 err=heartbeat failure
+        service web
+        task t1 web.1 running/shutdown on=n1";
+    check(
+        world,
+        9,
+        "n1",
+        "
+        Node host-n1 takes no new tasks: it is DOWN (heartbeat failure), and it is paused; 0 \
+          tasks run, 1 asked to stop on it.
+        since 7
+        - node_down: is DOWN (heartbeat failure) [7]
+        - node_paused: is paused
+        - effect: its tasks are replaced on other nodes; when it comes back it stops those that \
+          it still runs
+        > start `swarmd` on host-n1 again
+        > swarmctl node rm host-n1, if it never comes back
+        > swarmctl node activate host-n1",
+    );
+}

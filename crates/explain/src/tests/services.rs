@@ -1,0 +1,252 @@
+use super::world::{check, explained};
+
+#[test]
+fn a_service_with_all_its_tasks_needs_no_reason() {
+    let world = "
+        node n1
+        service web replicas=2
+        task t1 web.1 running/running on=n1
+        task t2 web.2 running/running on=n1";
+    check(world, 9, "web", "Service web runs 2 of 2 tasks.");
+}
+
+#[test]
+fn a_service_scaled_to_zero_wants_nothing() {
+    check(
+        "service web replicas=0",
+        9,
+        "web",
+        "Service web wants no tasks.",
+    );
+}
+
+#[test]
+fn tasks_with_the_same_reason_are_one_reason_with_the_scheduler_s_counts() {
+    let world = "
+        node n1 mem=100
+        node n2 mem=400 drain
+        node n3 mem=400 down
+        service web replicas=3 mem=80
+        task t1 web.1 running/running on=n1
+        task t2 web.2 pending/running created=3 at=4 err=no suitable node
+        task t3 web.3 pending/running created=3 at=5 err=no suitable node";
+    check(
+        world,
+        9,
+        "web",
+        "
+        Service web runs 1 of 3 tasks; 2 tasks (web.2, web.3): waiting for a node: none of 3 \
+          nodes fits (2 nodes not available for new tasks; insufficient resources on 1 node).
+        since 4
+        - no_suitable_node: 2 tasks (web.2, web.3): waiting for a node: none of 3 nodes fits (2 \
+          nodes not available for new tasks; insufficient resources on 1 node) [4]
+          2 ready: 2 nodes not available for new tasks
+          1 resource: insufficient resources on 1 node
+          nearest host-n2: node is drained
+        > swarmctl node activate host-n2
+        > free resources, add a node, or reserve less (--cpu-reservation, --memory-reservation, \
+          --generic-resources)",
+    );
+}
+
+#[test]
+fn a_constraint_that_no_node_satisfies_comes_with_the_command_that_helps() {
+    let world = "
+        node n1 zone=b
+        service web constraint=node.labels.zone==a
+        task t1 web.1 pending/running at=4 err=no suitable node";
+    check(
+        world,
+        9,
+        "web",
+        "
+        Service web runs 0 of 1 task; web.1: waiting for a node: the only node does not fit \
+          (scheduling constraints not satisfied on 1 node).
+        since 4
+        - no_suitable_node: web.1: waiting for a node: the only node does not fit (scheduling \
+          constraints not satisfied on 1 node) [4]
+          1 constraint: scheduling constraints not satisfied on 1 node
+          nearest host-n1: constraint node.labels.zone == a: label zone is \"b\"
+        > swarmctl node update host-n1 --label zone=a",
+    );
+}
+
+#[test]
+fn without_nodes_the_way_out_is_a_node() {
+    let world = "
+        service web
+        task t1 web.1 pending/running at=4 err=no suitable node";
+    let text = explained(world, 9, "web");
+    assert!(text.contains("waiting for a node: there is none"), "{text}");
+    assert!(
+        text.contains("> start `swarmd --join-addr` on another machine"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_task_that_fits_by_now_is_about_to_be_placed() {
+    let world = "
+        node n1
+        service web
+        task t1 web.1 pending/running at=4 err=no suitable node";
+    let text = explained(world, 9, "web");
+    assert!(
+        text.contains("- being_placed: web.1: about to be placed: 1 node fits now"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_port_conflict_is_the_allocator_s_word() {
+    let world = "
+        node n1
+        service web
+        task t1 web.1 new/running at=4 err=service ports could not be allocated: port 80 is taken";
+    check(
+        world,
+        9,
+        "web",
+        "
+        Service web runs 0 of 1 task; web.1: service ports could not be allocated: port 80 is taken.
+        since 4
+        - allocation: web.1: service ports could not be allocated: port 80 is taken [4]
+        > choose other published ports, or remove the service that has them",
+    );
+}
+
+#[test]
+fn a_failing_replica_shows_its_delay_its_failures_and_the_next_try() {
+    let world = "
+        node n1
+        service web
+        task t1 web.1 failed/shutdown on=n1 created=1 at=2 err=exit code 1
+        task t2 web.1 failed/shutdown on=n1 created=3 at=8 err=exit code 2
+        task t3 web.1 ready/ready on=n1 created=8 at=9";
+    check(
+        world,
+        10,
+        "web",
+        "
+        Service web runs 0 of 1 task; web.1: in its restart delay after the tasks before it \
+          failed 2 times: exit code 2.
+        since 8
+        retry 13
+        - restart_delay: web.1: in its restart delay after the tasks before it failed 2 times: \
+          exit code 2 [8]
+        - failing: web.1: failed 2 times, the last time with: exit code 2 [8]
+        > swarmctl task inspect t2",
+    );
+}
+
+#[test]
+fn failures_of_a_running_replica_are_told_while_they_are_recent() {
+    let world = "
+        node n1
+        service web
+        task t1 web.1 failed/shutdown on=n1 created=1 at=100 err=boom
+        task t2 web.1 running/running on=n1 created=101 at=107";
+    let recent = explained(world, 399, "web");
+    assert!(
+        recent.starts_with("Service web runs 1 of 1 task.\n- failing: web.1: "),
+        "{recent}"
+    );
+    assert!(!recent.contains("since"), "{recent}");
+    let later = explained(world, 400, "web");
+    assert_eq!(later, "Service web runs 1 of 1 task.\n");
+}
+
+#[test]
+fn a_replica_without_attempts_left_is_given_up() {
+    let world = "
+        node n1
+        service web restart=any attempts=1
+        task t1 web.1 failed/shutdown on=n1 created=1 at=2 err=boom
+        task t2 web.1 failed/shutdown on=n1 created=3 at=8 err=boom";
+    check(
+        world,
+        20,
+        "web",
+        "
+        Service web runs 0 of 1 task; web.1: not run again, as all 1 restart attempts are used \
+          up; it failed: boom.
+        since 8
+        - gave_up: web.1: not run again, as all 1 restart attempts are used up; it failed: boom [8]
+        > swarmctl task inspect t2
+        > remove the service, and create it with another restart policy",
+    );
+}
+
+#[test]
+fn a_replica_that_did_its_work_is_no_problem() {
+    let world = "
+        node n1
+        service web restart=none
+        task t1 web.1 complete/shutdown on=n1 at=2";
+    let text = explained(world, 9, "web");
+    assert!(text.contains("- completed: web.1: done: "), "{text}");
+}
+
+#[test]
+fn replicas_without_a_task_are_counted() {
+    let world = "
+        node n1
+        service web replicas=3
+        task t1 web.1 running/running on=n1";
+    let text = explained(world, 9, "web");
+    assert!(
+        text.contains("- not_created: 2 tasks not created yet"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_task_on_a_lost_node_says_since_when() {
+    let world = "
+        node n1 down at=30 err=heartbeat failure
+        service web
+        task t1 web.1 running/running on=n1 at=2";
+    check(
+        world,
+        40,
+        "web",
+        "
+        Service web runs 0 of 1 task; web.1: its node host-n1 is down; another task takes its place.
+        since 30
+        - node_down: web.1: its node host-n1 is down; another task takes its place [30]
+        > swarmctl why host-n1",
+    );
+}
+
+#[test]
+fn a_global_service_says_which_nodes_it_skips() {
+    let world = "
+        node n1
+        node n2 drain
+        node n3 drain
+        node n4 pause
+        service web global
+        task t1 web.0 running/running on=n1";
+    check(
+        world,
+        9,
+        "web",
+        "
+        Service web runs 1 of 1 task.
+        - not_eligible: 2 nodes (host-n2, host-n3): gets no task: the node is drained
+        - not_eligible: host-n4: gets no task: the node is paused",
+    );
+}
+
+#[test]
+fn an_answer_stays_small_however_many_reasons_there_are() {
+    let mut world = "node n1\nservice web replicas=15\n".to_owned();
+    for slot in 1..=15 {
+        world.push_str(&format!(
+            "task t{slot:02} web.{slot} new/running err=reason {slot:02}\n"
+        ));
+    }
+    let text = explained(&world, 9, "web");
+    assert_eq!(text.matches("- allocation").count(), crate::REASONS_MAX);
+    assert!(text.contains("- effect: 5 reasons more"), "{text}");
+}

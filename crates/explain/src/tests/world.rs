@@ -1,0 +1,245 @@
+//! Tiny worlds, one object a line, and explanations as text:
+//!
+//! ```text
+//! node n1 down pause mem=100 zone=a at=5
+//! service web replicas=2 restart=none attempts=3 constraint=node.labels.zone==a mem=50 port=80
+//! service web global
+//! task t1 web.1 pending/running on=n1 created=1 at=2 err=the rest of the line
+//! ```
+//!
+//! Times are in seconds. Host names are `host-<id>`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarm_api::{ext, v1};
+use swarm_store::Root;
+use swarm_types::state::ALL;
+use swarm_types::{
+    AnyObject, Node, NodeState, Service, ServiceSpec, Slot, Task, TaskState, TaskStatus, Timestamp,
+    time,
+};
+
+use crate::{Unanswered, why};
+
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1000)
+}
+
+/// A line: its words, and what follows `err=`.
+struct Line<'a> {
+    words: Vec<&'a str>,
+    err: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn new(text: &'a str) -> Self {
+        let (text, err) = text.split_once(" err=").unwrap_or((text, ""));
+        Self {
+            words: text.split_whitespace().collect(),
+            err,
+        }
+    }
+    fn has(&self, word: &str) -> bool {
+        self.words.contains(&word)
+    }
+    fn value(&self, key: &str) -> Option<&'a str> {
+        let pairs = self.words.iter().filter_map(|word| word.split_once('='));
+        let mut found = pairs.filter(|(name, _)| *name == key);
+        found.next().map(|(_, value)| value)
+    }
+    fn number(&self, key: &str) -> Option<i64> {
+        self.value(key).map(|value| value.parse().unwrap())
+    }
+}
+
+pub(super) fn world(text: &str) -> Root {
+    let mut root = Root::default();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let line = Line::new(line);
+        let created = line.number("created").or_else(|| line.number("at"));
+        let mut transaction = root.begin(at(created.unwrap_or(0)));
+        let object: AnyObject = match line.words[0] {
+            "node" => node(&line).into(),
+            "service" => service(&line).into(),
+            "task" => task(&root, &line).into(),
+            other => panic!("no such kind: {other}"),
+        };
+        transaction.create(object).unwrap();
+        root = transaction.finish().0;
+    }
+    root
+}
+
+fn node(line: &Line<'_>) -> Node {
+    use v1::node_spec::Availability;
+    let mut spec = v1::NodeSpec::default();
+    if line.has("pause") {
+        spec.availability = Availability::Pause as i32;
+    } else if line.has("drain") {
+        spec.availability = Availability::Drain as i32;
+    }
+    if let Some(zone) = line.value("zone") {
+        let labels = &mut spec.annotations.get_or_insert_default().labels;
+        labels.insert("zone".to_owned(), zone.to_owned());
+    }
+    let mut node = Node::new(line.words[1].parse().unwrap(), spec);
+    node.description = Some(Arc::new(v1::NodeDescription {
+        hostname: format!("host-{}", line.words[1]),
+        resources: Some(v1::Resources {
+            memory_bytes: line.number("mem").unwrap_or(0),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }));
+    node.status.state = if line.has("down") {
+        NodeState::Down
+    } else if line.has("unknown") {
+        NodeState::Unknown
+    } else {
+        NodeState::Ready
+    };
+    node.status.message = line.err.to_owned().into();
+    node
+}
+
+fn service(line: &Line<'_>) -> Service {
+    use v1::restart_policy::RestartCondition;
+    use v1::service_spec::Mode;
+    let name = line.words[1];
+    let constraint = line
+        .words
+        .iter()
+        .find_map(|word| word.strip_prefix("constraint="));
+    let template = v1::TaskSpec {
+        restart: Some(v1::RestartPolicy {
+            condition: match line.value("restart") {
+                Some("none") => RestartCondition::None,
+                Some("on-failure") => RestartCondition::OnFailure,
+                Some(_) | None => RestartCondition::Any,
+            } as i32,
+            delay: Some(time::duration_to_wire(Duration::from_secs(5))),
+            max_attempts: line.number("attempts").unwrap_or(0).unsigned_abs(),
+            window: None,
+        }),
+        placement: constraint.map(|constraint| v1::Placement {
+            constraints: vec![constraint.to_owned()],
+            ..Default::default()
+        }),
+        resources: line
+            .number("mem")
+            .map(|memory_bytes| v1::ResourceRequirements {
+                reservations: Some(v1::Resources {
+                    memory_bytes,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+        ..Default::default()
+    };
+    let wire = v1::ServiceSpec {
+        annotations: Some(v1::Annotations {
+            name: name.to_owned(),
+            ..Default::default()
+        }),
+        task: Some(template),
+        mode: Some(if line.has("global") {
+            Mode::Global(v1::GlobalService {})
+        } else {
+            Mode::Replicated(v1::ReplicatedService {
+                replicas: line.number("replicas").unwrap_or(1).unsigned_abs(),
+            })
+        }),
+        ..Default::default()
+    };
+    Service::new(
+        format!("id-{name}").parse().unwrap(),
+        ServiceSpec::new(wire),
+    )
+}
+
+fn task(root: &Root, line: &Line<'_>) -> Task {
+    let state = |name: &str| -> TaskState {
+        let found = ALL.into_iter().find(|state| state.name() == name);
+        found.unwrap_or_else(|| panic!("no state {name}"))
+    };
+    let (service, slot) = line.words[2].split_once('.').unwrap();
+    let id: swarm_types::ServiceId = format!("id-{service}").parse().unwrap();
+    let (observed, desired) = line.words[3].split_once('/').unwrap();
+    let seconds = line.number("at").or_else(|| line.number("created"));
+    let status = TaskStatus {
+        err: line.err.to_owned().into(),
+        ..TaskStatus::new(state(observed), at(seconds.unwrap_or(0)), "")
+    };
+    let template = root
+        .service(&id)
+        .map(|service| Arc::clone(service.spec.task()));
+    let task = Task::new(line.words[1].parse().unwrap(), template.unwrap_or_default());
+    let mut task = task.with_states(status, state(desired));
+    task.service_annotations = Arc::new(v1::Annotations {
+        name: service.to_owned(),
+        ..Default::default()
+    });
+    task.spec_version = root.service(&id).and_then(|service| service.spec_version);
+    task.service_id = Some(id);
+    task.slot = Slot(slot.parse().unwrap());
+    task.node_id = line.value("on").map(|node| node.parse().unwrap());
+    task
+}
+
+/// The explanation as text; times in seconds.
+pub(super) fn explained(text: &str, now: i64, object: &str) -> String {
+    render(&why(&world(text), at(now), None, object).unwrap())
+}
+
+pub(super) fn refused(text: &str, object: &str) -> Unanswered {
+    why(&world(text), at(0), None, object).unwrap_err()
+}
+
+fn render(answer: &ext::WhyResponse) -> String {
+    let mut text = format!("{}\n", answer.headline);
+    if let Some(since) = &answer.waiting_since {
+        writeln!(text, "since {}", since.seconds).unwrap();
+    }
+    if let Some(retry) = &answer.next_retry {
+        writeln!(text, "retry {}", retry.seconds).unwrap();
+    }
+    for reason in &answer.reasons {
+        write!(text, "- {}: {}", reason.code, reason.text).unwrap();
+        if let Some(since) = &reason.since {
+            write!(text, " [{}]", since.seconds).unwrap();
+        }
+        text.push('\n');
+        for count in &reason.filter_counts {
+            writeln!(text, "  {} {}: {}", count.nodes, count.filter, count.text).unwrap();
+        }
+        if let Some(nearest) = &reason.nearest {
+            writeln!(
+                text,
+                "  nearest {}: {}",
+                nearest.hostname,
+                nearest.missing.join("; ")
+            )
+            .unwrap();
+        }
+    }
+    for step in &answer.next_steps {
+        writeln!(text, "> {step}").unwrap();
+    }
+    text
+}
+
+/// Checks an explanation; lines may be indented by eight.
+#[track_caller]
+pub(super) fn check(text: &str, now: i64, object: &str, expected: &str) {
+    let lines = expected.trim_start_matches('\n').lines();
+    let lines: Vec<&str> = lines
+        .map(|line| {
+            line.strip_prefix("        ")
+                .unwrap_or_else(|| line.trim_start())
+        })
+        .collect();
+    let expected = lines.join("\n");
+    assert_eq!(explained(text, now, object).trim_end(), expected.trim_end());
+}

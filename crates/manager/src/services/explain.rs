@@ -1,0 +1,36 @@
+//! `Explain`: answers from the view of this manager; the words are `swarm-explain`'s.
+
+use std::sync::Arc;
+
+use swarm_api::ext;
+use swarm_explain::{Subject, Unanswered};
+use tonic::{Request, Response, Status};
+
+use super::Services;
+
+pub(crate) struct Explain(pub(crate) Arc<Services>);
+
+#[tonic::async_trait]
+impl ext::explain_server::Explain for Explain {
+    async fn why(
+        &self,
+        request: Request<ext::WhyRequest>,
+    ) -> Result<Response<ext::WhyResponse>, Status> {
+        self.0.gate.pass().await?;
+        let request = request.into_inner();
+        let subject = Subject::parse(&request.kind).map_err(|error| refusal(&error))?;
+        let view = self.0.store.view();
+        swarm_explain::why(&view, self.0.clock.now(), subject, &request.object)
+            .map(Response::new)
+            .map_err(|error| refusal(&error))
+    }
+}
+
+fn refusal(error: &Unanswered) -> Status {
+    let text = error.to_string();
+    match error {
+        Unanswered::NoObject | Unanswered::UnknownKind(_) => Status::invalid_argument(text),
+        // No single object has an ambiguous name; clients treat both alike.
+        Unanswered::NotFound { .. } | Unanswered::Ambiguous { .. } => Status::not_found(text),
+    }
+}

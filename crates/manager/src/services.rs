@@ -2,11 +2,12 @@
 
 mod control;
 mod dispatcher;
+mod explain;
 mod health;
 
 use std::sync::Arc;
 
-use swarm_api::v1;
+use swarm_api::{ext, v1};
 use swarm_control_api::{Member, Members, Refusal};
 use swarm_dispatcher::{Code, DispatchError};
 use swarm_raft_io::{ReplicatedStore, WriteError};
@@ -58,6 +59,10 @@ pub(crate) fn control(services: &Arc<Services>) -> Router {
             v1::control_server::ControlServer::new(control)
                 .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
                 .max_encoding_message_size(usize::MAX),
+        )
+        .add_service(
+            ext::explain_server::ExplainServer::new(explain::Explain(Arc::clone(services)))
+                .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX),
         )
         .add_service(dispatcher_server(services))
         .add_service(health_server(services))

@@ -138,10 +138,8 @@ fn pack(text: &[u8]) -> Option<Repr> {
         return None;
     }
     // 24 digits take 124.1 bits, so the last multiplication alone can pass 128 bits.
-    let mut number: u128 = 0;
-    for byte in &text[..ID_DIGITS - 1] {
-        number = number * 36 + u128::from(digit_value(*byte)?);
-    }
+    let (front, back) = text[..ID_DIGITS - 1].split_at(HALF_DIGITS);
+    let number = u128::from(half_value(front)?) * HALF_VALUES + u128::from(half_value(back)?);
     let last = u128::from(digit_value(text[ID_DIGITS - 1])?);
     let low = (number & u128::from(u64::MAX)) * 36 + last;
     let high = (number >> 64) * 36 + (low >> 64);
@@ -150,6 +148,15 @@ fn pack(text: &[u8]) -> Option<Repr> {
         top,
         rest: [low_64(high), low_64(low)],
     })
+}
+
+/// The number that at most twelve digits make.
+fn half_value(digits: &[u8]) -> Option<u64> {
+    let mut number: u64 = 0;
+    for byte in digits {
+        number = number * 36 + u64::from(digit_value(*byte)?);
+    }
+    Some(number)
 }
 
 fn low_64(value: u128) -> u64 {
@@ -165,16 +172,16 @@ fn digit_value(byte: u8) -> Option<u8> {
 }
 
 fn unpack(top: u8, rest: [u64; 2]) -> [u8; ID_DIGITS] {
-    // One division of the 130-bit number leaves a quotient of 125 bits for u128 arithmetic.
-    let high = (u128::from(top) << 64) | u128::from(rest[0]);
-    let quotient_high = high / 36;
-    let low = ((high % 36) << 64) | u128::from(rest[1]);
-    let number = (quotient_high << 64) + low / 36;
+    // The last digit first: what is left has 125 bits and fits u128 arithmetic.
+    let (quotient_high, rest_high) = div_rem_36_wide(u64::from(top), rest[0]);
+    let (quotient_low, last) = div_rem_36_wide(rest_high, rest[1]);
+    let number = (u128::from(quotient_high) << 64) | u128::from(quotient_low);
     let mut text = [0u8; ID_DIGITS];
-    text[ID_DIGITS - 1] = digit_char(u8::try_from(low % 36).expect("below 36"));
+    text[ID_DIGITS - 1] = digit_char(u8::try_from(last).expect("below 36"));
     // Two halves of twelve digits fit 64 bits each, whose division is many times cheaper.
     let (front, back) = text[..ID_DIGITS - 1].split_at_mut(HALF_DIGITS);
-    let halves = [number / HALF_VALUES, number % HALF_VALUES];
+    let upper = number / HALF_VALUES;
+    let halves = [upper, number - upper * HALF_VALUES];
     for (part, value) in [front, back].into_iter().zip(halves) {
         let mut value = low_64(value);
         for slot in part.iter_mut().rev() {
@@ -183,6 +190,15 @@ fn unpack(top: u8, rest: [u64; 2]) -> [u8; ID_DIGITS] {
         }
     }
     text
+}
+
+/// Divides `high * 2^64 + low` by 36, for a `high` below 36: quotient and remainder.
+fn div_rem_36_wide(high: u64, low: u64) -> (u64, u64) {
+    // 2^64 is 36 times this, plus 16.
+    const QUOTIENT: u64 = ((1u128 << 64) / 36) as u64;
+    const REMAINDER: u64 = ((1u128 << 64) % 36) as u64;
+    let rest = high * REMAINDER + low % 36;
+    (high * QUOTIENT + low / 36 + rest / 36, rest % 36)
 }
 
 impl FromStr for Id {

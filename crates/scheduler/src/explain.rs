@@ -277,7 +277,8 @@ impl Missing<'_> {
                 format!("host port {port}/{} is in use", protocol_name(*protocol))
             }
             Self::Replicas { most, have } => {
-                format!("has {have} tasks of the service, at most {most} per node are allowed")
+                let tasks = if *have == 1 { "task" } else { "tasks" };
+                format!("has {have} {tasks} of the service, at most {most} per node are allowed")
             }
             Self::ClusterVolume => "no cluster volume is available to mount".to_owned(),
         }

@@ -42,6 +42,7 @@
 
 mod candidates;
 mod cluster;
+mod counts;
 mod due;
 mod explain;
 mod failures;

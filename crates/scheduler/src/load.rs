@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use swarm_api::v1;
 use swarm_types::resources::Resources;
-use swarm_types::{Node, ServiceId, Task, TaskState, spec};
+use swarm_types::{Node, Task, TaskState, spec};
 use v1::generic_resource::Resource;
 
+use crate::counts::{Owner, ServiceCounts};
 use crate::requirements::host_ports;
 
 /// A port of the host.
@@ -24,9 +25,7 @@ pub(crate) struct Load {
     /// All of them, also those that use nothing.
     tasks: u64,
     active: u64,
-    /// Active tasks by service, sorted; tasks without one count together. A node has few services,
-    /// and there are many loads: a map would take several times the memory.
-    by_service: Vec<(Option<ServiceId>, u64)>,
+    by_service: ServiceCounts,
     /// Wider than a reservation, so that sums of hostile values come back to where they were.
     nano_cpus: i128,
     memory_bytes: i128,
@@ -47,10 +46,7 @@ impl Load {
         self.tasks += 1;
         if is_active(task) {
             self.active += 1;
-            match self.find(&task.service_id) {
-                Ok(index) => self.by_service[index].1 += 1,
-                Err(index) => self.by_service.insert(index, (task.service_id.clone(), 1)),
-            }
+            self.by_service.add(&task.service_id);
         }
         if let Some(reservations) = spec::reservations(&task.spec) {
             self.nano_cpus += i128::from(reservations.nano_cpus.max(0));
@@ -79,12 +75,7 @@ impl Load {
         self.tasks -= 1;
         if is_active(task) {
             self.active -= 1;
-            if let Ok(index) = self.find(&task.service_id) {
-                self.by_service[index].1 -= 1;
-                if self.by_service[index].1 == 0 {
-                    self.by_service.remove(index);
-                }
-            }
+            self.by_service.remove(&task.service_id);
         }
         if let Some(reservations) = spec::reservations(&task.spec) {
             self.nano_cpus -= i128::from(reservations.nano_cpus.max(0));
@@ -118,16 +109,6 @@ impl Load {
     /// Whether no task is counted in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.tasks == 0
-    }
-
-    fn active_of(&self, service: &Option<ServiceId>) -> u64 {
-        self.find(service)
-            .map_or(0, |index| self.by_service[index].1)
-    }
-
-    fn find(&self, service: &Option<ServiceId>) -> Result<usize, usize> {
-        self.by_service
-            .binary_search_by(|(other, _)| other.cmp(service))
     }
 }
 
@@ -177,8 +158,8 @@ impl NodeView<'_> {
     }
 
     /// Active tasks of a service on the node.
-    pub(crate) fn active_of(&self, service: &Option<ServiceId>) -> u64 {
-        self.sum(|load| load.active_of(service))
+    pub(crate) fn active_of(&self, service: &Owner) -> u64 {
+        self.sum(|load| load.by_service.get(service))
     }
 
     /// Billionths of a processor that are not reserved.

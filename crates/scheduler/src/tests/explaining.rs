@@ -53,11 +53,10 @@ fn everything_that_can_be_missing_has_words() {
     check(
         "node n1 down pause os=linux arch=arm64 generic=gpu=a plugin=Log:json-file
          task r1 s1 v=1 on=n1 running port=80/udp
-         task t1 s1 v=1 generic=gpu=2 net=weave log=syslog where=node.labels.a==b where=node.id==n2
-                 where=engine.labels.c!=d where=node.color==e where=node.role==manager
-                 platform=windows/amd64 platform=linux/ platform=/x port=80/udp max=1 cluster-volume"
-            .replace("\n                 ", " ")
-            .as_str(),
+         task t1 s1 v=1 generic=gpu=2 net=weave log=syslog where=node.labels.a==b \
+                 where=node.id==n2 where=engine.labels.c!=d where=node.color==e \
+                 where=node.role==manager platform=windows/amd64 platform=linux/ platform=/x \
+                 port=80/udp max=1 cluster-volume",
         "t1",
         "0 of 1 nodes fit
          - 1 node not available for new tasks
@@ -71,11 +70,12 @@ fn everything_that_can_be_missing_has_words() {
            constraint node.color == e: there is no key node.color
            constraint node.role == manager: role is \"worker\"
            host port 80/udp is in use
-           has 1 tasks of the service, at most 1 per node are allowed
+           has 1 task of the service, at most 1 per node are allowed
            no cluster volume is available to mount",
     );
     check(
-        "node n1 os=linux arch=arm64 mem=1000\ntask t1 platform=windows/amd64 platform=linux/x mem=1001",
+        "node n1 os=linux arch=arm64 mem=1000
+         task t1 platform=windows/amd64 platform=linux/x mem=1001",
         "t1",
         "0 of 1 nodes fit
          - insufficient resources on 1 node

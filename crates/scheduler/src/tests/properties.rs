@@ -233,16 +233,20 @@ proptest! {
         let mut world = World::new();
         for (number, (az, rack, cpus, is_ready)) in nodes.iter().enumerate() {
             let state = if *is_ready { "ready" } else { "pause" };
-            world.apply(&format!("node n{number} {state} cpu={cpus} label.az={az} label.rack={rack}"));
+            let labels = format!("label.az={az} label.rack={rack}");
+            world.apply(&format!("node n{number} {state} cpu={cpus} {labels}"));
         }
         for (number, (node, same)) in there.iter().enumerate() {
             let service = if *same { "s1" } else { "s2" };
             world.apply(&format!("task a{number} {service} v=1 on=n{node} running"));
         }
-        let spread = ["", " spread=node.labels.az", " spread=node.labels.az spread=node.labels.rack"];
+        let spread: String = ["az", "rack"][..levels]
+            .iter()
+            .map(|label| format!(" spread=node.labels.{label}"))
+            .collect();
         let cpu = if needs_cpu { " cpu=1" } else { "" };
         let last = tasks + 9;
-        let line = format!("task t10..t{last} s1 v=1{cpu}{}", spread[levels]);
+        let line = format!("task t10..t{last} s1 v=1{cpu}{spread}");
         let mut twin_world = World::over(world.root.clone());
         world.apply(&line);
         world.run();

@@ -117,7 +117,8 @@ impl Options {
                 }
                 flag if flag.starts_with('-') => {
                     return Err(format!(
-                        "unknown argument {flag}; known are --rounds N, --strict, --cpu and names of rows"
+                        "unknown argument {flag}; known are --rounds N, --strict, --cpu and names \
+                         of rows"
                     ));
                 }
                 _ => options.filters.push(argument),

@@ -1,5 +1,5 @@
-//! The benchmarks of the scheduler (`performance.md` 2.4): the upstream shapes, where each task is a
-//! group of its own, and the shapes of real services.
+//! The benchmarks of the scheduler (`performance.md` 2.4): the upstream shapes, where each task is
+//! a group of its own, and the shapes of real services.
 //!
 //! As in Go, building the objects is not timed; the commit that creates them, its publication, and
 //! everything up to the moment when a subscriber has seen an update of every task is. Go's figures

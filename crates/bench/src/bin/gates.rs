@@ -60,7 +60,9 @@ const GATES: &[Gate] = &[
     },
     Gate {
         name: "scheduler: 1k nodes, 100k / 10k tasks of a service",
-        allocations_max: 1.2,
+        // A tree of ten times as many pairs is a level deeper: one more node to copy. Instructions
+        // grow by a factor of 1.12 (callgrind).
+        allocations_max: 1.3,
         time_max: 2.0,
         measure: || per_task(Shape::GroupedReserved, [1_000, 1_000], [100_000, 10_000]),
     },

@@ -104,12 +104,15 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
 
 /// A write that did not happen as a gRPC status.
 pub(crate) fn write_error(error: WriteError<Refusal>) -> Status {
+    let text = error.to_string();
     match error {
         WriteError::Refused(reason) => refusal(&reason),
-        WriteError::TooLarge { .. } => Status::invalid_argument(error.to_string()),
-        WriteError::DiskFull => Status::resource_exhausted(error.to_string()),
-        WriteError::NotLeader => Status::unavailable(error.to_string()),
-        WriteError::Busy => Status::resource_exhausted(error.to_string()),
-        WriteError::Stopped => Status::unavailable(error.to_string()),
+        WriteError::TooLarge { .. } => Status::invalid_argument(text),
+        WriteError::DiskFull | WriteError::Stalled | WriteError::Busy => {
+            Status::resource_exhausted(text)
+        }
+        WriteError::NotLeader | WriteError::LostLeadership | WriteError::Stopped => {
+            Status::unavailable(text)
+        }
     }
 }

@@ -19,6 +19,8 @@ struct Nothing;
 impl Apply for Nothing {
     fn apply(&mut self, _at: Position, _data: &Bytes, _origin: Origin) {}
     fn conf_change(&mut self, _at: Position, _change: &raftpb::ConfChange) {}
+    fn refused(&mut self, _data: &Bytes) {}
+
     fn dropped(&mut self) {}
     fn snapshot(&mut self) -> SnapshotPieces {
         Box::new(std::iter::empty())

@@ -62,8 +62,13 @@ pub trait Apply: Send + 'static {
     /// Takes a committed change of the manager set. Consensus has already adopted it.
     fn conf_change(&mut self, at: Position, change: &raftpb::ConfChange);
 
-    /// Proposals made here were refused or lost. Called before anything later is applied, and
-    /// before the proposers are told.
+    /// A proposal made here was refused, and all that were submitted after it in its epoch will be.
+    /// Those before it are under way as ever. Called before anything later is applied, and before
+    /// the proposers are told.
+    fn refused(&mut self, data: &Bytes);
+
+    /// All proposals made here were lost: whether they will be applied is open. Called before
+    /// anything later is applied, and before the proposers are told.
     fn dropped(&mut self);
 
     /// Freezes the state and returns it as pieces, which another thread will pull.

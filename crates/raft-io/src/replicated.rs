@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use swarm_api::{raftpb, v1};
-use swarm_raft::Position;
 use swarm_raft::log::LogError;
+use swarm_raft::member::Recovery;
+use swarm_raft::{Position, Refusal};
 use swarm_reconcile::Outcome;
 use swarm_rt::Clock;
 use swarm_store::{
@@ -23,10 +24,13 @@ use swarm_types::{ClusterId, Version};
 use tokio::sync::Semaphore;
 
 use crate::driver::{
-    self, Apply, Handle, NoPeers, Options, Origin, Pending, ProposeError, RestoreError,
+    self, Applied, Apply, Handle, NoPeers, Options, Origin, Pending, ProposeError, RestoreError,
     SnapshotPieces, Stopped,
 };
 use crate::state_dir::{StateDir, StateDirError};
+
+#[cfg(test)]
+mod tests;
 
 /// Writes of clients that may be under way; the loops need a few places of their own.
 const WRITES_MAX: usize = PIPELINE_COMMITS_MAX / 2;
@@ -63,6 +67,10 @@ pub enum OpenError {
     Cancelled,
 }
 
+/// Attempts at a write whose base keeps being refused. Each takes a refusal of somebody else's write
+/// in the same few milliseconds, so a second one is rare.
+const WRITE_TRIES_MAX: usize = 8;
+
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError<E> {
@@ -75,21 +83,62 @@ pub enum WriteError<E> {
         /// Size and limit, in words.
         reason: String,
     },
-    /// The manager's disk is full.
+    /// The manager's disk is full. Nothing was written.
     #[error(
         "the manager's disk is full, so nothing can be written; reads still work; free space in \
          the state directory and try again"
     )]
     DiskFull,
-    /// This manager does not lead.
-    #[error("this manager does not lead, or lost leadership before the write was applied")]
+    /// The manager's disk became full while the write was under way.
+    #[error(
+        "the manager's disk is full, and whether this write will be applied when there is room \
+         again is open; reads still work; free space in the state directory, then look"
+    )]
+    Stalled,
+    /// This manager does not lead. Nothing was written.
+    #[error("this manager does not lead")]
     NotLeader,
-    /// Too much is under way.
+    /// Leadership was lost while the write was under way.
+    #[error(
+        "this manager lost leadership while the write was under way: whether it will be applied \
+         is open; look at the object before trying again"
+    )]
+    LostLeadership,
+    /// Too much is under way. Nothing was written.
     #[error("too many writes are under way; try again later")]
     Busy,
-    /// The manager stops.
-    #[error("the manager is stopping")]
+    /// The manager stops, or its log has failed.
+    #[error(
+        "the manager is stopping: whether the write will be applied after its next start is open"
+    )]
     Stopped,
+}
+
+impl<E> WriteError<E> {
+    fn of(error: &ProposeError) -> Self {
+        match error {
+            ProposeError::Refused(refusal) => Self::refused_by_log(refusal),
+            ProposeError::LostLeadership => Self::LostLeadership,
+            ProposeError::Busy | ProposeError::Superseded => Self::Busy,
+            ProposeError::Stopped => Self::Stopped,
+        }
+    }
+
+    fn refused_by_log(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::TooLarge { .. } => Self::TooLarge {
+                reason: refusal.to_string(),
+            },
+            Refusal::DiskFull(_) => Self::DiskFull,
+            Refusal::NotLeader { .. } => Self::NotLeader,
+            // A commit always has bytes, so `Empty` does not happen.
+            Refusal::Backlog { .. }
+            | Refusal::Transferring
+            | Refusal::ConfChangePending
+            | Refusal::Empty => Self::Busy,
+            Refusal::LogStopped(_) => Self::Stopped,
+        }
+    }
 }
 
 /// Told how a transaction ended.
@@ -126,7 +175,8 @@ struct Writer {
 
 impl Shared {
     fn writer(&self) -> MutexGuard<'_, Writer> {
-        // A panic under this lock could leave pipeline and store apart; better to stop.
+        // What may panic under this lock is a caller's closure, and that works on a transaction of
+        // its own: the pipeline is as it was.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,6 +194,25 @@ impl ReplicatedStore {
         first_id: u64,
     ) -> Result<Self, OpenError> {
         let state = StateDir::open(directory)?;
+        Self::open_with(config, cluster, clock, first_id, move |options, machine| {
+            driver::start(state, options, machine, NoPeers)
+        })
+        .await
+    }
+
+    /// The same on whatever log `start` opens.
+    async fn open_with<F>(
+        config: ReplicatedConfig,
+        cluster: &ClusterId,
+        clock: Clock,
+        first_id: u64,
+        start: F,
+    ) -> Result<Self, OpenError>
+    where
+        F: FnOnce(Options, Machine) -> Result<(Handle, Recovery), driver::StartError>
+            + Send
+            + 'static,
+    {
         let shared = Arc::new(Shared {
             store: Store::new(Root::default(), HistoryLimits::default()),
             writer: Mutex::new(Writer {
@@ -157,8 +226,7 @@ impl ReplicatedStore {
         let machine = Machine {
             shared: Arc::clone(&shared),
         };
-        let started =
-            tokio::task::spawn_blocking(move || driver::start(state, options, machine, NoPeers));
+        let started = tokio::task::spawn_blocking(move || start(options, machine));
         let (handle, _) = started.await.map_err(|_| OpenError::Cancelled)??;
         Ok(Self {
             shared,
@@ -180,32 +248,53 @@ impl ReplicatedStore {
 
     /// Runs a transaction on the head and waits until it is durable and published.
     ///
-    /// A caller that goes away does not take the write back.
+    /// The transaction runs again when an earlier write, on which it was built, was refused. A
+    /// caller that goes away does not take the write back.
     ///
     /// # Errors
     /// [`WriteError`]; unless it says that the outcome is open, nothing was written.
     pub async fn write<T, E>(
         &self,
-        write: impl FnOnce(&mut Transaction) -> Result<T, E>,
+        mut write: impl FnMut(&mut Transaction) -> Result<T, E>,
     ) -> Result<T, WriteError<E>> {
         let _place = self
             .writes
             .acquire()
             .await
             .map_err(|_| WriteError::Stopped)?;
-        let (value, pending) = self.begin_write(write)?;
-        if let Some(pending) = pending {
-            pending
-                .wait()
-                .await
-                .map_err(|error| write_error(&error, &self.handle))?;
+        for _ in 0..WRITE_TRIES_MAX {
+            let (value, pending) = self.begin_write(&mut write)?;
+            let Some(pending) = pending else {
+                return Ok(value);
+            };
+            match self.settle(pending).await? {
+                Err(ProposeError::Superseded) => {}
+                Err(error) => return Err(WriteError::of(&error)),
+                Ok(_) => return Ok(value),
+            }
         }
-        Ok(value)
+        Err(WriteError::Busy)
+    }
+
+    /// Waits for a write, but not for a disk that is full.
+    async fn settle<E>(
+        &self,
+        pending: Pending,
+    ) -> Result<Result<Applied, ProposeError>, WriteError<E>> {
+        let mut status = self.handle.status();
+        tokio::select! {
+            biased;
+            outcome = pending.wait() => Ok(outcome),
+            // When the thread is gone, the outcome tells.
+            Ok(_) = status.wait_for(|status| status.disk_full.is_some()) => {
+                Err(WriteError::Stalled)
+            }
+        }
     }
 
     fn begin_write<T, E>(
         &self,
-        write: impl FnOnce(&mut Transaction) -> Result<T, E>,
+        write: &mut impl FnMut(&mut Transaction) -> Result<T, E>,
     ) -> Result<(T, Option<Pending>), WriteError<E>> {
         let mut writer = self.shared.writer();
         let mut transaction = writer.pipeline.begin(self.clock.now());
@@ -214,7 +303,7 @@ impl ReplicatedStore {
             return Ok((value, None));
         }
         let pending = writer.propose(&self.handle, transaction, None);
-        let pending = pending.map_err(|error| write_error(&error, &self.handle))?;
+        let pending = pending.map_err(|error| WriteError::of(&error))?;
         Ok((value, Some(pending)))
     }
 
@@ -322,22 +411,6 @@ impl Writer {
     }
 }
 
-fn write_error<E>(error: &ProposeError, handle: &Handle) -> WriteError<E> {
-    match error {
-        ProposeError::Refused(swarm_raft::Refusal::TooLarge { .. }) => WriteError::TooLarge {
-            reason: error.to_string(),
-        },
-        ProposeError::Refused(_) if handle.status().borrow().disk_full.is_some() => {
-            WriteError::DiskFull
-        }
-        ProposeError::Refused(_) | ProposeError::Superseded | ProposeError::LostLeadership => {
-            WriteError::NotLeader
-        }
-        ProposeError::Busy => WriteError::Busy,
-        ProposeError::Stopped => WriteError::Stopped,
-    }
-}
-
 /// What the log's thread drives.
 struct Machine {
     shared: Arc<Shared>,
@@ -372,6 +445,19 @@ impl Apply for Machine {
 
     fn conf_change(&mut self, at: Position, _: &raftpb::ConfChange) {
         tracing::debug!(index = at.index, "membership change applied");
+    }
+
+    fn refused(&mut self, data: &Bytes) {
+        let mut writer = self.shared.writer();
+        let dropped = writer.pipeline.drop_from(data);
+        let waiting: Vec<_> = dropped
+            .iter()
+            .filter_map(|id| writer.waiting.remove(id))
+            .collect();
+        drop(writer);
+        for (_, _, done) in waiting {
+            done(Outcome::Failed);
+        }
     }
 
     fn dropped(&mut self) {

@@ -86,7 +86,11 @@ impl StateDir {
             }
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
-        write_holder(&mut lock).map_err(io)?;
+        match write_holder(&mut lock) {
+            // The process id is for messages only; a manager must start on a full disk as well.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            written => written.map_err(io)?,
+        }
         Ok(StateDir {
             dir: dir.to_owned(),
             _lock: lock,

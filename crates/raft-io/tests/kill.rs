@@ -46,6 +46,8 @@ impl Apply for Numbers {
 
     fn conf_change(&mut self, _at: Position, _change: &raftpb::ConfChange) {}
 
+    fn refused(&mut self, _data: &Bytes) {}
+
     fn dropped(&mut self) {}
 
     fn snapshot(&mut self) -> SnapshotPieces {

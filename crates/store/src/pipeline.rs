@@ -188,7 +188,25 @@ impl Pipeline {
         }
     }
 
-    /// The log refused a proposal, or leadership is gone: what waits will never be published.
+    /// The log refused a proposal: it and what was made after it are dropped. What was made before
+    /// it is under way as ever. Returns the ids of what was dropped, in order.
+    pub fn drop_from(&mut self, data: &[u8]) -> Vec<u64> {
+        let id = ProposalId::decode(data).map(|proposal| proposal.id);
+        let found = |waiting: &Waiting| id.as_ref().is_ok_and(|id| waiting.id == *id);
+        // One that does not wait was dropped before, with all that was built on it.
+        let Some(first) = self.waiting.iter().position(found) else {
+            return Vec::new();
+        };
+        let dropped = self.waiting.split_off(first);
+        let before = self.waiting.back();
+        self.head = before
+            .map_or(&self.published, |waiting| &waiting.root)
+            .clone();
+        self.epoch += 1;
+        dropped.iter().map(|waiting| waiting.id).collect()
+    }
+
+    /// Leadership is gone: nothing of what waits is known to be published ever.
     /// Returns the new epoch.
     pub fn drop_waiting(&mut self) -> u64 {
         if !self.waiting.is_empty() {
@@ -288,6 +306,29 @@ mod tests {
         assert!(pipeline.head().task(&id("b")).is_none());
         let third = create(&mut pipeline, "c");
         assert_eq!(third.version, second.version);
+    }
+
+    #[test]
+    fn a_refused_proposal_goes_with_those_after_it_and_without_those_before() {
+        let mut pipeline = Pipeline::new(Root::default(), 1);
+        let before = create(&mut pipeline, "a");
+        let refused = create(&mut pipeline, "b");
+        let after = create(&mut pipeline, "c");
+        let dropped = pipeline.drop_from(&refused.bytes);
+        assert_eq!(dropped, [refused.id, after.id]);
+        assert!(pipeline.head().task(&id("a")).is_some());
+        assert!(pipeline.head().task(&id("b")).is_none());
+        let next = create(&mut pipeline, "d");
+        assert!(next.epoch > after.epoch);
+        assert_eq!(next.version, refused.version);
+        // Refused as well, since it is of the same epoch; it was dropped already.
+        assert_eq!(pipeline.drop_from(&after.bytes), []);
+        assert_eq!(pipeline.drop_from(b"\xff\xff"), []);
+        let applied = pipeline.applied(&before.bytes).unwrap();
+        assert_eq!(applied.own, Some(before.id));
+        let applied = pipeline.applied(&next.bytes).unwrap();
+        assert_eq!(applied.own, Some(next.id));
+        assert!(applied.root.task(&id("a")).is_some() && applied.root.task(&id("d")).is_some());
     }
 
     #[test]

@@ -34,20 +34,20 @@ impl Control {
             .map_err(|error| refusal(&error))
     }
 
-    async fn write<Q, A>(
+    async fn write<Q: Clone, A>(
         &self,
         request: Request<Q>,
-        plan: impl FnOnce(&Root, Q, &mut Ctx<'_>) -> Result<Plan<A>, Refusal>,
+        plan: impl Fn(&Root, Q, &mut Ctx<'_>) -> Result<Plan<A>, Refusal>,
     ) -> Answer<A> {
         self.0.gate.pass().await?;
-        let clock = self.0.clock.clone();
-        let written = self.0.store.write(move |transaction| {
+        let request = request.into_inner();
+        let written = self.0.store.write(|transaction| {
             let mut ids = OsIds::new();
             let mut ctx = Ctx {
-                now: clock.now(),
+                now: self.0.clock.now(),
                 ids: &mut ids,
             };
-            plan(transaction, request.into_inner(), &mut ctx)?.apply(transaction)
+            plan(transaction, request.clone(), &mut ctx)?.apply(transaction)
         });
         match tokio::time::timeout(WRITE_WAIT_MAX, written).await {
             Ok(written) => written.map(Response::new).map_err(write_error),

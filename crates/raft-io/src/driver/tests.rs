@@ -17,6 +17,7 @@ struct Lines {
 struct Seen {
     lines: Vec<(Position, String, Origin)>,
     changes: usize,
+    refused: usize,
     dropped: usize,
     restored: Option<Position>,
 }
@@ -39,6 +40,10 @@ impl Apply for Lines {
 
     fn conf_change(&mut self, _at: Position, _change: &raftpb::ConfChange) {
         self.with(|seen| seen.changes += 1);
+    }
+
+    fn refused(&mut self, _data: &Bytes) {
+        self.with(|seen| seen.refused += 1);
     }
 
     fn dropped(&mut self) {
@@ -220,7 +225,7 @@ async fn a_refused_proposal_takes_those_built_on_it_along() {
     assert!(within(next.wait()).await.is_ok());
     assert!(within(handle.propose(text("free"))).await.is_ok());
     assert_eq!(lines.texts(), ["first", "next", "free"]);
-    assert_eq!(lines.with(|seen| seen.dropped), 1);
+    assert_eq!(lines.with(|seen| (seen.refused, seen.dropped)), (1, 0));
     within(handle.stop()).await;
 }
 

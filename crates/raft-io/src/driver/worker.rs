@@ -218,7 +218,7 @@ where
         }
         let result = match &self.stalled {
             Some(message) => Err(Refusal::DiskFull(message.clone())),
-            None => self.member.propose(data),
+            None => self.member.propose(data.clone()),
         };
         match result {
             Ok(at) => {
@@ -233,7 +233,7 @@ where
             }
             Err(refusal) => {
                 self.fence(epoch);
-                self.apply.dropped();
+                self.apply.refused(&data);
                 answer(reply, Err(refusal.into()));
             }
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use swarm_api::v1;
 use swarm_dispatcher::{
@@ -26,14 +27,30 @@ use crate::streams::{Call, Incoming, NodeStream, Sink, StreamEvent};
 const FEED_CHANGES_MAX: usize = 500_000;
 /// Commits and calls taken in before the loops get a turn.
 const INPUTS_PER_TURN_MAX: usize = 256;
+/// Between two attempts to write the first objects of a cluster.
+const SEED_RETRY: Duration = Duration::from_secs(1);
 /// The weight of every manager in the list that agents get (spec 5.4).
 const MANAGER_WEIGHT: i64 = 10;
 
 /// Who this manager is.
 pub(crate) struct Me {
     pub(crate) seed: Seed,
-    /// Where agents reach it.
-    pub(crate) address: String,
+    /// Where agents reach it; `None` when it listens everywhere and nobody said where it is.
+    pub(crate) address: Option<String>,
+}
+
+impl Me {
+    /// The managers that agents are told of. With none they keep the one that they dialled.
+    fn peers(&self) -> Vec<v1::WeightedPeer> {
+        let peer = |addr: &String| v1::WeightedPeer {
+            peer: Some(v1::Peer {
+                node_id: self.seed.node.to_string(),
+                addr: addr.clone(),
+            }),
+            weight: MANAGER_WEIGHT,
+        };
+        self.address.iter().map(peer).collect()
+    }
 }
 
 /// Leads whenever the group says so.
@@ -47,13 +64,35 @@ pub(crate) async fn run(
     loop {
         store.leadership_gained().await?;
         tracing::info!("this manager leads");
-        let mut term = Term::begin(&store, &me, &clock, &incoming).await?;
+        let Some(mut term) = Term::begin(&store, &me, &clock).await else {
+            continue;
+        };
         gate.set(true);
         let deposed = term.lead(&mut incoming).await;
         gate.set(false);
         term.end();
         deposed?;
         tracing::info!("this manager no longer leads");
+    }
+}
+
+/// Writes the first objects of a cluster, if there are none yet. Nobody could use a cluster without
+/// them, so this tries until it succeeds.
+async fn seed(store: &ReplicatedStore, seed: &Seed, clock: &Clock, ids: &mut OsIds) {
+    loop {
+        let seeded = store
+            .write(|transaction| {
+                let set = swarm_leader::seed(transaction, seed, ids);
+                transaction.apply_set(&set)
+            })
+            .await;
+        let Err(error) = seeded else {
+            return;
+        };
+        tracing::warn!(error = %swarm_rt::chain(&error), "first objects were not written");
+        clock
+            .sleep_until(Some(clock.now().saturating_add(SEED_RETRY)))
+            .await;
     }
 }
 
@@ -67,6 +106,9 @@ struct Term {
     outcomes: mpsc::UnboundedReceiver<(Origin, Outcome)>,
     /// Unbounded, but each origin has one transaction in flight.
     outcome_sender: mpsc::UnboundedSender<(Origin, Outcome)>,
+    /// Of the streams of this term: ids of streams begin anew with every term. Unbounded, but a
+    /// stream has at most one `Sent` and one `Closed` in it.
+    events: mpsc::UnboundedReceiver<StreamEvent>,
     event_sender: mpsc::UnboundedSender<StreamEvent>,
     sessions: BTreeMap<StreamId, Sink<v1::SessionMessage>>,
     assignments: BTreeMap<StreamId, Sink<v1::AssignmentsMessage>>,
@@ -83,34 +125,18 @@ enum Input {
 }
 
 impl Term {
-    async fn begin(
-        store: &ReplicatedStore,
-        me: &Me,
-        clock: &Clock,
-        incoming: &Incoming,
-    ) -> Result<Self, TaskError> {
+    /// `None` when the term was over before it began.
+    async fn begin(store: &ReplicatedStore, me: &Me, clock: &Clock) -> Option<Self> {
         let mut ids = OsIds::new();
-        let seeded = store
-            .write(|transaction| {
-                let set = swarm_leader::seed(transaction, &me.seed, &mut ids);
-                transaction.apply_set(&set)
-            })
-            .await;
-        if let Err(error) = seeded {
-            // Most likely leadership was lost at once; the next term tries again.
-            tracing::warn!(error = %swarm_rt::chain(&error), "first objects were not written");
+        tokio::select! {
+            () = seed(store, &me.seed, clock, &mut ids) => {}
+            () = store.leadership_lost() => return None,
         }
         let (view, feed) = store
             .store()
             .view_and_watch_bounded(Filter::All, FEED_CHANGES_MAX);
         let extras = SessionExtras {
-            managers: vec![v1::WeightedPeer {
-                peer: Some(v1::Peer {
-                    node_id: me.seed.node.to_string(),
-                    addr: me.address.clone(),
-                }),
-                weight: MANAGER_WEIGHT,
-            }],
+            managers: me.peers(),
             ..SessionExtras::default()
         };
         let config = DispatcherConfig {
@@ -120,7 +146,8 @@ impl Term {
         let mut dispatcher = Dispatcher::new(clock.now(), &view, config, extras);
         dispatcher.handle_serving(clock.now(), &mut || ids.next_u64());
         let (outcome_sender, outcomes) = mpsc::unbounded_channel();
-        Ok(Self {
+        let (event_sender, events) = mpsc::unbounded_channel();
+        Some(Self {
             store: store.clone(),
             clock: clock.clone(),
             leader: Leader::new(&view, dispatcher),
@@ -128,7 +155,8 @@ impl Term {
             feed,
             outcomes,
             outcome_sender,
-            event_sender: incoming.event_sender.clone(),
+            events,
+            event_sender,
             sessions: BTreeMap::new(),
             assignments: BTreeMap::new(),
         })
@@ -144,8 +172,8 @@ impl Term {
                 () = self.store.leadership_lost() => Input::Deposed,
                 Some((origin, outcome)) = self.outcomes.recv() => Input::Outcome(origin, outcome),
                 received = self.feed.next() => Input::Feed(received),
-                Some(event) = incoming.events.recv() => Input::Stream(event),
-                Some(call) = incoming.calls.recv() => Input::Call(Box::new(call)),
+                Some(event) = self.events.recv() => Input::Stream(event),
+                Some(call) = incoming.recv() => Input::Call(Box::new(call)),
                 () = self.clock.sleep_until(wake) => Input::Time,
             };
             for _ in 0..INPUTS_PER_TURN_MAX {
@@ -169,11 +197,10 @@ impl Term {
         if let Some(received) = self.feed.try_next() {
             return Some(Input::Feed(received));
         }
-        if let Ok(event) = incoming.events.try_recv() {
+        if let Ok(event) = self.events.try_recv() {
             return Some(Input::Stream(event));
         }
         incoming
-            .calls
             .try_recv()
             .ok()
             .map(|call| Input::Call(Box::new(call)))

@@ -62,7 +62,8 @@ pub struct Config {
     pub log: ReplicatedConfig,
     /// Address for agents, `host:port`; port 0 lets the system choose.
     pub listen_remote: String,
-    /// Address that nodes are told to use; `None` means the one that is listened on.
+    /// Address that nodes are told to use; `None` means the one that is listened on, or whatever
+    /// they dialled if that is all addresses of the machine.
     pub advertise_remote: Option<String>,
     /// Path of the control socket.
     pub control_socket: PathBuf,
@@ -113,17 +114,15 @@ impl Manager {
         .await?;
         let gate = gate::Gate::new();
         let (calls, incoming) = streams::channel();
-        let address = config
-            .advertise_remote
-            .clone()
-            .unwrap_or_else(|| remote.to_string());
+        let known = told_address(config.advertise_remote.as_deref(), remote);
+        let address = known.clone().unwrap_or_else(|| remote.to_string());
         let me = leading::Me {
             seed: Seed {
                 cluster: config.cluster.clone(),
                 node: config.node.clone(),
                 availability: config.availability,
             },
-            address: address.clone(),
+            address: known,
         };
         let leading = leading::run(store.clone(), me, clock.clone(), gate.clone(), incoming);
         let stop = tasks.shutdown().clone();
@@ -205,5 +204,30 @@ impl Manager {
         let result = self.tasks.finish(STOP_GRACE).await;
         self.store.close().await.map_err(TaskError::from)?;
         result
+    }
+}
+
+/// The address that nodes are told: "every address of this machine" leads nowhere from another one.
+fn told_address(advertised: Option<&str>, listened: SocketAddr) -> Option<String> {
+    match advertised {
+        Some(address) => Some(address.to_owned()),
+        None if listened.ip().is_unspecified() => None,
+        None => Some(listened.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_told_an_address_that_leads_somewhere() {
+        let one = "10.0.0.1:4242".parse().unwrap();
+        let all = "0.0.0.0:4242".parse().unwrap();
+        let all_six = "[::]:4242".parse().unwrap();
+        assert_eq!(told_address(None, one).as_deref(), Some("10.0.0.1:4242"));
+        assert_eq!(told_address(None, all), None);
+        assert_eq!(told_address(None, all_six), None);
+        assert_eq!(told_address(Some("m:1"), all).as_deref(), Some("m:1"));
     }
 }

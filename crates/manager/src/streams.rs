@@ -57,28 +57,14 @@ pub(crate) enum StreamEvent {
     Closed(StreamId),
 }
 
-/// The leader's side of the channels.
-pub(crate) struct Incoming {
-    pub(crate) calls: mpsc::Receiver<Call>,
-    /// Unbounded, but a stream has at most one `Sent` and one `Closed` in it.
-    pub(crate) events: mpsc::UnboundedReceiver<StreamEvent>,
-    pub(crate) event_sender: mpsc::UnboundedSender<StreamEvent>,
-}
+/// The leader's side of the channel.
+pub(crate) type Incoming = mpsc::Receiver<Call>;
 
 /// The services' side.
 pub(crate) type Calls = mpsc::Sender<Call>;
 
 pub(crate) fn channel() -> (Calls, Incoming) {
-    let (sender, calls) = mpsc::channel(CALLS_MAX);
-    let (event_sender, events) = mpsc::unbounded_channel();
-    (
-        sender,
-        Incoming {
-            calls,
-            events,
-            event_sender,
-        },
-    )
+    mpsc::channel(CALLS_MAX)
 }
 
 /// What a gRPC handler returns.

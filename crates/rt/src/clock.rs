@@ -1,4 +1,4 @@
-//! The wall clock, held back where the machine's clock jumps back.
+//! The wall clock, which goes on where the machine's clock jumps back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,10 +6,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use swarm_types::Timestamp;
 
-/// Reads the time. Clones share the mark below which it never goes.
-#[derive(Clone, Debug, Default)]
+/// Reads the time. Clones share the offset that keeps it from going back.
+#[derive(Clone, Debug)]
 pub struct Clock {
-    latest: Arc<AtomicI64>,
+    /// The wall clock less the monotonic one in nanoseconds, at the most that was seen. When the
+    /// machine's clock is set back, time goes on at its usual pace from where it was: timers must
+    /// not stand still until the machine has caught up.
+    ahead: Arc<AtomicI64>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            ahead: Arc::new(AtomicI64::new(i64::MIN)),
+        }
+    }
 }
 
 impl Clock {
@@ -23,9 +34,11 @@ impl Clock {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let nanos = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
-        let before = self.latest.fetch_max(nanos, Ordering::AcqRel);
-        Timestamp::from_nanos(before.max(nanos))
+        let wall = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+        let monotonic = i64::try_from(self.monotonic().as_nanos()).unwrap_or(i64::MAX);
+        let ahead = wall.saturating_sub(monotonic);
+        let most = self.ahead.fetch_max(ahead, Ordering::AcqRel).max(ahead);
+        Timestamp::from_nanos(most.saturating_add(monotonic))
     }
 
     /// Waits until `at`; for ever if there is no such time.
@@ -49,12 +62,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_never_goes_back() {
+    fn the_clock_goes_on_when_the_machine_is_set_back() {
         let clock = Clock::new();
-        let future = clock.now().saturating_add(Duration::from_secs(3600));
-        clock.latest.store(future.as_nanos(), Ordering::Release);
-        assert_eq!(clock.now(), future);
+        let hour = Duration::from_secs(3600);
+        let before = clock.now();
+        clock
+            .ahead
+            .fetch_add(i64::try_from(hour.as_nanos()).unwrap(), Ordering::AcqRel);
+        let future = clock.now();
+        assert!(future >= before.saturating_add(hour));
         let same = clock.clone();
-        assert_eq!((clock.now(), same.now()), (future, future));
+        let deadline = clock.monotonic() + Duration::from_secs(10);
+        while same.now() == future {
+            assert!(clock.monotonic() < deadline, "time stands still");
+        }
+        assert!(clock.now() > future);
     }
 }

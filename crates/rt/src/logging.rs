@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
 
@@ -22,7 +23,9 @@ pub fn init(filter: &str, format: Format) -> Result<(), Box<dyn Error + Send + S
     let filter = EnvFilter::try_new(filter)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(io::stderr)
+        // Files and pipes get plain text.
+        .with_ansi(io::stderr().is_terminal());
     match format {
         Format::Text => builder.try_init(),
         Format::Json => builder.json().try_init(),

@@ -89,7 +89,7 @@ pub async fn bind_tcp(address: &str) -> io::Result<(TcpListenerStream, SocketAdd
 }
 
 /// Binds the control socket: its directory is made with mode 0700, a socket that nobody serves any
-/// more is replaced, one that is served is an error.
+/// more is replaced; one that is served is an error, and so is anything that is no socket.
 ///
 /// # Errors
 /// The path with what is wrong.
@@ -106,7 +106,13 @@ pub async fn bind_unix(path: &Path) -> io::Result<UnixListenerStream> {
             .create(directory)
             .map_err(context)?;
     }
-    if path.exists() {
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        use std::os::unix::fs::FileTypeExt as _;
+        if !metadata.file_type().is_socket() {
+            let text = "there is something else in the place of the control socket; move it away, \
+                        or choose another path with --listen-control-api";
+            return Err(context(io::Error::new(io::ErrorKind::AlreadyExists, text)));
+        }
         if UnixStream::connect(path).await.is_ok() {
             let text = "another process serves this control socket; stop it, or choose another \
                         path with --listen-control-api";
@@ -259,7 +265,13 @@ mod tests {
             "{error}"
         );
         drop(first);
-        bind_unix(&path).await.unwrap();
+        drop(bind_unix(&path).await.unwrap());
+
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        let error = bind_unix(&path).await.unwrap_err();
+        assert!(error.to_string().contains("move it away"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

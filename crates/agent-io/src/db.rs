@@ -1,7 +1,7 @@
 //! The local task database: what the agent must remember to take up its tasks after a restart.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message as _;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -58,7 +58,9 @@ pub enum EntryError {
 /// The database of one agent. Clones share it.
 #[derive(Clone)]
 pub struct TaskDb {
-    database: Arc<Database>,
+    /// `None` after a failed write: the library refuses everything after one, until the file is
+    /// opened anew.
+    database: Arc<Mutex<Option<Database>>>,
     path: PathBuf,
 }
 
@@ -76,10 +78,8 @@ impl TaskDb {
     /// # Errors
     /// [`DbError`].
     pub fn open(path: &Path) -> Result<Self, DbError> {
-        let database =
-            Database::create(path).map_err(|error| DbError::Open(path.to_owned(), error))?;
         let db = Self {
-            database: Arc::new(database),
+            database: Arc::default(),
             path: path.to_owned(),
         };
         // Makes the tables, so that reading a fresh database finds them.
@@ -109,9 +109,23 @@ impl TaskDb {
         Ok(loaded)
     }
 
+    /// Uses the database, which is opened if need be and closed when the use fails.
+    fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, DbError> {
+        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        // Outside the slot while it is used: after a panic it must be opened anew as well.
+        let database = match slot.take() {
+            Some(database) => database,
+            None => Database::create(&self.path)
+                .map_err(|error| DbError::Open(self.path.clone(), error))?,
+        };
+        let result = act(&database).map_err(|error| self.storage(error))?;
+        *slot = Some(database);
+        Ok(result)
+    }
+
     fn read_raw(&self) -> Result<Vec<(String, Raw)>, DbError> {
-        let read = || -> Result<_, redb::Error> {
-            let transaction = self.database.begin_read()?;
+        self.with(|database| {
+            let transaction = database.begin_read()?;
             let tasks = transaction.open_table(TASKS)?;
             let statuses = transaction.open_table(STATUSES)?;
             let assigned = transaction.open_table(ASSIGNED)?;
@@ -127,8 +141,7 @@ impl TaskDb {
                 found.push((id.value().to_owned(), raw));
             }
             Ok(found)
-        };
-        read().map_err(|error| self.storage(error))
+        })
     }
 
     /// Makes a batch durable, all of it or nothing. Blocks.
@@ -136,8 +149,8 @@ impl TaskDb {
     /// # Errors
     /// [`DbError::Storage`].
     pub fn write(&self, batch: &PersistBatch) -> Result<(), DbError> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        self.with(|database| {
+            let transaction = database.begin_write()?;
             {
                 let mut tasks = transaction.open_table(TASKS)?;
                 let mut statuses = transaction.open_table(STATUSES)?;
@@ -169,8 +182,7 @@ impl TaskDb {
             }
             transaction.commit()?;
             Ok(())
-        };
-        write().map_err(|error| self.storage(error))
+        })
     }
 
     fn storage(&self, error: redb::Error) -> DbError {
@@ -260,14 +272,35 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tasks.db");
         let db = TaskDb::open(&path).unwrap();
-        let transaction = db.database.begin_write().unwrap();
-        transaction
-            .open_table(TASKS)
-            .unwrap()
-            .insert("bad", &b"\xff\xff"[..])
-            .unwrap();
-        transaction.commit().unwrap();
+        db.with(|database| {
+            let transaction = database.begin_write()?;
+            transaction
+                .open_table(TASKS)?
+                .insert("bad", &b"\xff\xff"[..])?;
+            transaction.commit()?;
+            Ok(())
+        })
+        .unwrap();
         let error = db.load().unwrap_err();
         assert!(error.to_string().contains("task bad"), "{error}");
+    }
+
+    #[test]
+    fn a_write_that_failed_does_not_spoil_those_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tasks.db");
+        let db = TaskDb::open(&path).unwrap();
+        db.write(&batch(1, vec![PersistOp::PutTask(task("a"))]))
+            .unwrap();
+        let failure = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let failed = db.with(|_| Err::<(), _>(redb::Error::Io(failure())));
+        assert!(matches!(failed, Err(DbError::Storage(..))));
+        db.write(&batch(2, vec![PersistOp::PutTask(task("b"))]))
+            .unwrap();
+        assert_eq!(db.load().unwrap().len(), 2);
+        assert!(
+            TaskDb::open(&path).is_err(),
+            "it holds the file all the same"
+        );
     }
 }

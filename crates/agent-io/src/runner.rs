@@ -70,6 +70,8 @@ pub struct Runner {
     operations: BTreeMap<TaskId, AbortHandle>,
     controllers: BTreeMap<TaskId, Arc<dyn Controller>>,
     connected: watch::Sender<bool>,
+    /// Why the last session failed, so that the log says it once and not at every attempt.
+    trouble: Option<String>,
 }
 
 impl std::fmt::Debug for Runner {
@@ -147,6 +149,7 @@ impl Runner {
             operations: BTreeMap::new(),
             controllers: BTreeMap::new(),
             connected: watch::Sender::new(false),
+            trouble: None,
         })
     }
 
@@ -205,9 +208,7 @@ impl Runner {
         while let Some(action) = self.agent.poll_node_action() {
             self.act(action);
         }
-        let connected = self.agent.is_connected();
-        self.connected
-            .send_if_modified(|before| std::mem::replace(before, connected) != connected);
+        self.tell_connected();
     }
 
     fn take(&mut self, input: Input) {
@@ -321,14 +322,24 @@ impl Runner {
         }
     }
 
+    fn tell_connected(&mut self) {
+        let connected = self.agent.is_connected();
+        let is_new = self
+            .connected
+            .send_if_modified(|before| std::mem::replace(before, connected) != connected);
+        if is_new && connected {
+            self.trouble = None;
+            let manager = self.attempt.as_ref().map(|attempt| &attempt.address);
+            tracing::info!(
+                manager = manager.map(tracing::field::display),
+                "session opened"
+            );
+        }
+    }
+
     fn call(&mut self, rpc: AgentRpc) {
         if let Call::Close { reason, failed } = &rpc.call {
-            tracing::debug!(reason, "session closed");
-            if let Some(attempt) = self.attempt.take()
-                && *failed
-            {
-                self.config.remotes.observe(&attempt.address, false);
-            }
+            self.close_attempt(reason, *failed);
             return;
         }
         let epoch = rpc.epoch;
@@ -347,6 +358,26 @@ impl Runner {
             .filter(|attempt| attempt.epoch == epoch)
         {
             attempt.make(rpc);
+        }
+    }
+
+    fn close_attempt(&mut self, reason: &str, failed: bool) {
+        let attempt = self.attempt.take();
+        if !failed {
+            tracing::debug!(reason, "session closed");
+            return;
+        }
+        if let Some(attempt) = attempt {
+            self.config.remotes.observe(&attempt.address, false);
+        }
+        if self.trouble.as_deref() == Some(reason) {
+            tracing::debug!(reason, "no session");
+        } else {
+            tracing::warn!(
+                reason,
+                "no session with a manager; trying again until there is one"
+            );
+            self.trouble = Some(reason.to_owned());
         }
     }
 

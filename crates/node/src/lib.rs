@@ -120,17 +120,17 @@ impl Node {
             }
             None => None,
         };
-        let remotes = match &config.join_addr {
-            Some(address) => Remotes::new([address.clone()]),
-            None => Remotes::local(config.control_socket.clone()),
+        let agent = agent_config(&config, identity.node.clone());
+        let runner = match Runner::open(agent, executor, Clock::new()).await {
+            Ok(runner) => runner,
+            Err(error) => {
+                // Its own failure, if it has one as well, is in the log.
+                if let Some(manager) = manager {
+                    drop(manager.stop().await);
+                }
+                return Err(error.into());
+            }
         };
-        let agent = swarm_agent_io::Config {
-            node: identity.node.clone(),
-            hostname: config.hostname.clone(),
-            database: config.state_dir.join("tasks.db"),
-            remotes,
-        };
-        let runner = Runner::open(agent, executor, Clock::new()).await?;
         let connected = runner.connected();
         let tasks = Tasks::new(shutdown);
         let stop = tasks.shutdown().clone();
@@ -204,6 +204,18 @@ fn manager_config(
         listen_remote: config.listen_remote.clone(),
         advertise_remote: config.advertise_remote.clone(),
         control_socket: config.control_socket.clone(),
+    }
+}
+
+fn agent_config(config: &Config, node: NodeId) -> swarm_agent_io::Config {
+    swarm_agent_io::Config {
+        node,
+        hostname: config.hostname.clone(),
+        database: config.state_dir.join("tasks.db"),
+        remotes: match &config.join_addr {
+            Some(address) => Remotes::new([address.clone()]),
+            None => Remotes::local(config.control_socket.clone()),
+        },
     }
 }
 

@@ -34,7 +34,7 @@ use std::fmt;
 use swarm_store::{Change, Root, Write, WriteSet};
 use swarm_types::{IdSource, Timestamp};
 
-pub use queue::{Batch, Outcome, Queue, QueueStatus, STEPS_PER_TRANSACTION_MAX};
+pub use queue::{Batch, Outcome, Queue, QueueStatus, RETRY_DELAY, STEPS_PER_TRANSACTION_MAX};
 
 /// A control loop: a pure function from a view to writes, one key at a time.
 pub trait Reconciler {

@@ -1,6 +1,7 @@
 //! Drives one loop: collects dirty keys, packs steps into a transaction, remembers timers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use swarm_store::{Commit, Root, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet};
 use swarm_types::{IdSource, Timers, Timestamp, Version};
@@ -10,6 +11,13 @@ use crate::{Accepted, Ctx, Reconciler, Step, Wake};
 /// Keys looked at for one transaction at most, so that a storm of converged keys cannot keep the
 /// other loops from their turn.
 pub const STEPS_PER_TRANSACTION_MAX: usize = 1_000;
+
+/// A loop whose transaction the log refused waits so long before it asks again: a disk that is full
+/// is full for a while, and asking at once would keep a processor busy with refusals.
+pub const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Reason of the timer that ends this wait.
+const WAITS_FOR_LOG: &str = "the log refused a transaction";
 
 /// A transaction that a loop wants committed. Each set is applied or refused by itself.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,8 +73,19 @@ pub struct Queue<R: Reconciler> {
     observed: Version,
     /// Our newest commit that wrote something; it reaches `handle_commit` whatever the filter.
     committed: Version,
+    pause: Pause,
     steps: u64,
     conflicts: u64,
+}
+
+/// The wait after a refusal of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// There is none.
+    None,
+    /// It begins when somebody says what time it is.
+    Begins,
+    Until(Timestamp),
 }
 
 impl<R: Reconciler> Queue<R> {
@@ -83,6 +102,7 @@ impl<R: Reconciler> Queue<R> {
             version_min: view.version(),
             observed: view.version(),
             committed: Version(0),
+            pause: Pause::None,
             steps: 0,
             conflicts: 0,
         }
@@ -114,8 +134,16 @@ impl<R: Reconciler> Queue<R> {
 
     /// The earliest timer, with its reason.
     pub fn poll_timeout(&self) -> Option<Wake> {
-        let (_, key) = self.timers.next()?;
-        self.wakes.get(key).copied()
+        let timer = self.timers.next();
+        let wake = timer.and_then(|(_, key)| self.wakes.get(key).copied());
+        let pause = match self.pause {
+            Pause::Until(at) => Some(Wake {
+                at,
+                why: WAITS_FOR_LOG,
+            }),
+            Pause::None | Pause::Begins => None,
+        };
+        wake.into_iter().chain(pause).min_by_key(|wake| wake.at)
     }
 
     /// Whether there is something to decide and nothing in flight.
@@ -124,7 +152,7 @@ impl<R: Reconciler> Queue<R> {
     }
 
     /// Decides until a transaction is full, or nothing is dirty. `None`: nothing to write, or a
-    /// batch is in flight, or the view or the cache is too old.
+    /// batch is in flight, or the view or the cache is too old, or the log refused a batch just now.
     pub fn poll_transaction(
         &mut self,
         view: &Root,
@@ -135,6 +163,9 @@ impl<R: Reconciler> Queue<R> {
             return None;
         }
         if R::DECIDES_FROM_CACHE && self.observed < self.committed {
+            return None;
+        }
+        if self.is_paused(now) {
             return None;
         }
         if !self.dirty.is_empty() {
@@ -172,6 +203,19 @@ impl<R: Reconciler> Queue<R> {
         (!batch.sets.is_empty()).then_some(batch)
     }
 
+    fn is_paused(&mut self, now: Timestamp) -> bool {
+        if self.pause == Pause::Begins {
+            self.pause = Pause::Until(now.saturating_add(RETRY_DELAY));
+        }
+        match self.pause {
+            Pause::Until(at) if now < at => true,
+            Pause::None | Pause::Begins | Pause::Until(_) => {
+                self.pause = Pause::None;
+                false
+            }
+        }
+    }
+
     /// Takes over what a step decided; `false` when not all of it fits.
     fn keep(&mut self, key: &R::Key, step: Step, room: &mut Room, batch: &mut Batch) -> bool {
         match step.wake {
@@ -206,7 +250,10 @@ impl<R: Reconciler> Queue<R> {
         let keys = std::mem::take(&mut self.in_flight);
         let (version, refused) = match outcome {
             Outcome::Committed { version, refused } => (*version, Some(refused)),
-            Outcome::Failed => (self.version_min, None),
+            Outcome::Failed => {
+                self.pause = Pause::Begins;
+                (self.version_min, None)
+            }
         };
         self.version_min = self.version_min.max(version);
         if refused.is_some_and(|refused| refused.len() < keys.len()) {

@@ -141,19 +141,19 @@ fn a_refused_set_is_decided_again_and_the_others_stay_committed() {
 }
 
 #[test]
-fn a_failed_batch_makes_all_its_keys_dirty_again() {
+fn a_failed_batch_makes_all_its_keys_dirty_again_after_a_pause() {
     let root = world(3);
     let mut queue = Queue::new(Stopper, &root);
     queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
     queue.handle_outcome(&Outcome::Failed);
-    assert_eq!(
-        queue
-            .poll_transaction(&root, late(), &mut NoIds)
-            .unwrap()
-            .sets
-            .len(),
-        3
-    );
+    assert_eq!(queue.poll_transaction(&root, late(), &mut NoIds), None);
+    let end = late().saturating_add(RETRY_DELAY);
+    assert_eq!(queue.poll_timeout().map(|wake| wake.at), Some(end));
+    let before = end.saturating_sub(Duration::from_nanos(1));
+    assert_eq!(queue.poll_transaction(&root, before, &mut NoIds), None);
+    let again = queue.poll_transaction(&root, end, &mut NoIds).unwrap();
+    assert_eq!(again.sets.len(), 3);
+    assert_eq!(queue.poll_timeout(), None);
 }
 
 /// Stops every task in one step, one set for each, and decides from what it observed.

@@ -196,6 +196,9 @@ impl<D: Disk> Log<D> {
         point: StartPoint,
     ) -> Result<Self, LogError> {
         options.segment_bytes = options.segment_bytes.max(SEGMENT_BYTES_MIN);
+        if let Some(found) = recovered {
+            secure_tail(&mut disk, found)?;
+        }
         let mut segments: VecDeque<Segment> = recovered
             .map(|found| found.segments.iter().cloned().collect())
             .unwrap_or_default();
@@ -446,6 +449,20 @@ impl<D: Disk> Log<D> {
             }) => Err(self.poison(error)),
         }
     }
+}
+
+/// Writes the last segment again, as far as it was read back. After a sync that failed its records
+/// may be in the cache of the system alone, which holds them for clean and forgets them at the next
+/// loss of power: then the log would end in the middle, with newer segments behind the gap.
+fn secure_tail<D: Disk>(disk: &mut D, found: &Recovered) -> Result<(), LogError> {
+    let Some(last) = found.segments.last() else {
+        return Ok(());
+    };
+    let name = last.name();
+    let mut bytes = vec![0; usize::try_from(found.end_offset).unwrap_or(usize::MAX)];
+    let read = disk.read_at(&name, 0, &mut bytes)?;
+    disk.write_at(&name, 0, &bytes[..read])?;
+    Ok(disk.sync(&name)?)
 }
 
 /// Gives back the blocks behind the end of a segment that is not written any more. Without this

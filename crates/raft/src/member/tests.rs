@@ -306,6 +306,25 @@ fn a_write_that_meets_a_full_disk_is_retried_without_loss() {
 }
 
 #[test]
+fn what_a_failed_sync_left_in_the_cache_survives_a_loss_of_power_after_the_restart() {
+    for seed in 0..40 {
+        let disk = SimDisk::new(seed);
+        let mut machine = open_alone(&disk, 1).unwrap();
+        for line in lines(0..10) {
+            machine.propose(&line).unwrap();
+        }
+        disk.fail_at(disk.operations() + 2, DiskErrorKind::Other);
+        machine.settle().unwrap_err();
+        disk.crash(Loss::Process);
+        let machine = open_alone(&disk, 2).unwrap();
+        let served = machine.state;
+        disk.crash(Loss::Power);
+        let machine = open_alone(&disk, 3).unwrap();
+        assert!(machine.state.starts_with(&served), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_failed_sync_is_fatal() {
     let disk = SimDisk::new(1);
     let mut machine = open_alone(&disk, 1).unwrap();

@@ -149,7 +149,7 @@ where
                 }
                 Input::Propose(proposal) => {
                     bytes += proposal.data.len();
-                    self.propose(proposal);
+                    self.propose(proposal)?;
                 }
                 Input::Step(message, _permit) => self.step(*message),
                 Input::SnapshotDone(outcome) => self.snapshot_done(outcome)?,
@@ -205,7 +205,9 @@ where
         true
     }
 
-    fn propose(&mut self, proposal: Proposal) {
+    /// Fails when the log cannot be written any more: a member that went on would lead a group
+    /// that takes nothing.
+    fn propose(&mut self, proposal: Proposal) -> Result<(), String> {
         let Proposal {
             data,
             epoch,
@@ -214,7 +216,7 @@ where
         } = proposal;
         if epoch.is_some_and(|epoch| epoch < self.epoch) {
             answer(reply, Err(ProposeError::Superseded));
-            return;
+            return Ok(());
         }
         let result = match &self.stalled {
             Some(message) => Err(Refusal::DiskFull(message.clone())),
@@ -234,9 +236,16 @@ where
             Err(refusal) => {
                 self.fence(epoch);
                 self.apply.refused(&data);
+                let stopped = if let Refusal::LogStopped(why) = &refusal {
+                    Err(why.clone())
+                } else {
+                    Ok(())
+                };
                 answer(reply, Err(refusal.into()));
+                return stopped;
             }
         }
+        Ok(())
     }
 
     fn step(&mut self, message: raftpb::Message) {

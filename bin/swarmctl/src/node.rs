@@ -260,7 +260,7 @@ async fn availability(
     let node = change(context, object, |node, spec| {
         if spec.availability == wanted as i32 {
             return Err(Failure::refused(format!(
-                "node {:?} is {} already",
+                "node {:?} has availability {} already",
                 node.name(),
                 wanted.as_str_name()
             )));

@@ -17,7 +17,7 @@ use crate::words::{error, node_name, node_named, times};
 pub(crate) fn cause(view: &Root, now: Timestamp, task: &Task) -> Option<Finding> {
     let replica = replica(view, task);
     let finding = if task.is_terminal() {
-        ended(task)
+        ended_early(view, now, task, &replica).unwrap_or_else(|| ended(task))
     } else if !task.is_live() {
         stopping(view, task)
     } else if let Some(finding) = lost_place(view, task) {
@@ -55,6 +55,25 @@ pub(crate) fn failures<'a>(replica: &[&'a Arc<Task>]) -> Option<(usize, &'a Arc<
     Some((failed.len(), last))
 }
 
+/// A task that ended during its own start delay is replaced when the delay is over.
+fn ended_early(
+    view: &Root,
+    now: Timestamp,
+    task: &Task,
+    replica: &[&Arc<Task>],
+) -> Option<Finding> {
+    match restart::verdict(view, task, replica, now) {
+        Verdict::Wait { until, why } if task.is_live() => {
+            Some(held_back(view, task, replica, until, why))
+        }
+        Verdict::Wait { .. }
+        | Verdict::Keep
+        | Verdict::Start
+        | Verdict::Replace(_)
+        | Verdict::GiveUp(..) => None,
+    }
+}
+
 fn ended(task: &Task) -> Finding {
     let error = error(task);
     match task.state() {
@@ -85,14 +104,14 @@ fn stopping(view: &Root, task: &Task) -> Finding {
     let finding = match view.node(node).map(|node| node.status.state) {
         Some(NodeState::Down) => Finding::new(
             Code::NodeDown,
-            format!("asked to stop, but its node {name} is down and cannot confirm it"),
+            format!("asked to stop, but node {name} is down and cannot confirm it"),
         )
         .step(format!("swarmctl why {name}")),
         Some(NodeState::Ready | NodeState::Unknown | NodeState::Disconnected) => Finding::new(
             Code::Stopping,
             format!("asked to stop; node {name} has not confirmed it yet"),
         ),
-        None => Finding::new(Code::NodeGone, format!("its node {name} was removed")),
+        None => Finding::new(Code::NodeGone, format!("node {name} was removed")),
     };
     finding.about(node)
 }
@@ -104,21 +123,21 @@ fn lost_place(view: &Root, task: &Task) -> Option<Finding> {
     let finding = match (restart::trouble(view, task), view.node(id)) {
         (Some(restart::Cause::NodeDown), Some(node)) => Finding::new(
             Code::NodeDown,
-            format!("its node {name} is down; another task takes its place"),
+            format!("node {name} is down; a replacement is on its way"),
         )
         .since(Some(node.meta.updated_at)),
         (Some(restart::Cause::NodeDrained), _) => Finding::new(
             Code::NodeDrained,
-            format!("its node {name} is drained; another task takes its place"),
+            format!("node {name} is drained; a replacement is on its way"),
         ),
         (Some(restart::Cause::NodeGone), _) => Finding::new(
             Code::NodeGone,
-            format!("its node {name} was removed; another task takes its place"),
+            format!("node {name} was removed; a replacement is on its way"),
         ),
         (None, Some(node)) if has_silent_node(task, node) => Finding::new(
             Code::NodeUnknown,
             format!(
-                "its node {} is {} and has not answered yet",
+                "node {} is {} and has not answered yet",
                 node_name(node),
                 node.status.state.name()
             ),
@@ -182,17 +201,19 @@ fn held_back(
     why: &'static str,
 ) -> Finding {
     let finding = if why == WAITS_FOR_DELAY {
-        let after = match failures(replica) {
-            Some((count, last)) => {
+        match failures(replica) {
+            Some((count, last)) => Finding::new(
+                Code::RestartDelay,
                 format!(
-                    " after the tasks before it failed {}: {}",
+                    "in restart delay after failing {}: {}",
                     times(count),
                     error(last)
-                )
-            }
-            None => String::new(),
-        };
-        Finding::new(Code::RestartDelay, format!("in its restart delay{after}"))
+                ),
+            )
+            .about(&last.id)
+            .step(format!("swarmctl task inspect {}", last.id)),
+            None => Finding::new(Code::RestartDelay, "in restart delay"),
+        }
     } else {
         let old = replica.iter().find(|old| {
             old.id != task.id && !old.is_live() && !old.is_terminal() && old.node_id.is_some()

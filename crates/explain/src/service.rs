@@ -173,7 +173,7 @@ impl<'a> Census<'a> {
             }
             (NoRestart::Never | NoRestart::AttemptsUsed { .. }, state) => Finding::new(
                 Code::GaveUp,
-                format!("not run again, as {why}; it {state}: {}", error(last)),
+                format!("not run again, as {why}; {state}: {}", error(last)),
             )
             .step(format!("swarmctl task inspect {}", last.id))
             .step("remove the service, and create it with another restart policy"),
@@ -193,6 +193,11 @@ impl<'a> Census<'a> {
         let live = tasks.iter().find(|task| task.is_live());
         let runs = live.is_some_and(|task| task.state() == TaskState::Running);
         if runs && !is_recent {
+            return;
+        }
+        let cause = live.and_then(|task| cause(self.view, self.now, task));
+        if cause.is_some_and(|cause| cause.code == Code::RestartDelay) {
+            // Tells the same.
             return;
         }
         let text = format!(

@@ -37,7 +37,6 @@ pub(crate) async fn until_converged(
     let mut wait = Wait {
         context,
         id,
-        name,
         display: Display::new(context.may_move, name),
         judge: Judge::new(flags.monitor),
         started,
@@ -45,11 +44,12 @@ pub(crate) async fn until_converged(
         changed_at: started,
         asked_at: None,
         reason: String::new(),
+        problem: String::new(),
     };
     let ended = tokio::select! {
-        ended = wait.run() => ended,
-        () = tokio::time::sleep(flags.timeout) => Err(timed_out(flags.timeout)),
-        _ = tokio::signal::ctrl_c() => Err(interrupted()),
+        ended = wait.run() => ended.map_err(Some),
+        () = tokio::time::sleep(flags.timeout) => Err(None),
+        _ = tokio::signal::ctrl_c() => Err(Some(interrupted())),
     };
     wait.display.end();
     match ended {
@@ -58,58 +58,57 @@ pub(crate) async fn until_converged(
             anstream::eprintln!("{name}: {}, converged after {took}", wait.text);
             Ok(())
         }
-        Err(end) => Err(end.failure(&wait)),
+        Err(end) => {
+            let end = end.unwrap_or_else(|| timed_out(flags.timeout, wait.complaint()));
+            Err(end.failure(name, &wait.text))
+        }
     }
 }
 
 /// How a wait ends that does not end well.
 struct End {
     exit: Exit,
-    message: String,
-    is_stuck: bool,
+    what: String,
+    why: String,
 }
 
 fn hopeless(why: &str) -> End {
     End {
         exit: Exit::NotConverged,
-        message: format!("failed to converge: {why}"),
-        is_stuck: false,
+        what: "failed to converge".to_owned(),
+        why: why.to_owned(),
     }
 }
 
-fn timed_out(timeout: Duration) -> End {
+fn timed_out(timeout: Duration, why: &str) -> End {
     End {
         exit: Exit::TimedOut,
-        message: format!("did not converge within {}", units::show_duration(timeout)),
-        is_stuck: true,
+        what: format!("did not converge within {}", units::show_duration(timeout)),
+        why: why.to_owned(),
     }
 }
 
 fn interrupted() -> End {
     End {
         exit: Exit::Interrupted,
-        message: "stays and goes on converging; only the wait was interrupted".to_owned(),
-        is_stuck: false,
+        what: "stays, only the wait was interrupted".to_owned(),
+        why: String::new(),
     }
 }
 
 impl End {
-    fn failure(self, wait: &Wait<'_>) -> Failure {
-        let mut message = format!("service {:?} {}", wait.name, self.message);
-        if !wait.text.is_empty() {
-            message.push_str(&format!(": {}", wait.text));
+    fn failure(self, name: &str, progress: &str) -> Failure {
+        let mut message = format!("service {name:?} {}", self.what);
+        if !progress.is_empty() {
+            message.push_str(&format!(" ({progress})"));
         }
-        if self.is_stuck && !wait.reason.is_empty() {
-            message.push_str(&format!("; {}", wait.reason));
+        if !self.why.is_empty() {
+            message.push_str(&format!(": {}", self.why));
         }
         Failure::new(self.exit, message)
+            .hint(format!("`swarmctl why {name}` says why it is where it is"))
             .hint(format!(
-                "`swarmctl why {}` says why it is where it is",
-                wait.name
-            ))
-            .hint(format!(
-                "the service stays; `swarmctl service rm {}` removes it",
-                wait.name
+                "the service stays; `swarmctl service rm {name}` removes it"
             ))
     }
 }
@@ -117,7 +116,6 @@ impl End {
 struct Wait<'a> {
     context: &'a Context,
     id: &'a str,
-    name: &'a str,
     display: Display,
     judge: Judge,
     started: Instant,
@@ -127,9 +125,19 @@ struct Wait<'a> {
     asked_at: Option<Instant>,
     /// Why it does not go on, if it does not.
     reason: String,
+    /// What its tasks complained about when it was last looked at.
+    problem: String,
 }
 
 impl Wait<'_> {
+    /// The best that is known about why it does not go on.
+    fn complaint(&self) -> &str {
+        match self.reason.as_str() {
+            "" => &self.problem,
+            reason => reason,
+        }
+    }
+
     async fn run(&mut self) -> Result<(), End> {
         let mut ticks = tokio::time::interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -165,6 +173,7 @@ impl Wait<'_> {
     async fn step(&mut self, progress: &Progress) -> Verdict {
         let now = Instant::now();
         let text = progress.text();
+        progress.problem().clone_into(&mut self.problem);
         if text != self.text {
             self.text = text;
             self.changed_at = now;
@@ -180,7 +189,7 @@ impl Wait<'_> {
                 )
             }
             Verdict::Waiting if now.duration_since(self.changed_at) >= STUCK_AFTER => {
-                self.ask_why(progress, now).await;
+                self.ask_why(now).await;
                 self.reason.clone()
             }
             Verdict::Waiting | Verdict::Converged | Verdict::Hopeless(_) => String::new(),
@@ -192,7 +201,7 @@ impl Wait<'_> {
     }
 
     /// Asks the manager; one that cannot say leaves us with what the tasks complain about.
-    async fn ask_why(&mut self, progress: &Progress, now: Instant) {
+    async fn ask_why(&mut self, now: Instant) {
         let is_recent = |at: Instant| now.duration_since(at) < WHY_INTERVAL;
         if self.asked_at.is_some_and(is_recent) && !self.reason.is_empty() {
             return;
@@ -207,7 +216,7 @@ impl Wait<'_> {
         let first = answer
             .ok()
             .and_then(|answer| answer.reasons.into_iter().next());
-        self.reason = first.map_or_else(|| progress.problem().to_owned(), |reason| reason.text);
+        self.reason = first.map_or_else(|| self.problem.clone(), |reason| reason.text);
     }
 }
 

@@ -128,14 +128,36 @@ fn a_failing_replica_shows_its_delay_its_failures_and_the_next_try() {
         10,
         "web",
         "
-        Service web runs 0 of 1 task; web.1: in its restart delay after the tasks before it \
-          failed 2 times: exit code 2.
+        Service web runs 0 of 1 task; web.1: in restart delay after failing 2 times: exit code 2.
         since 8
         retry 13
-        - restart_delay: web.1: in its restart delay after the tasks before it failed 2 times: \
-          exit code 2 [8]
-        - failing: web.1: failed 2 times, the last time with: exit code 2 [8]
+        - restart_delay: web.1: in restart delay after failing 2 times: exit code 2 [8]
         > swarmctl task inspect t2",
+    );
+}
+
+#[test]
+fn a_replica_that_is_rejected_during_its_delay_waits_for_the_end_of_the_delay() {
+    let world = "
+        node n1
+        service web
+        task t1 web.1 rejected/shutdown on=n1 created=1 at=2 err=no such image
+        task t2 web.1 rejected/ready on=n1 created=8 at=9 err=no such image";
+    check(
+        world,
+        10,
+        "web",
+        "
+        Service web runs 0 of 1 task; web.1: in restart delay after failing 2 times: no such image.
+        since 8
+        retry 13
+        - restart_delay: web.1: in restart delay after failing 2 times: no such image [8]
+        > swarmctl task inspect t2",
+    );
+    let after = explained(world, 13, "web");
+    assert!(
+        after.contains("- failed: web.1: rejected by its node: no such image [9]"),
+        "{after}"
     );
 }
 
@@ -169,9 +191,9 @@ fn a_replica_without_attempts_left_is_given_up() {
         "web",
         "
         Service web runs 0 of 1 task; web.1: not run again, as all 1 restart attempts are used \
-          up; it failed: boom.
+          up; failed: boom.
         since 8
-        - gave_up: web.1: not run again, as all 1 restart attempts are used up; it failed: boom [8]
+        - gave_up: web.1: not run again, as all 1 restart attempts are used up; failed: boom [8]
         > swarmctl task inspect t2
         > remove the service, and create it with another restart policy",
     );
@@ -211,9 +233,9 @@ fn a_task_on_a_lost_node_says_since_when() {
         40,
         "web",
         "
-        Service web runs 0 of 1 task; web.1: its node host-n1 is down; another task takes its place.
+        Service web runs 0 of 1 task; web.1: node host-n1 is down; a replacement is on its way.
         since 30
-        - node_down: web.1: its node host-n1 is down; another task takes its place [30]
+        - node_down: web.1: node host-n1 is down; a replacement is on its way [30]
         > swarmctl why host-n1",
     );
 }

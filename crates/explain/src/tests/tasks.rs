@@ -50,7 +50,7 @@ fn a_task_whose_node_is_silent_waits_for_the_node() {
         task t1 web.1 assigned/running on=n1 at=3";
     let text = explained(world, 9, "t1");
     assert!(
-        text.contains("- node_unknown: its node host-n1 is UNKNOWN and has not answered yet [5]"),
+        text.contains("- node_unknown: node host-n1 is UNKNOWN and has not answered yet [5]"),
         "{text}"
     );
 }
@@ -126,7 +126,7 @@ fn a_task_that_is_asked_to_stop_waits_for_its_node() {
     );
     let text = explained(&world("down"), 9, "t1");
     assert!(
-        text.contains("- node_down: asked to stop, but its node host-n1 is down"),
+        text.contains("- node_down: asked to stop, but node host-n1 is down"),
         "{text}"
     );
 }

@@ -1,0 +1,305 @@
+//! A manager by script: it serves one list of tasks after the other, one for each time that it is
+//! asked, and remembers what it was told. Time does not matter to it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use swarm_api::ext::explain_server::{Explain, ExplainServer};
+use swarm_api::v1::control_server::{Control, ControlServer};
+use swarm_api::{ext, v1};
+use swarm_rt::{OnError, Shutdown, Tasks, net};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+/// What the manager says about the tasks of the service, one list after the other; the last one is
+/// repeated. `Err` is the answer itself.
+pub(crate) type Script = Vec<Result<Vec<v1::Task>, Status>>;
+
+#[derive(Clone)]
+pub(crate) struct Fake {
+    state: Arc<Mutex<State>>,
+    /// How often tasks were listed.
+    polls: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) services: Vec<v1::Service>,
+    pub(crate) nodes: Vec<v1::Node>,
+    script: Script,
+    /// The answer to the next request that creates something.
+    pub(crate) refusal: Option<Status>,
+    /// The service disappears after so many polls.
+    pub(crate) vanishes_after: Option<usize>,
+    /// The names of the requests that change something.
+    pub(crate) changes: Vec<&'static str>,
+}
+
+/// A running fake; it stops when dropped.
+pub(crate) struct Running {
+    pub(crate) fake: Fake,
+    pub(crate) socket: PathBuf,
+    _tasks: Tasks,
+    _directory: tempfile::TempDir,
+}
+
+impl Fake {
+    /// Starts a manager with a script.
+    pub(crate) async fn start(script: Script) -> Running {
+        let fake = Self {
+            state: Arc::new(Mutex::new(State {
+                script,
+                ..State::default()
+            })),
+            polls: watch::Sender::new(0),
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("control.sock");
+        let tasks = Tasks::new(Shutdown::new());
+        let incoming = net::bind_unix(&socket).await.unwrap();
+        let router = net::server()
+            .add_service(ControlServer::new(fake.clone()))
+            .add_service(ExplainServer::new(fake.clone()));
+        tasks.spawn("fake", OnError::Log, async move {
+            router
+                .serve_with_incoming(incoming)
+                .await
+                .map_err(Into::into)
+        });
+        Running {
+            fake,
+            socket,
+            _tasks: tasks,
+            _directory: directory,
+        }
+    }
+
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap())
+    }
+
+    /// Waits until tasks were listed so many times.
+    pub(crate) async fn polled(&self, times: usize) {
+        let mut polls = self.polls.subscribe();
+        polls.wait_for(|polls| *polls >= times).await.unwrap();
+    }
+
+    fn polls(&self) -> usize {
+        *self.polls.borrow()
+    }
+}
+
+impl Running {
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+}
+
+/// The service that every test has.
+pub(crate) fn service(spec: v1::ServiceSpec) -> v1::Service {
+    v1::Service {
+        id: "service-1".to_owned(),
+        meta: Some(v1::Meta {
+            version: Some(v1::Version { index: 7 }),
+            ..Default::default()
+        }),
+        spec: Some(spec),
+        ..Default::default()
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn matches(id: &str, name: &str, ids: &[String], names: &[String]) -> bool {
+    (ids.is_empty() || ids.iter().any(|prefix| id.starts_with(prefix.as_str())))
+        && (names.is_empty() || names.iter().any(|wanted| wanted == name))
+}
+
+fn name_of(service: &v1::Service) -> String {
+    let spec = service.spec.clone().unwrap_or_default();
+    spec.annotations.unwrap_or_default().name
+}
+
+/// The whole trait: some methods of our own, the others refuse.
+macro_rules! control {
+    ({ $($own:tt)* } $($name:ident($request:ident) -> $answer:ident;)*) => {
+        #[tonic::async_trait]
+        impl Control for Fake {
+            $($own)*
+            $(async fn $name(&self, _: Request<v1::$request>) -> Answer<v1::$answer> {
+                Err(Status::unimplemented(concat!(stringify!($name), " is not played")))
+            })*
+        }
+    };
+}
+
+control! {
+    {
+        async fn create_service(
+            &self,
+            request: Request<v1::CreateServiceRequest>,
+        ) -> Answer<v1::CreateServiceResponse> {
+            self.with(|state| {
+                state.changes.push("create_service");
+                if let Some(refusal) = state.refusal.take() {
+                    return Err(refusal);
+                }
+                let service = service(request.into_inner().spec.unwrap_or_default());
+                state.services.push(service.clone());
+                Ok(Response::new(v1::CreateServiceResponse {
+                    service: Some(service),
+                }))
+            })
+        }
+
+        async fn update_service(
+            &self,
+            request: Request<v1::UpdateServiceRequest>,
+        ) -> Answer<v1::UpdateServiceResponse> {
+            let request = request.into_inner();
+            self.with(|state| {
+                state.changes.push("update_service");
+                let stored = state.services.iter_mut().find(|it| it.id == request.service_id);
+                let Some(stored) = stored else {
+                    return Err(Status::not_found("no such service"));
+                };
+                let seen = stored.meta.as_ref().and_then(|meta| meta.version);
+                if seen != request.service_version {
+                    return Err(Status::unknown("update out of sequence"));
+                }
+                stored.spec = request.spec;
+                Ok(Response::new(v1::UpdateServiceResponse {
+                    service: Some(stored.clone()),
+                }))
+            })
+        }
+
+        async fn remove_service(
+            &self,
+            request: Request<v1::RemoveServiceRequest>,
+        ) -> Answer<v1::RemoveServiceResponse> {
+            let request = request.into_inner();
+            self.with(|state| {
+                state.changes.push("remove_service");
+                state.services.retain(|service| service.id != request.service_id);
+                Ok(Response::new(v1::RemoveServiceResponse {}))
+            })
+        }
+
+        async fn get_service(
+            &self,
+            request: Request<v1::GetServiceRequest>,
+        ) -> Answer<v1::GetServiceResponse> {
+            let id = request.into_inner().service_id;
+            let polls = self.polls();
+            self.with(|state| {
+                if state.vanishes_after.is_some_and(|after| polls >= after) {
+                    state.services.clear();
+                }
+                let service = state.services.iter().find(|service| service.id == id);
+                match service {
+                    Some(service) => Ok(Response::new(v1::GetServiceResponse {
+                        service: Some(service.clone()),
+                    })),
+                    None => Err(Status::not_found(format!("service {id} not found"))),
+                }
+            })
+        }
+
+        async fn list_services(
+            &self,
+            request: Request<v1::ListServicesRequest>,
+        ) -> Answer<v1::ListServicesResponse> {
+            let filters = request.into_inner().filters.unwrap_or_default();
+            let services = self.with(|state| {
+                let services = state.services.iter().filter(|service| {
+                    matches(&service.id, &name_of(service), &filters.id_prefixes, &filters.names)
+                });
+                services.cloned().collect()
+            });
+            Ok(Response::new(v1::ListServicesResponse { services }))
+        }
+
+        async fn list_tasks(
+            &self,
+            _: Request<v1::ListTasksRequest>,
+        ) -> Answer<v1::ListTasksResponse> {
+            let polls = self.polls();
+            self.polls.send_replace(polls + 1);
+            self.with(|state| {
+                let last = state.script.len().saturating_sub(1);
+                let tasks = state.script.get(polls.min(last)).cloned();
+                tasks.unwrap_or(Ok(Vec::new()))
+            })
+            .map(|tasks| Response::new(v1::ListTasksResponse { tasks }))
+        }
+
+        async fn list_nodes(
+            &self,
+            _: Request<v1::ListNodesRequest>,
+        ) -> Answer<v1::ListNodesResponse> {
+            let nodes = self.with(|state| state.nodes.clone());
+            Ok(Response::new(v1::ListNodesResponse { nodes }))
+        }
+    }
+    get_node(GetNodeRequest) -> GetNodeResponse;
+    update_node(UpdateNodeRequest) -> UpdateNodeResponse;
+    remove_node(RemoveNodeRequest) -> RemoveNodeResponse;
+    get_task(GetTaskRequest) -> GetTaskResponse;
+    remove_task(RemoveTaskRequest) -> RemoveTaskResponse;
+    list_service_statuses(ListServiceStatusesRequest) -> ListServiceStatusesResponse;
+    get_cluster(GetClusterRequest) -> GetClusterResponse;
+    list_clusters(ListClustersRequest) -> ListClustersResponse;
+    update_cluster(UpdateClusterRequest) -> UpdateClusterResponse;
+    get_network(GetNetworkRequest) -> GetNetworkResponse;
+    list_networks(ListNetworksRequest) -> ListNetworksResponse;
+    create_network(CreateNetworkRequest) -> CreateNetworkResponse;
+    remove_network(RemoveNetworkRequest) -> RemoveNetworkResponse;
+    get_secret(GetSecretRequest) -> GetSecretResponse;
+    update_secret(UpdateSecretRequest) -> UpdateSecretResponse;
+    list_secrets(ListSecretsRequest) -> ListSecretsResponse;
+    create_secret(CreateSecretRequest) -> CreateSecretResponse;
+    remove_secret(RemoveSecretRequest) -> RemoveSecretResponse;
+    get_config(GetConfigRequest) -> GetConfigResponse;
+    update_config(UpdateConfigRequest) -> UpdateConfigResponse;
+    list_configs(ListConfigsRequest) -> ListConfigsResponse;
+    create_config(CreateConfigRequest) -> CreateConfigResponse;
+    remove_config(RemoveConfigRequest) -> RemoveConfigResponse;
+    get_extension(GetExtensionRequest) -> GetExtensionResponse;
+    create_extension(CreateExtensionRequest) -> CreateExtensionResponse;
+    remove_extension(RemoveExtensionRequest) -> RemoveExtensionResponse;
+    get_resource(GetResourceRequest) -> GetResourceResponse;
+    update_resource(UpdateResourceRequest) -> UpdateResourceResponse;
+    list_resources(ListResourcesRequest) -> ListResourcesResponse;
+    create_resource(CreateResourceRequest) -> CreateResourceResponse;
+    remove_resource(RemoveResourceRequest) -> RemoveResourceResponse;
+    create_volume(CreateVolumeRequest) -> CreateVolumeResponse;
+    get_volume(GetVolumeRequest) -> GetVolumeResponse;
+    update_volume(UpdateVolumeRequest) -> UpdateVolumeResponse;
+    list_volumes(ListVolumesRequest) -> ListVolumesResponse;
+    remove_volume(RemoveVolumeRequest) -> RemoveVolumeResponse;
+}
+
+#[tonic::async_trait]
+impl Explain for Fake {
+    async fn why(&self, request: Request<ext::WhyRequest>) -> Answer<ext::WhyResponse> {
+        let request = request.into_inner();
+        if request.object != "service-1" {
+            return Err(Status::not_found(format!(
+                "nothing is called {:?}",
+                request.object
+            )));
+        }
+        Ok(Response::new(ext::WhyResponse {
+            object_kind: "service".to_owned(),
+            object_id: request.object,
+            headline: "Service web waits.".to_owned(),
+            reasons: vec![ext::Reason {
+                code: "no_suitable_node".to_owned(),
+                text: "the explanation of the manager".to_owned(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }))
+    }
+}

@@ -213,6 +213,5 @@ fn bytes_per_task(tasks: usize) -> f64 {
     let filled = memory::fill(Size::of(tasks, 200));
     // The ids that the workload keeps for itself do not count.
     let own = filled.tasks.capacity() * size_of::<swarm_types::TaskId>();
-    let bytes = (live() - before - own as f64) / tasks as f64;
-    bytes
+    (live() - before - own as f64) / tasks as f64
 }

@@ -5,6 +5,7 @@
 
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use swarm_types::id::ID_DIGITS;
 use swarm_types::{Id, Timestamp, Version};
 
 /// Where fields go.
@@ -33,11 +34,7 @@ pub(super) trait Sink: Sized {
         }
     }
 
-    fn id(&mut self, tag: u32, id: Option<&Id>) {
-        if let Some(id) = id {
-            id.with_str(|text| self.text(tag, text));
-        }
-    }
+    fn id(&mut self, tag: u32, id: Option<&Id>);
 
     fn time(&mut self, tag: u32, time: Timestamp) {
         self.message(tag, &time.to_wire());
@@ -62,6 +59,12 @@ impl Sink for Vec<u8> {
 
     fn message(&mut self, tag: u32, message: &impl Message) {
         prost::encoding::message::encode(tag, message, self);
+    }
+
+    fn id(&mut self, tag: u32, id: Option<&Id>) {
+        if let Some(id) = id {
+            id.with_str(|text| self.text(tag, text));
+        }
     }
 
     fn framed(&mut self, tag: u32, body: impl FnOnce(&mut Self)) {
@@ -91,6 +94,17 @@ impl Sink for Count {
 
     fn bytes(&mut self, tag: u32, value: &[u8]) {
         self.0 += key_len(tag) + encoded_len_varint(value.len() as u64) + value.len();
+    }
+
+    fn id(&mut self, tag: u32, id: Option<&Id>) {
+        match id {
+            // Its digits need not be known to be counted.
+            Some(id) if id.is_canonical() => {
+                self.0 += key_len(tag) + encoded_len_varint(ID_DIGITS as u64) + ID_DIGITS;
+            }
+            Some(id) => id.with_str(|text| self.text(tag, text)),
+            None => {}
+        }
     }
 
     fn message(&mut self, tag: u32, message: &impl Message) {

@@ -163,7 +163,7 @@ fn a_write_set_is_applied_whole_or_not_at_all() {
 fn a_refused_set_takes_back_every_kind_of_change() {
     let mut first = task(id("t"), 1);
     first.node_id = Some(id("n").into());
-    let mut tx = with(&[first.clone()]).begin(NOW);
+    let mut tx = with(&[first]).begin(NOW);
     tx.create(service(id("a"), "web")).unwrap();
     let (root, _) = tx.finish();
     let stored = root.task(&id("t").into()).unwrap();

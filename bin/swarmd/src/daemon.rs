@@ -38,15 +38,23 @@ pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
         () = node.ready() => {}
         result = stop_requested() => {
             result?;
-            return node.stop().await.map_err(|error| anyhow::anyhow!("{error}"));
+            return stop(node).await;
         }
     }
-    tracing::info!(id = %node.id(), remote = ?node.remote_addr(), "node is ready");
+    // It may have stopped by itself instead.
+    if !node.shutdown().has_begun() {
+        let remote = node.remote_addr().map(tracing::field::display);
+        tracing::info!(id = %node.id(), remote, "node is ready");
+    }
     tokio::select! {
         result = stop_requested() => result?,
         () = node.shutdown().begun() => {}
     }
     tracing::info!("stopping; tasks run on");
+    stop(node).await
+}
+
+async fn stop(node: Node) -> anyhow::Result<()> {
     node.stop()
         .await
         .map_err(|error| anyhow::anyhow!("{}", swarm_rt::chain(&*error)))

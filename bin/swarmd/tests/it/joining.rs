@@ -1,0 +1,59 @@
+//! Workers and managers that find each other late, and tasks that a worker refuses.
+
+use swarm_api::v1;
+
+use crate::cluster::{Cluster, Directory, free_ports, name_of, start, until};
+use crate::specs;
+
+#[tokio::test]
+async fn a_worker_waits_for_its_manager_and_joins_when_it_appears() {
+    let directory = Directory::new();
+    let address = format!("127.0.0.1:{}", free_ports(1));
+    let state = directory.path().join("worker");
+    let state = state.to_str().unwrap().to_owned();
+    let mut worker = start(
+        "worker",
+        &directory,
+        &["-d".into(), state, "--join-addr".into(), address.clone()],
+    );
+    until("the worker says what it tries", async || {
+        let log = worker.log();
+        if log.contains(&address) {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await;
+    assert!(worker.exited().is_none(), "{}", worker.log());
+    let mut manager = start("manager", &directory, &directory.manager(&address));
+    worker.ready().await;
+    for daemon in [&mut worker, &mut manager] {
+        let status = daemon.stop().await;
+        assert!(status.success(), "{}", daemon.log());
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_the_worker_cannot_run_is_rejected_with_the_reason() {
+    let cluster = Cluster::start(1).await;
+    let mut spec = specs::idle(&cluster, "image", 1);
+    specs::container(&mut spec).image = "nginx:1".to_owned();
+    cluster.create(spec).await;
+    let error = until("a task was rejected", async || {
+        let tasks = cluster.tasks().await.map_err(|status| status.to_string())?;
+        let statuses = tasks.iter().filter(|task| name_of(task) == "image");
+        let rejected = statuses
+            .filter_map(|task| task.status.as_ref())
+            .find(|status| status.state() == v1::TaskState::Rejected);
+        rejected
+            .map(|status| status.err.clone())
+            .ok_or_else(|| format!("{tasks:?}"))
+    })
+    .await;
+    assert!(
+        error.contains("nginx:1") && error.contains("\"host\""),
+        "{error}"
+    );
+    cluster.finish().await;
+}

@@ -1,0 +1,24 @@
+//! `swarmd` as its users have it: real processes, real sockets, real files.
+//!
+//! Owns the proof that a cluster of processes does what it promises when processes are killed,
+//! disks fill up and sockets get garbage. Does not own what the simulator and the tests of the
+//! crates show already.
+//!
+//! Start reading at [`cluster`], then [`service`].
+
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod daemon;
+mod damage;
+mod dev;
+mod full_disk;
+mod joining;
+mod kills;
+mod manager_kills;
+mod nodes;
+mod processes;
+mod refusals;
+mod service;
+mod sockets;
+mod specs;

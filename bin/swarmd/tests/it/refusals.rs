@@ -1,0 +1,213 @@
+//! What `swarmd` does not start with, and how it says so.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::cluster::{Cluster, Directory, free_ports, start};
+use crate::daemon::SWARMD;
+
+/// What a daemon that refuses to start says.
+fn refusal(arguments: &[String]) -> String {
+    let output = Command::new(SWARMD)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+fn with(mut arguments: Vec<String>, more: &[&str]) -> Vec<String> {
+    arguments.extend(more.iter().map(|&word| word.to_owned()));
+    arguments
+}
+
+/// The arguments of a manager on a free port.
+fn manager(directory: &Directory) -> Vec<String> {
+    directory.manager(&format!("127.0.0.1:{}", free_ports(1)))
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_the_same_state_directory_is_refused() {
+    let cluster = Cluster::start(0).await;
+    let state = cluster.state("manager");
+    let other = cluster.path().join("other.sock");
+    let second = [
+        "-d",
+        state.to_str().unwrap(),
+        "--listen-control-api",
+        other.to_str().unwrap(),
+        "--listen-remote-api",
+        "127.0.0.1:0",
+    ];
+    let text = refusal(&with(Vec::new(), &second));
+    assert!(text.contains(state.to_str().unwrap()), "{text}");
+    let pid = format!("process {}", cluster.manager.pid());
+    assert!(text.contains(&pid), "{text}");
+    cluster.nodes().await.expect("the first goes on");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_control_socket_or_a_port_that_is_in_use_is_refused() {
+    let cluster = Cluster::start(0).await;
+    let (state, socket) = (cluster.state("second"), cluster.socket());
+    let (state, socket) = (state.to_str().unwrap(), socket.to_str().unwrap());
+    let common = ["-d", state, "--listen-control-api"];
+    let mut second = with(Vec::new(), &common);
+    second.push(socket.to_owned());
+    let text = refusal(&with(second, &["--listen-remote-api", "127.0.0.1:0"]));
+    assert!(
+        text.contains(socket) && text.contains("--listen-control-api"),
+        "{text}"
+    );
+
+    let other = cluster.path().join("other.sock");
+    let second = with(Vec::new(), &common);
+    let second = with(second, &[other.to_str().unwrap(), "--listen-remote-api"]);
+    let text = refusal(&with(second, &[cluster.address()]));
+    assert!(text.contains(cluster.address()), "{text}");
+    cluster.nodes().await.expect("the first goes on");
+    cluster.finish().await;
+}
+
+#[test]
+fn a_file_in_the_place_of_the_control_socket_is_left_alone() {
+    let directory = Directory::new();
+    let arguments = manager(&directory);
+    let path = directory.path().join("control.sock");
+    std::fs::write(&path, "precious").unwrap();
+    let text = refusal(&arguments);
+    assert!(text.contains(path.to_str().unwrap()), "{text}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn flags_without_an_implementation_are_refused_by_name() {
+    let directory = Directory::new();
+    for flag in [
+        &["--join-token", "x"][..],
+        &["--engine-addr", "x"],
+        &["--listen-debug", "x"],
+        &["--listen-metrics", "x"],
+        &["--force-new-cluster"],
+        &["--external-ca", "x"],
+        &["--autolock"],
+        &["--unlock-key", "x"],
+    ] {
+        let text = refusal(&with(manager(&directory), flag));
+        assert!(
+            text.contains(flag[0]) && text.contains("not implemented"),
+            "{text}"
+        );
+    }
+    assert!(
+        !directory.path().join("manager").exists(),
+        "nothing was made"
+    );
+}
+
+#[test]
+fn an_address_that_others_reach_needs_consent() {
+    let directory = Directory::new();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:4242"] {
+        let text = refusal(&directory.manager(address));
+        assert!(
+            text.contains(address) && text.contains("--insecure"),
+            "{text}"
+        );
+    }
+    for address in ["nonsense", "127.0.0.1", "127.0.0.1:99999"] {
+        let text = refusal(&directory.manager(address));
+        assert!(text.contains(address), "{text}");
+    }
+}
+
+#[test]
+fn addresses_and_resources_that_cannot_be_read_are_refused() {
+    let directory = Directory::new();
+    let state = directory.path().join("worker");
+    let worker = with(Vec::new(), &["-d", state.to_str().unwrap(), "--join-addr"]);
+    for address in ["nonsense", "/a/path", "host:port", ":1"] {
+        let text = refusal(&with(worker.clone(), &[address]));
+        assert!(text.contains(address), "{text}");
+    }
+    let resources = with(manager(&directory), &["--generic-node-resources", "gpu"]);
+    let text = refusal(&resources);
+    assert!(text.contains("--generic-node-resources gpu"), "{text}");
+    let level = with(manager(&directory), &["--log-level", "swarm=="]);
+    let text = refusal(&level);
+    assert!(text.contains("--log-level swarm=="), "{text}");
+}
+
+#[test]
+fn a_damaged_identity_is_refused_and_left_alone() {
+    let directory = Directory::new();
+    let state = directory.path().join("manager");
+    std::fs::create_dir(&state).unwrap();
+    let file = state.join("node.json");
+    for content in [&b""[..], b"{\"node_id\": \"x\"", b"\xff\xfe\x00", b"[1, 2]"] {
+        std::fs::write(&file, content).unwrap();
+        let text = refusal(&manager(&directory));
+        assert!(text.contains(file.to_str().unwrap()), "{text}");
+        assert_eq!(std::fs::read(&file).unwrap(), content);
+    }
+}
+
+#[tokio::test]
+async fn a_state_directory_keeps_its_part() {
+    let cluster = Cluster::start(1).await;
+    let (worker, manager) = (cluster.state("worker-1"), cluster.state("manager"));
+    let address = cluster.address().to_owned();
+    let directory = cluster.finish().await;
+    let other = directory.path().join("other.sock");
+    let as_manager = ["-d", worker.to_str().unwrap(), "--listen-control-api"];
+    let as_manager = with(Vec::new(), &as_manager);
+    let text = refusal(&with(as_manager, &[other.to_str().unwrap()]));
+    assert!(
+        text.contains("belongs to a worker") && text.contains("--join-addr"),
+        "{text}"
+    );
+    let as_worker = ["-d", manager.to_str().unwrap(), "--join-addr", &address];
+    let text = refusal(&with(Vec::new(), &as_worker));
+    assert!(text.contains("belongs to a manager"), "{text}");
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_named() {
+    let directory = Directory::new();
+    let state = directory.path().join("manager");
+    std::fs::write(&state, "a file").unwrap();
+    let text = refusal(&manager(&directory));
+    assert!(text.contains(state.to_str().unwrap()), "{text}");
+    std::fs::remove_file(&state).unwrap();
+
+    // The superuser may look everywhere, so this half shows nothing then.
+    std::fs::create_dir(&state).unwrap();
+    set_mode(&state, 0o000);
+    if std::fs::read_dir(&state).is_err() {
+        let text = refusal(&manager(&directory));
+        assert!(text.contains(state.to_str().unwrap()), "{text}");
+    }
+    set_mode(&state, 0o700);
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn a_socket_that_nobody_serves_any_more_is_replaced() {
+    let directory = Directory::new();
+    let arguments = manager(&directory);
+    let mut first = start("manager", &directory, &arguments);
+    first.ready().await;
+    first.kill();
+    assert!(directory.path().join("control.sock").exists());
+    first.start_again();
+    first.ready().await;
+    assert!(first.stop().await.success());
+}

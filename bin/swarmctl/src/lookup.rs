@@ -71,14 +71,15 @@ fn only<T: Named>(argument: &str, mut found: Vec<T>) -> Result<Option<T>, Failur
 
 /// The methods of [`Named`] that are the same for all kinds.
 macro_rules! named {
-    ($get:ident($get_request:ident { $id:ident $(, $other:ident: $value:expr)? }), $list:ident($list_request:ident), $one:ident,
+    ($get:ident($request:ident { $id:ident $(, $other:ident: $value:expr)? }),
+     $list:ident($list_request:ident), $one:ident,
      $many:ident, $filters:ident) => {
         fn id(&self) -> &str {
             &self.id
         }
 
         async fn get(manager: &Manager, id: &str) -> Result<Option<Self>, Failure> {
-            let request = v1::$get_request {
+            let request = v1::$request {
                 $id: id.to_owned(),
                 $($other: $value,)?
             };

@@ -101,13 +101,14 @@ fn stopping(view: &Root, task: &Task) -> Finding {
         return Finding::new(Code::Stopping, "asked to stop before it had a node");
     };
     let name = node_named(view, node);
-    let finding = match view.node(node).map(|node| node.status.state) {
-        Some(NodeState::Down) => Finding::new(
-            Code::NodeDown,
+    let finding = match view.node(node) {
+        Some(lost) if lost.status.state == NodeState::Down => Finding::new(
+            Code::Stopping,
             format!("asked to stop, but node {name} is down and cannot confirm it"),
         )
+        .since(Some(lost.meta.updated_at))
         .step(format!("swarmctl why {name}")),
-        Some(NodeState::Ready | NodeState::Unknown | NodeState::Disconnected) => Finding::new(
+        Some(_) => Finding::new(
             Code::Stopping,
             format!("asked to stop; node {name} has not confirmed it yet"),
         ),

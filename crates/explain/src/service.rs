@@ -69,6 +69,7 @@ impl GroupKey {
             self.code,
             Code::Completed
                 | Code::Stopped
+                | Code::Stopping
                 | Code::Remark
                 | Code::Effect
                 | Code::NotEligible

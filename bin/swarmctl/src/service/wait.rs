@@ -221,7 +221,7 @@ impl Wait<'_> {
 }
 
 fn round_up(left: Duration) -> Duration {
-    Duration::from_secs(left.as_millis().div_ceil(1000) as u64)
+    Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0))
 }
 
 /// Where progress is shown.
@@ -243,7 +243,7 @@ impl Display {
         let style = ProgressStyle::with_template("{spinner} {prefix} [{bar:24}] {msg} ({elapsed})")
             .expect("the template is fixed and was tried")
             .progress_chars("=> ");
-        let bar = ProgressBar::new(0).with_style(style);
+        let bar = ProgressBar::new(1).with_style(style);
         bar.set_prefix(name.to_owned());
         Self::Bar(bar)
     }

@@ -241,6 +241,25 @@ fn a_task_on_a_lost_node_says_since_when() {
 }
 
 #[test]
+fn old_tasks_on_a_lost_node_do_not_keep_a_service_from_being_complete() {
+    let world = "
+        node n1
+        node n2 down at=30
+        service web
+        task t1 web.1 running/shutdown on=n2 at=2
+        task t2 web.1 running/running on=n1 created=31 at=36";
+    check(
+        world,
+        40,
+        "web",
+        "
+        Service web runs 1 of 1 task.
+        - stopping: web.1: asked to stop, but node host-n2 is down and cannot confirm it [30]
+        > swarmctl why host-n2",
+    );
+}
+
+#[test]
 fn a_global_service_says_which_nodes_it_skips() {
     let world = "
         node n1

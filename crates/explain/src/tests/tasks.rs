@@ -114,7 +114,7 @@ fn a_task_that_failed_for_good_says_why_nothing_follows() {
 fn a_task_that_is_asked_to_stop_waits_for_its_node() {
     let world = |node: &str| {
         format!(
-            "node n1 {node}
+            "node n1 {node} at=5
              service web replicas=0
              task t1 web.1 running/remove on=n1 at=2"
         )
@@ -126,7 +126,7 @@ fn a_task_that_is_asked_to_stop_waits_for_its_node() {
     );
     let text = explained(&world("down"), 9, "t1");
     assert!(
-        text.contains("- node_down: asked to stop, but node host-n1 is down"),
+        text.contains("- stopping: asked to stop, but node host-n1 is down"),
         "{text}"
     );
 }

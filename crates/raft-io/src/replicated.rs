@@ -171,6 +171,9 @@ struct Writer {
     pipeline: Pipeline,
     /// Who waits for a staged commit, by the proposal's id. Bounded as the pipeline is.
     waiting: BTreeMap<u64, (Version, Vec<usize>, Done)>,
+    /// Who was refused on a head of which this commit was the newest part. The one who asks again
+    /// on the published view before it is there would be refused again. One for each loop at most.
+    refused: BTreeMap<u64, Vec<(Vec<usize>, Done)>>,
 }
 
 impl Shared {
@@ -218,6 +221,7 @@ impl ReplicatedStore {
             writer: Mutex::new(Writer {
                 pipeline: Pipeline::new(Root::default(), first_id),
                 waiting: BTreeMap::new(),
+                refused: BTreeMap::new(),
             }),
         });
         let mut options = Options::alone(&cluster.to_string());
@@ -308,7 +312,8 @@ impl ReplicatedStore {
     }
 
     /// Applies write sets, each or not, in one transaction on the head; tells `done` when it is
-    /// durable and published, or will never be. Does not wait.
+    /// durable and published, or will never be. Sets that are all refused are told so when the
+    /// commits on which they failed are published. Does not wait.
     pub fn submit(&self, sets: &[WriteSet], done: impl FnOnce(Outcome) + Send + 'static) {
         let mut writer = self.shared.writer();
         let mut transaction = writer.pipeline.begin(self.clock.now());
@@ -319,6 +324,11 @@ impl ReplicatedStore {
             }
         }
         if transaction.is_empty() {
+            let done: Done = Box::new(done);
+            if let Some(id) = writer.pipeline.last_waiting() {
+                writer.refused.entry(id).or_default().push((refused, done));
+                return;
+            }
             let version = writer.pipeline.published().version();
             drop(writer);
             done(Outcome::Committed { version, refused });
@@ -434,11 +444,17 @@ impl Apply for Machine {
             }
         };
         let waiting = applied.own.and_then(|id| writer.waiting.remove(&id));
+        let refused = applied.own.and_then(|id| writer.refused.remove(&id));
+        let published = applied.root.version();
         // Published under the writer's lock: a view is never newer than the pipeline knows.
         self.shared.store.publish(applied.root, applied.commit);
         drop(writer);
         self.shared.store.fan_out();
         if let Some((version, refused, done)) = waiting {
+            done(Outcome::Committed { version, refused });
+        }
+        for (refused, done) in refused.into_iter().flatten() {
+            let version = published;
             done(Outcome::Committed { version, refused });
         }
     }
@@ -450,12 +466,14 @@ impl Apply for Machine {
     fn refused(&mut self, data: &Bytes) {
         let mut writer = self.shared.writer();
         let dropped = writer.pipeline.drop_from(data);
-        let waiting: Vec<_> = dropped
-            .iter()
-            .filter_map(|id| writer.waiting.remove(id))
-            .collect();
+        let mut waiting: Vec<Done> = Vec::new();
+        for id in &dropped {
+            waiting.extend(writer.waiting.remove(id).map(|(_, _, done)| done));
+            let refused = writer.refused.remove(id).into_iter().flatten();
+            waiting.extend(refused.map(|(_, done)| done));
+        }
         drop(writer);
-        for (_, _, done) in waiting {
+        for done in waiting {
             done(Outcome::Failed);
         }
     }
@@ -463,9 +481,11 @@ impl Apply for Machine {
     fn dropped(&mut self) {
         let mut writer = self.shared.writer();
         writer.pipeline.drop_waiting();
-        let waiting = std::mem::take(&mut writer.waiting);
+        let waiting = std::mem::take(&mut writer.waiting).into_values();
+        let refused = std::mem::take(&mut writer.refused).into_values().flatten();
         drop(writer);
-        for (_, (_, _, done)) in waiting {
+        let refused = refused.map(|(_, done)| done);
+        for done in waiting.map(|(_, _, done)| done).chain(refused) {
             done(Outcome::Failed);
         }
     }

@@ -114,6 +114,11 @@ impl Pipeline {
         self.waiting.len() >= PIPELINE_COMMITS_MAX
     }
 
+    /// The newest commit that waits, by its proposal's id.
+    pub fn last_waiting(&self) -> Option<u64> {
+        self.waiting.back().map(|waiting| waiting.id)
+    }
+
     /// How many commits wait.
     pub fn waiting(&self) -> usize {
         self.waiting.len()

@@ -21,16 +21,29 @@ use swarm_types::{IdSource, Kind, NodeId};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Rounds of which the fastest counts: what disturbs only ever adds time.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 
 /// One ratio: the same work in a large world and in a small one.
 struct Gate {
     name: &'static str,
     /// Bound on the ratio of allocations.
     allocations_max: f64,
+    /// So many more allocations are fine whatever the ratio: each tree that is a level deeper in
+    /// the larger world has one more node to copy, and the ratio only tells how few there were.
+    deeper_trees: f64,
     /// Bound on the ratio of time on a processor.
     time_max: f64,
     measure: fn() -> Ratio,
+}
+
+impl Gate {
+    fn bound(&self) -> String {
+        if self.deeper_trees == 0.0 {
+            format!("{:.1}", self.allocations_max)
+        } else {
+            format!("{:.1}, +{:.0}", self.allocations_max, self.deeper_trees)
+        }
+    }
 }
 
 /// What one operation took.
@@ -43,38 +56,42 @@ const GATES: &[Gate] = &[
     Gate {
         name: "scheduler: 10k one-off tasks, 1,000 / 100 nodes",
         allocations_max: 1.3,
+        deeper_trees: 0.0,
         time_max: 1.3,
         measure: || per_task(Shape::OneOff, [1_000, 100], [10_000, 10_000]),
     },
     Gate {
         name: "scheduler: 10k one-off tasks, 10,000 / 1,000 nodes",
         allocations_max: 1.3,
+        deeper_trees: 0.0,
         time_max: 2.0,
         measure: || per_task(Shape::OneOff, [10_000, 1_000], [10_000, 10_000]),
     },
     Gate {
         name: "scheduler: 1k nodes, 100k / 10k one-off tasks",
         allocations_max: 1.2,
+        deeper_trees: 2.0,
         time_max: 2.0,
         measure: || per_task(Shape::OneOff, [1_000, 1_000], [100_000, 10_000]),
     },
     Gate {
         name: "scheduler: 1k nodes, 100k / 10k tasks of a service",
-        // A tree of ten times as many pairs is a level deeper: one more node to copy. Instructions
-        // grow by a factor of 1.12 (callgrind).
-        allocations_max: 1.3,
+        allocations_max: 1.2,
+        deeper_trees: 2.0,
         time_max: 2.0,
         measure: || per_task(Shape::GroupedReserved, [1_000, 1_000], [100_000, 10_000]),
     },
     Gate {
         name: "store: a status report among 1M / 100k tasks",
         allocations_max: 1.3,
+        deeper_trees: 0.0,
         time_max: 3.0,
         measure: reports,
     },
     Gate {
         name: "store: an update with 10,000 / 1 idle watchers",
         allocations_max: 1.0,
+        deeper_trees: 0.0,
         time_max: 1.3,
         measure: idle_watchers,
     },
@@ -92,7 +109,7 @@ fn main() -> io::Result<ExitCode> {
     };
     writeln!(
         out,
-        "{:<52} {:>22} {:>6} {:>6}   {:>22} {:>6} {:>6}",
+        "{:<52} {:>16} {:>6} {:>8}   {:>20} {:>6} {:>6}",
         "gate", "allocations", "ratio", "bound", "time", "ratio", "bound"
     )?;
     for gate in GATES {
@@ -100,14 +117,16 @@ fn main() -> io::Result<ExitCode> {
         let allocations = large.allocations / small.allocations;
         let (large_cpu, small_cpu) = (cpu(large), cpu(small));
         let time = large_cpu / small_cpu;
-        let holds = allocations <= gate.allocations_max && time <= gate.time_max;
+        let more = large.allocations - small.allocations;
+        let few = allocations <= gate.allocations_max || more <= gate.deeper_trees;
+        let holds = few && time <= gate.time_max;
         writeln!(
             out,
-            "{:<52} {:>22} {:>6.2} {:>6.1}   {:>22} {:>6.2} {:>6.1} {}",
+            "{:<52} {:>16} {:>6.2} {:>8}   {:>20} {:>6.2} {:>6.1} {}",
             gate.name,
             format!("{:.1} / {:.1}", large.allocations, small.allocations),
             allocations,
-            gate.allocations_max,
+            gate.bound(),
             format!("{} / {}", nanos(large_cpu), nanos(small_cpu)),
             time,
             gate.time_max,
@@ -118,7 +137,7 @@ fn main() -> io::Result<ExitCode> {
     let ratio = large / small;
     writeln!(
         out,
-        "{:<52} {:>22} {ratio:>6.2} {BYTES_MAX:>6.1} {}",
+        "{:<52} {:>16} {ratio:>6.2} {BYTES_MAX:>8.1} {}",
         "store: bytes per task at 100k / 10k tasks",
         format!("{large:.0} B / {small:.0} B"),
         verdict(ratio <= BYTES_MAX),

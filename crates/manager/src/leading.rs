@@ -213,7 +213,7 @@ impl Term {
         self.leader.handle_timeout(now);
         while let Some(proposal) = self.leader.poll_proposal(&view, now, &mut self.ids) {
             let (sender, origin) = (self.outcome_sender.clone(), proposal.origin);
-            self.store.submit(&proposal.sets, move |outcome| {
+            self.store.submit(proposal.sets, move |outcome| {
                 // Fails only when the term is over and nobody asks.
                 let _ = sender.send((origin, outcome));
             });

@@ -314,12 +314,12 @@ impl ReplicatedStore {
     /// Applies write sets, each or not, in one transaction on the head; tells `done` when it is
     /// durable and published, or will never be. Sets that are all refused are told so when the
     /// commits on which they failed are published. Does not wait.
-    pub fn submit(&self, sets: &[WriteSet], done: impl FnOnce(Outcome) + Send + 'static) {
+    pub fn submit(&self, sets: Vec<WriteSet>, done: impl FnOnce(Outcome) + Send + 'static) {
         let mut writer = self.shared.writer();
         let mut transaction = writer.pipeline.begin(self.clock.now());
         let mut refused = Vec::new();
-        for (position, set) in sets.iter().enumerate() {
-            if transaction.apply_set(set).is_err() {
+        for (position, set) in sets.into_iter().enumerate() {
+            if transaction.apply_owned(set).is_err() {
                 refused.push(position);
             }
         }

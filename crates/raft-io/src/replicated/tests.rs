@@ -105,7 +105,7 @@ async fn outcome(receiver: mpsc::Receiver<Outcome>) -> Outcome {
 
 fn submit(store: &ReplicatedStore, sets: &[WriteSet]) -> mpsc::Receiver<Outcome> {
     let (sender, receiver) = mpsc::channel();
-    store.submit(sets, move |outcome| sender.send(outcome).unwrap());
+    store.submit(sets.to_vec(), move |outcome| sender.send(outcome).unwrap());
     receiver
 }
 
@@ -204,7 +204,7 @@ async fn submitted_sets_are_written_or_refused_one_by_one() {
 async fn hold_up(store: &ReplicatedStore) -> mpsc::Sender<()> {
     let (go, wait) = mpsc::channel();
     let (sender, reached) = mpsc::channel();
-    store.submit(&[create("gate")], move |outcome| {
+    store.submit(vec![create("gate")], move |outcome| {
         sender.send(outcome).unwrap();
         // An error means that the test has ended.
         let _: Result<(), mpsc::RecvTimeoutError> = wait.recv_timeout(DEADLINE);

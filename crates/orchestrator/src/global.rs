@@ -21,7 +21,7 @@ use swarm_types::{AnyObject, Node, NodeId, Service, ServiceId, Task, TaskId, Tas
 
 use crate::plan::Plan;
 use crate::replicated::reconcile_replica;
-use crate::restart::{concerns_replica, is_down, trouble};
+use crate::restart::{concerns_replica, is_down, may_still_run, trouble};
 use crate::slot::{Standing, Tuple, is_rolling_back, standing};
 use crate::task::{Place, Template};
 
@@ -237,16 +237,33 @@ fn reconcile_node(
         Eligibility::Eligible => match standing(service, &tasks) {
             Standing::Filled => reconcile_replica(view, service, &tuple, ctx, plan),
             Standing::Spent(_) => {}
-            Standing::Empty | Standing::Dead => create(view, service, node, ctx, plan),
+            Standing::Empty | Standing::Dead => {
+                let is_blocked = tasks.iter().any(|old| may_still_run(view, old));
+                create(view, service, node, is_blocked, ctx, plan);
+            }
         },
     }
 }
 
-fn create(view: &Root, service: &Service, node: &Node, ctx: &mut Ctx<'_>, plan: &mut Plan) {
+/// Creates a task that starts at once, or, where an older one is still stopping (a drained node that
+/// was activated again), like a replacement: when that one has ended. SwarmKit runs both at once.
+fn create(
+    view: &Root,
+    service: &Service,
+    node: &Node,
+    is_blocked: bool,
+    ctx: &mut Ctx<'_>,
+    plan: &mut Plan,
+) {
     let template = Template::new(service, view.cluster().map(|cluster| &**cluster));
     let id = TaskId::new(ctx.ids.next_id());
     let place = Place::Node(node.id.clone());
-    let task = template.task(id, &place, TaskState::Running, ctx.now);
+    let desired = if is_blocked {
+        TaskState::Ready
+    } else {
+        TaskState::Running
+    };
+    let task = template.task(id, &place, desired, ctx.now);
     // Made for this version of the spec and of the node, or not at all.
     plan.push([
         Write::require(service),

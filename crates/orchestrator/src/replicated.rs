@@ -18,7 +18,7 @@ use swarm_store::{Action, Change, Root, Write};
 use swarm_types::{AnyObject, Node, Service, ServiceId, Slot, Task, TaskId, TaskState, spec};
 
 use crate::plan::{Plan, with_desired};
-use crate::restart::{self, Verdict, concerns_replica, trouble, verdict};
+use crate::restart::{self, Verdict, concerns_replica, may_still_run, trouble, verdict};
 use crate::slot::{Standing, Tuple, is_over, is_rolling_back, standing};
 use crate::slot_set::SlotSet;
 use crate::task::{Place, Template};
@@ -251,12 +251,21 @@ fn fill(
 ) {
     let template = Template::new(service, view.cluster().map(|cluster| &**cluster));
     for slot in free.take(usize::try_from(missing).unwrap_or(usize::MAX)) {
-        let tuple = Tuple::Slot(service.id.clone(), slot);
-        if standing(service, &tuple.tasks(view)).is_replica() {
+        let tasks = Tuple::Slot(service.id.clone(), slot).tasks(view);
+        if standing(service, &tasks).is_replica() {
             continue;
         }
+        // The replacement of a task that is still stopping can be removed, and be missing here.
+        let is_stopping = |old: &&Arc<Task>| {
+            old.desired_state() == TaskState::Shutdown && may_still_run(view, old)
+        };
+        let desired = if tasks.iter().any(is_stopping) {
+            TaskState::Ready
+        } else {
+            TaskState::Running
+        };
         let id = TaskId::new(ctx.ids.next_id());
-        let task = template.task(id, &Place::Slot(slot), TaskState::Running, ctx.now);
+        let task = template.task(id, &Place::Slot(slot), desired, ctx.now);
         // A task is made from this version of the spec or not at all.
         if !plan.push([Write::require(service), Write::create(task)]) {
             return;

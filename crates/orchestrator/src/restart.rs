@@ -204,7 +204,7 @@ fn waits(
 
 /// Whether an old task may still be running: it got as far as a node, has not ended, and the node
 /// is neither DOWN nor gone.
-fn may_still_run(view: &Root, task: &Task) -> bool {
+pub(crate) fn may_still_run(view: &Root, task: &Task) -> bool {
     task.state() >= TaskState::Assigned
         && !task.is_terminal()
         && task

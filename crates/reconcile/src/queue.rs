@@ -146,9 +146,9 @@ impl<R: Reconciler> Queue<R> {
         wake.into_iter().chain(pause).min_by_key(|wake| wake.at)
     }
 
-    /// Whether there is something to decide and nothing in flight.
+    /// Whether there is something to decide, nothing in flight, and no pause after a refusal.
     pub fn is_runnable(&self) -> bool {
-        self.in_flight.is_empty() && !self.dirty.is_empty()
+        self.in_flight.is_empty() && !self.dirty.is_empty() && self.pause == Pause::None
     }
 
     /// Decides until a transaction is full, or nothing is dirty. `None`: nothing to write, or a

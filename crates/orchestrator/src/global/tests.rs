@@ -52,6 +52,21 @@ fn tasks_are_shut_down_where_they_may_not_be() {
 }
 
 #[test]
+fn a_node_that_comes_back_waits_for_the_task_that_is_still_stopping() {
+    let cases = [
+        ("assigned", "ready"),
+        ("running", "ready"),
+        ("shutdown", "running"),
+        ("pending", "running"),
+    ];
+    for (state, desired) in cases {
+        let world =
+            format!("node n1\nservice agent global\ntask t1 agent.0 {state}/shutdown on=n1");
+        expect(&world, 0, &format!("create agent.n1 {desired}"));
+    }
+}
+
+#[test]
 fn tasks_on_a_removed_node_are_deleted_whatever_their_state() {
     expect(
         "service agent global

@@ -18,6 +18,14 @@ fn with_nodes(text: &str, now: u64, expected: &str) {
 }
 
 #[test]
+fn a_missing_replacement_waits_for_the_task_that_is_still_stopping() {
+    for (state, desired) in [("running", "ready"), ("shutdown", "running")] {
+        let task = format!("node n1\nservice web replicas=1\ntask t1 web.1 {state}/shutdown on=n1");
+        expect(&task, 0, &format!("create web.1 {desired}"));
+    }
+}
+
+#[test]
 fn missing_replicas_take_the_lowest_free_numbers() {
     expect(
         "service web replicas=3",

@@ -52,3 +52,30 @@ impl Gate {
             .map_err(|_| Status::unknown(NO_LEADER))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_until_the_gate_opens() {
+        let gate = Gate::new();
+        let opener = gate.clone();
+        let (passed, ()) = tokio::join!(gate.pass(), async {
+            tokio::time::sleep(READY_WAIT_MAX - Duration::from_millis(1)).await;
+            opener.set(true);
+        });
+        passed.unwrap();
+        gate.pass().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_refused_when_the_gate_stays_closed() {
+        let gate = Gate::new();
+        gate.set(true);
+        gate.set(false);
+        let refused = gate.pass().await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unknown);
+        assert!(refused.message().contains("does not have a leader"));
+    }
+}

@@ -14,7 +14,7 @@ use swarm_leader::{Leader, Origin, Seed};
 use swarm_raft_io::ReplicatedStore;
 use swarm_reconcile::Outcome;
 use swarm_rt::tasks::TaskError;
-use swarm_rt::{Clock, OsIds};
+use swarm_rt::{Clock, OsIds, Shutdown};
 use swarm_store::{Filter, Received, Subscription, View};
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -53,25 +53,36 @@ impl Me {
     }
 }
 
-/// Leads whenever the group says so.
+/// Leads whenever the group says so, until the manager stops.
 pub(crate) async fn run(
     store: ReplicatedStore,
     me: Me,
     clock: Clock,
     gate: Gate,
     mut incoming: Incoming,
+    stop: Shutdown,
 ) -> Result<(), TaskError> {
     loop {
-        store.leadership_gained().await?;
+        tokio::select! {
+            biased;
+            () = stop.begun() => return Ok(()),
+            gained = store.leadership_gained() => gained?,
+        }
         tracing::info!("this manager leads");
-        let Some(mut term) = Term::begin(&store, &me, &clock).await else {
+        let begun = tokio::select! {
+            begun = Term::begin(&store, &me, &clock) => begun,
+            () = stop.begun() => None,
+        };
+        let Some(mut term) = begun else {
             continue;
         };
         gate.set(true);
-        let deposed = term.lead(&mut incoming).await;
+        tokio::select! {
+            () = term.lead(&mut incoming) => {}
+            () = stop.begun() => {}
+        }
         gate.set(false);
         term.end();
-        deposed?;
         tracing::info!("this manager no longer leads");
     }
 }
@@ -163,7 +174,7 @@ impl Term {
     }
 
     /// Leads until the group says otherwise.
-    async fn lead(&mut self, incoming: &mut Incoming) -> Result<(), TaskError> {
+    async fn lead(&mut self, incoming: &mut Incoming) {
         loop {
             self.turn();
             let wake = self.leader.poll_timeout().map(|wake| wake.at);
@@ -178,7 +189,7 @@ impl Term {
             };
             for _ in 0..INPUTS_PER_TURN_MAX {
                 if matches!(input, Input::Deposed) {
-                    return Ok(());
+                    return;
                 }
                 self.take(input);
                 match self.next_input(incoming) {

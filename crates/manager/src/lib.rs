@@ -28,6 +28,8 @@ mod gate;
 mod leading;
 mod services;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -124,14 +126,15 @@ impl Manager {
             },
             address: known,
         };
-        let leading = leading::run(store.clone(), me, clock.clone(), gate.clone(), incoming);
-        let stop = tasks.shutdown().clone();
-        tasks.spawn("leader", OnError::Stop, async move {
-            tokio::select! {
-                result = leading => result,
-                () = stop.begun() => Ok(()),
-            }
-        });
+        let leading = leading::run(
+            store.clone(),
+            me,
+            clock.clone(),
+            gate.clone(),
+            incoming,
+            tasks.shutdown().clone(),
+        );
+        tasks.spawn("leader", OnError::Stop, leading);
         let services = services::Services {
             store: store.clone(),
             gate: gate.clone(),
@@ -213,21 +216,5 @@ fn told_address(advertised: Option<&str>, listened: SocketAddr) -> Option<String
         Some(address) => Some(address.to_owned()),
         None if listened.ip().is_unspecified() => None,
         None => Some(listened.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nodes_are_told_an_address_that_leads_somewhere() {
-        let one = "10.0.0.1:4242".parse().unwrap();
-        let all = "0.0.0.0:4242".parse().unwrap();
-        let all_six = "[::]:4242".parse().unwrap();
-        assert_eq!(told_address(None, one).as_deref(), Some("10.0.0.1:4242"));
-        assert_eq!(told_address(None, all), None);
-        assert_eq!(told_address(None, all_six), None);
-        assert_eq!(told_address(Some("m:1"), all).as_deref(), Some("m:1"));
     }
 }

@@ -122,3 +122,67 @@ impl<T> Drop for NodeStream<T> {
         let _ = self.events.send(StreamEvent::Closed(self.stream));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt as _;
+
+    type Events = mpsc::UnboundedReceiver<StreamEvent>;
+
+    fn open() -> (Sink<u32>, NodeStream<u32>, Events) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let (sink, stream) = Sink::open(StreamId(7), &sender);
+        (sink, stream, events)
+    }
+
+    fn next(events: &mut Events) -> Option<StreamEvent> {
+        events.try_recv().ok()
+    }
+
+    #[tokio::test]
+    async fn the_leader_learns_of_each_message_that_the_transport_took() {
+        let (sink, mut stream, mut events) = open();
+        sink.put(Ok(1));
+        assert!(next(&mut events).is_none(), "nobody has taken it");
+        assert_eq!(stream.next().await.unwrap().unwrap(), 1);
+        assert!(matches!(
+            next(&mut events),
+            Some(StreamEvent::Sent(StreamId(7)))
+        ));
+        assert!(next(&mut events).is_none());
+    }
+
+    #[tokio::test]
+    async fn an_end_fits_behind_a_message_that_nobody_has_taken() {
+        let (sink, mut stream, mut events) = open();
+        sink.put(Ok(1));
+        sink.put(Err(Status::aborted("over")));
+        drop(sink);
+        assert_eq!(stream.next().await.unwrap().unwrap(), 1);
+        assert_eq!(stream.next().await.unwrap().unwrap_err().message(), "over");
+        assert!(stream.next().await.is_none());
+        assert!(matches!(next(&mut events), Some(StreamEvent::Sent(_))));
+        assert!(next(&mut events).is_none(), "an end is not a message");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_nobody_reads_any_more_is_reported_and_takes_nothing() {
+        let (sink, stream, mut events) = open();
+        sink.put(Ok(1));
+        drop(stream);
+        assert!(matches!(
+            next(&mut events),
+            Some(StreamEvent::Closed(StreamId(7)))
+        ));
+        sink.put(Ok(2));
+        assert!(next(&mut events).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_a_term_that_is_over_ends() {
+        let (sink, mut stream, events) = open();
+        drop((sink, events));
+        assert!(stream.next().await.is_none());
+    }
+}

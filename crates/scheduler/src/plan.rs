@@ -122,7 +122,7 @@ impl<'a> Plan<'a> {
             }
             placed += 1;
         }
-        if placed < group.len && !is_group_dropped(key, self.view) {
+        if placed < group.len && !is_group_dropped(key, group, self.view) {
             let reason = Text::from(seating.rejected.no_suitable_node());
             self.tell_group(group, placed, &reason);
         }
@@ -205,14 +205,21 @@ impl<'a> Plan<'a> {
 }
 
 /// Whether nobody is told why the tasks of this group wait: their service is gone, or wants a newer
-/// spec, and others will end them (control-plane spec 15.11).
-fn is_group_dropped(key: &GroupKey, view: &Root) -> bool {
+/// spec, and others will end them (control-plane spec 15.11). A newer spec with the same template, as
+/// after a change of the number of replicas, ends nobody.
+fn is_group_dropped(key: &GroupKey, group: &Group, view: &Root) -> bool {
     let Some(service) = &key.service else {
         return false;
     };
     match view.service(service) {
         None => true,
-        Some(service) => key.version.is_some() && service.spec_version > key.version,
+        Some(service) => {
+            let is_template_new = || {
+                let first = group.by_error.values().flat_map(BTreeMap::values).next();
+                first.is_some_and(|task| task.spec != *service.spec.task())
+            };
+            key.version.is_some() && service.spec_version > key.version && is_template_new()
+        }
     }
 }
 
@@ -228,5 +235,5 @@ pub(crate) fn is_group_idle(
     }
     let reason = candidates.rejected.no_suitable_node();
     let all_told = group.by_error.keys().all(|error| error.as_str() == reason);
-    all_told || is_group_dropped(key, view)
+    all_told || is_group_dropped(key, group, view)
 }

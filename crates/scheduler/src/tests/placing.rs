@@ -420,18 +420,26 @@ fn tasks_of_a_deleted_service_or_an_old_spec_are_not_told() {
     check("node n1 down\ntask t1 gone v=1", "");
     check_phases(&[
         (
-            "node n1 down\nservice s1 v=2
-             task t1 s1 v=1
+            "node n1 down cpu=1\nservice s1 v=2
+             task t1 s1 v=1 cpu=1
              task t2 s1 v=2
              task t3 s1",
             "t2: no suitable node (1 node not available for new tasks)
              t3: no suitable node (1 node not available for new tasks)",
         ),
         (
-            "remove service s1\nnode n1 ready",
+            "remove service s1\nnode n1 ready cpu=1",
             "t1 -> n1\nt2 -> n1\nt3 -> n1",
         ),
     ]);
+}
+
+#[test]
+fn tasks_of_an_old_spec_with_the_same_template_are_told() {
+    check(
+        "node n1 down\nservice s1 v=2\ntask t1 s1 v=1",
+        "t1: no suitable node (1 node not available for new tasks)",
+    );
 }
 
 #[test]

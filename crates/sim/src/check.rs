@@ -11,9 +11,7 @@ mod processes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use swarm_store::{
-    Action, Commit, Filter, Pipeline, Received, Root, Store, Subscription,
-};
+use swarm_store::{Action, Commit, Filter, Pipeline, Received, Root, Store, Subscription};
 use swarm_types::{
     AnyObject, Cluster, Network, Node, NodeState, Service, Task, TaskId, TaskState, Timestamp,
     Version,
@@ -66,7 +64,10 @@ impl Checker {
         let view = store.view();
         let acked = self.acked.version();
         ensure(view.version() >= acked, DURABLE, || {
-            format!("version {acked} was acknowledged, the log has {}", view.version())
+            format!(
+                "version {acked} was acknowledged, the log has {}",
+                view.version()
+            )
         })?;
         if from == acked && entries.is_empty() {
             compare(&view, &self.acked, DURABLE)?;
@@ -109,10 +110,16 @@ impl Checker {
         ensure(
             root.version() == expected && commit.version == expected,
             VERSIONS,
-            || format!("{} came after {}: {author:?}", root.version(), self.acked.version()),
+            || {
+                format!(
+                    "{} came after {}: {author:?}",
+                    root.version(),
+                    self.acked.version()
+                )
+            },
         )?;
         self.replay(&bytes, &root, &commit)?;
-        commits::check(author, &before, &root, &commit)?;
+        commits::check(author, &before, &root, &commit, &self.given_up)?;
         placement::check(author, &root, &commit)?;
         self.note(author, &root, &commit);
         self.acked = root;
@@ -144,11 +151,16 @@ impl Checker {
         };
         while let Some(received) = feed.try_next() {
             let Received::Event(event) = received else {
-                return Err(Violation::new(FEED, format!("the feed ended: {received:?}")));
+                return Err(Violation::new(
+                    FEED,
+                    format!("the feed ended: {received:?}"),
+                ));
             };
-            ensure(event.version() == self.mirror.version().next(), FEED, || {
-                format!("{} followed {}", event.version(), self.mirror.version())
-            })?;
+            ensure(
+                event.version() == self.mirror.version().next(),
+                FEED,
+                || format!("{} followed {}", event.version(), self.mirror.version()),
+            )?;
             self.mirror = self.mirror.apply(event.commit()).map_err(|error| {
                 Violation::new(FEED, format!("version {}: {error}", event.version()))
             })?;
@@ -160,10 +172,12 @@ impl Checker {
     fn note(&mut self, author: Author, root: &Root, commit: &Commit) {
         for change in &commit.changes {
             match &change.object {
-                AnyObject::Task(task) => self.note_task(author, root, change.action, task, commit.at),
+                AnyObject::Task(task) => {
+                    self.note_task(author, root, change.action, task, commit.at)
+                }
                 AnyObject::Node(node) => {
-                    let is_gone = change.action == Action::Remove
-                        || node.status.state == NodeState::Down;
+                    let is_gone =
+                        change.action == Action::Remove || node.status.state == NodeState::Down;
                     if is_gone {
                         let tasks = root.tasks_on_node(&node.id).map(|task| task.id.clone());
                         self.given_up.extend(tasks);

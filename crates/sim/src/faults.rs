@@ -103,7 +103,10 @@ impl World {
         let at = disk.operations() + self.chance.between(1, DISK_OPERATIONS_AHEAD);
         match place {
             5 => {
-                self.note("fault", format_args!("power will go off at disk operation {at}"));
+                self.note(
+                    "fault",
+                    format_args!("power will go off at disk operation {at}"),
+                );
                 self.is_disk_armed = true;
                 disk.cut_power_at(at);
             }

@@ -81,11 +81,7 @@ impl fmt::Display for Violation {
 pub(crate) type Checked = Result<(), Violation>;
 
 /// `Ok` if the condition holds.
-pub(crate) fn ensure(
-    holds: bool,
-    invariant: Invariant,
-    seen: impl FnOnce() -> String,
-) -> Checked {
+pub(crate) fn ensure(holds: bool, invariant: Invariant, seen: impl FnOnce() -> String) -> Checked {
     if holds {
         return Ok(());
     }
@@ -101,7 +97,10 @@ mod tests {
         let docs = include_str!("../../../docs/invariants.md");
         let mut ids: Vec<_> = ALL.iter().map(|invariant| invariant.id).collect();
         for id in &ids {
-            assert!(docs.contains(&format!("| {id} |")), "{id} is not in docs/invariants.md");
+            assert!(
+                docs.contains(&format!("| {id} |")),
+                "{id} is not in docs/invariants.md"
+            );
         }
         ids.sort_unstable();
         ids.dedup();

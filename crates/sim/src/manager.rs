@@ -62,6 +62,8 @@ pub(crate) struct Process {
     streams: VecDeque<StreamEvent>,
     is_turn_planned: bool,
     is_pass_planned: bool,
+    /// The first objects are on their way.
+    is_seeding: bool,
     wake: Option<Instant>,
 }
 
@@ -119,7 +121,10 @@ impl Manager {
     /// the disk did not let it start, and it will try again.
     pub(crate) fn start(&mut self, io: &mut Io<'_>) -> Result<Option<Version>, OpenError> {
         self.life.0 += 1;
-        let salts = Random::new(self.settings.options.seed ^ (self.life.0 << 32), Purpose::Salts);
+        let salts = Random::new(
+            self.settings.options.seed ^ (self.life.0 << 32),
+            Purpose::Salts,
+        );
         let opened = Replica::open(&self.disk, &self.settings, salts, self.ids.next());
         let (replica, from) = match opened {
             Ok(opened) => opened,
@@ -149,6 +154,7 @@ impl Manager {
             streams: VecDeque::new(),
             is_turn_planned: false,
             is_pass_planned: false,
+            is_seeding: false,
             wake: None,
         });
         io.agenda.after(TICK, Event::LogTick(self.life));
@@ -163,12 +169,14 @@ impl Manager {
         let Some(process) = self.process.as_mut().filter(|own| own.replica.leads()) else {
             return;
         };
+        process.is_seeding = true;
         let refused = process.replica.write(now, Author::Seed, |transaction| {
             let set = swarm_leader::seed(transaction, &seed, ids);
             transaction.apply_set(&set)
         });
         if let Err(conflict) = refused {
             // The next tick tries again.
+            process.is_seeding = false;
             io.trace.add(
                 io.agenda.now(),
                 Weight::Major,
@@ -203,6 +211,7 @@ impl Manager {
                     term.end(io, &view);
                 }
                 process.replica.close();
+                self.disk.crash(Loss::Process);
             }
         }
         io.network.reset_manager(io.agenda, death == Death::Power);
@@ -278,7 +287,13 @@ impl Manager {
         } else {
             term.read_feed(now, &process.replica, &self.settings);
         }
-        let Some(Process { term: Some(term), replica, streams, calls, .. }) = &mut self.process
+        let Some(Process {
+            term: Some(term),
+            replica,
+            streams,
+            calls,
+            ..
+        }) = &mut self.process
         else {
             return;
         };
@@ -287,7 +302,14 @@ impl Manager {
         }
         for (conn, request, is_copy) in calls.drain(..) {
             let view = replica.store.view();
-            term.call(io, (conn, is_copy), request, now, &view, (&mut self.ids, &mut self.draws));
+            term.call(
+                io,
+                (conn, is_copy),
+                request,
+                now,
+                &view,
+                (&mut self.ids, &mut self.draws),
+            );
         }
         self.work(io, now);
         self.plan(io);
@@ -337,7 +359,12 @@ impl Manager {
 
     /// The loops, then the messages.
     fn work(&mut self, io: &mut Io<'_>, now: Timestamp) {
-        let Some(Process { term: Some(term), replica, .. }) = &mut self.process else {
+        let Some(Process {
+            term: Some(term),
+            replica,
+            ..
+        }) = &mut self.process
+        else {
             return;
         };
         let faults = &self.settings.faults;
@@ -345,7 +372,11 @@ impl Manager {
         let random = &mut self.random;
         let mut chance = |per_mille| !self.is_calm && random.happens(per_mille);
         let stale = chance(faults.stale_view_per_mille);
-        let view = if stale { term.older_view(&newest) } else { newest.clone() };
+        let view = if stale {
+            term.older_view(&newest)
+        } else {
+            newest.clone()
+        };
         term.leader.handle_timeout(now);
         while let Some(proposal) = term.leader.poll_proposal(&view, now, &mut self.ids) {
             let author = Author::Leader(proposal.origin, term.name_of(proposal.origin));
@@ -359,7 +390,13 @@ impl Manager {
             replica.submit(now, &proposal.sets, author, is_refused);
         }
         while let Some(message) = term.leader.dispatcher().poll_message(&view) {
-            term.deliver(io, self.life, message, faults.back_pressure, &mut self.draws);
+            term.deliver(
+                io,
+                self.life,
+                message,
+                faults.back_pressure,
+                &mut self.draws,
+            );
         }
         term.keep_view(&newest);
         if stale {
@@ -369,7 +406,11 @@ impl Manager {
 
     /// The log's thread syncs and applies.
     pub(crate) fn log_pass(&mut self, io: &mut Io<'_>) {
-        let refuse = if self.is_calm { 0 } else { self.settings.faults.refuse_per_mille / 4 };
+        let refuse = if self.is_calm {
+            0
+        } else {
+            self.settings.faults.refuse_per_mille / 4
+        };
         let random = &mut self.random;
         if let Some(process) = &mut self.process {
             process.is_pass_planned = false;
@@ -382,7 +423,7 @@ impl Manager {
         io.agenda.after(TICK, Event::LogTick(self.life));
         if let Some(process) = &mut self.process {
             let ticked = process.replica.tick();
-            let is_idle = process.term.is_none() && process.replica.outcomes.is_empty();
+            let is_idle = process.term.is_none() && !process.is_seeding;
             self.after_log(io, ticked);
             if is_idle {
                 self.begin_leading(io);
@@ -402,10 +443,22 @@ impl Manager {
             self.failed = Some(failed);
             return;
         }
+        if let Some(process) = &mut self.process {
+            for skipped in process.replica.skipped.drain(..) {
+                io.trace.add(
+                    io.agenda.now(),
+                    Weight::Major,
+                    "mgr",
+                    format_args!("{skipped}"),
+                );
+            }
+        }
         if let Some(process) = &mut self.process
             && process.replica.begin_snapshot()
         {
-            let after = self.random.span(Duration::from_millis(1), Duration::from_millis(200));
+            let after = self
+                .random
+                .span(Duration::from_millis(1), Duration::from_millis(200));
             io.agenda.after(after, Event::LogSnapshot(self.life));
         }
         self.plan(io);
@@ -413,9 +466,9 @@ impl Manager {
 
     /// What was applied since the last time, for the checkers.
     pub(crate) fn take_applied(&mut self) -> Vec<Entry> {
-        self.process
-            .as_mut()
-            .map_or_else(Vec::new, |process| std::mem::take(&mut process.replica.applied))
+        self.process.as_mut().map_or_else(Vec::new, |process| {
+            std::mem::take(&mut process.replica.applied)
+        })
     }
 
     /// Plans the next turn, pass and timer, as far as there is something to do.
@@ -426,18 +479,26 @@ impl Manager {
         if process.replica.has_work() && !process.is_pass_planned {
             process.is_pass_planned = true;
             let max = self.settings.faults.sync_max;
-            let max = if self.is_calm { max.min(Duration::from_millis(5)) } else { max };
+            let max = if self.is_calm {
+                max.min(Duration::from_millis(5))
+            } else {
+                max
+            };
             let after = self.random.span(Duration::from_micros(50), max);
             io.agenda.after(after, Event::LogPass(self.life));
         }
-        let has_feed = process.term.as_ref().is_some_and(|term| {
-            term.fed_version() < process.replica.store.view().version()
-        });
+        let has_feed = process
+            .term
+            .as_ref()
+            .is_some_and(|term| term.fed_version() < process.replica.store.view().version());
         let has_input = has_feed
             || !process.replica.outcomes.is_empty()
             || !process.streams.is_empty()
             || (!process.calls.is_empty() && process.term.is_some());
-        let wake = process.term.as_mut().and_then(|term| term.leader.poll_timeout());
+        let wake = process
+            .term
+            .as_mut()
+            .and_then(|term| term.leader.poll_timeout());
         if let Some(wake) = wake {
             let at = self.clock.when(wake.at, io.agenda.now());
             if process.wake != Some(at) {
@@ -456,9 +517,19 @@ impl Manager {
         {
             process.is_turn_planned = true;
             let max = self.settings.faults.turn_delay_max;
-            let max = if self.is_calm { max.min(Duration::from_millis(5)) } else { max };
-            let after = self.random.span(Duration::from_micros(10), max.max(Duration::from_micros(20)));
-            io.agenda.after(after.min(10 * S).max(MS / 100), Event::ManagerTurn(self.life));
+            let max = if self.is_calm {
+                max.min(Duration::from_millis(5))
+            } else {
+                max
+            };
+            let after = self.random.span(
+                Duration::from_micros(10),
+                max.max(Duration::from_micros(20)),
+            );
+            io.agenda.after(
+                after.min(10 * S).max(MS / 100),
+                Event::ManagerTurn(self.life),
+            );
         }
     }
 
@@ -471,10 +542,33 @@ impl Manager {
         true
     }
 
+    /// What the leader has to do, for the report of a failure.
+    pub(crate) fn what_waits(&mut self, at: Instant) -> String {
+        let now = self.clock.read(at);
+        match self
+            .process
+            .as_mut()
+            .and_then(|process| process.term.as_mut())
+        {
+            None => "nobody leads".to_owned(),
+            Some(term) => format!(
+                "now {now}, wake {:?}, dispatcher {:?}, loops {:?}",
+                term.leader.poll_timeout(),
+                term.leader.dispatcher().status(),
+                term.leader.status(),
+            ),
+        }
+    }
+
     /// The leader is told that it missed commits.
     pub(crate) fn lag(&mut self, io: &mut Io<'_>) {
         let now = self.now(io.agenda);
-        if let Some(Process { term: Some(term), replica, .. }) = &mut self.process {
+        if let Some(Process {
+            term: Some(term),
+            replica,
+            ..
+        }) = &mut self.process
+        {
             term.resubscribe(now, replica, &self.settings);
             self.plan_turn(io);
         }

@@ -109,10 +109,24 @@ impl Network {
         if may_repeat && self.chance(self.faults.copy_per_mille) {
             let at = agenda.now().max(cut).plus(self.latency());
             let request = request.clone();
-            agenda.at(at, Event::ToManager { conn: id, request, is_copy: true });
+            agenda.at(
+                at,
+                Event::ToManager {
+                    conn: id,
+                    request,
+                    is_copy: true,
+                },
+            );
         }
         let at = agenda.now().max(cut).plus(self.latency());
-        agenda.at(at, Event::ToManager { conn: id, request, is_copy: false });
+        agenda.at(
+            at,
+            Event::ToManager {
+                conn: id,
+                request,
+                is_copy: false,
+            },
+        );
     }
 
     /// A request reached the manager's machine; `false` when the connection does not exist there.
@@ -198,7 +212,11 @@ impl Network {
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.is_dead = true;
             }
-            let after = if is_silent { keep_alive() } else { self.latency() };
+            let after = if is_silent {
+                keep_alive()
+            } else {
+                self.latency()
+            };
             agenda.after(after, Event::ClosedAtManager(id));
         }
     }
@@ -231,7 +249,10 @@ impl Network {
     }
 
     fn open_conns(&self, of: impl Fn(&Conn) -> bool) -> Vec<ConnId> {
-        let open = self.conns.iter().filter(|(_, conn)| !conn.is_dead && of(conn));
+        let open = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| !conn.is_dead && of(conn));
         open.map(|(id, _)| *id).collect()
     }
 

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_agent::{Agent, AgentRpc, Call, NodeAction, OpId, PersistBatch, PersistOp, PersistedTask, TaskOperation};
+use swarm_agent::{
+    Agent, AgentRpc, Call, NodeAction, OpId, PersistBatch, PersistOp, PersistedTask, TaskOperation,
+};
 use swarm_api::v1;
 use swarm_executor::fake::FakeNode;
 use swarm_executor::{Operation, Report};
@@ -111,9 +113,9 @@ impl Node {
                 recovery.removed.len()
             ),
         );
-        let lost = before.iter().find(|task| {
-            assigned.contains(*task) && !recovery.running.contains(*task)
-        });
+        let lost = before
+            .iter()
+            .find(|task| assigned.contains(*task) && !recovery.running.contains(*task));
         ensure(lost.is_none(), KEEPS_TASKS, || {
             format!("{} lost the process of task {lost:?} at its start", self.ix)
         })?;
@@ -151,7 +153,11 @@ impl Node {
         agent.handle_timeout(now, &mut || dice.draws.next());
         while let Some(batch) = agent.poll_persist() {
             let max = dice.faults.agent_disk_max;
-            let max = if dice.is_calm { max.min(Duration::from_millis(5)) } else { max };
+            let max = if dice.is_calm {
+                max.min(Duration::from_millis(5))
+            } else {
+                max
+            };
             let after = dice.draws.span(Duration::from_micros(20), max);
             let persisted = Event::Persisted(self.ix, self.life, batch.sequence);
             io.agenda.after(after, persisted);
@@ -186,7 +192,10 @@ impl Node {
             task,
         } = wanted;
         ensure(self.disk.contains_key(&task_id), PERSIST_FIRST, || {
-            format!("{} begins to {operation} task {task_id}, which is not on its disk", self.ix)
+            format!(
+                "{} begins to {operation} task {task_id}, which is not on its disk",
+                self.ix
+            )
         })?;
         io.trace.add(
             io.agenda.now(),
@@ -466,11 +475,13 @@ fn write(disk: &mut BTreeMap<TaskId, PersistedTask>, ops: Vec<PersistOp>) {
         match op {
             PersistOp::PutTask(task) => {
                 let status = task.status().clone();
-                let entry = disk.entry(task.id.clone()).or_insert_with(|| PersistedTask {
-                    task: Task::clone(&task),
-                    status,
-                    is_assigned: true,
-                });
+                let entry = disk
+                    .entry(task.id.clone())
+                    .or_insert_with(|| PersistedTask {
+                        task: Task::clone(&task),
+                        status,
+                        is_assigned: true,
+                    });
                 entry.task = Task::clone(&task);
                 entry.is_assigned = true;
             }

@@ -45,7 +45,11 @@ impl Report {
              double runs, {} virtual seconds",
             self.options.seed,
             self.options.scenario.name(),
-            if self.violation.is_some() { "FAILED" } else { "ok" },
+            if self.violation.is_some() {
+                "FAILED"
+            } else {
+                "ok"
+            },
             self.hash,
             self.events,
             self.commits,

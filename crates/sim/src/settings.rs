@@ -368,14 +368,53 @@ fn draw_actions(scenario: Scenario, random: &mut Random) -> Actions {
     };
     match scenario {
         Scenario::Converge => Actions::default(),
-        Scenario::Churn => Actions { create: 5, remove: 4, scale: 2, remove_task: 1, ..none },
-        Scenario::NodeLoss => Actions { scale: 2, remove_node: 2, ..none },
-        Scenario::ManagerRestart => Actions { create: 2, remove: 1, scale: 2, ..none },
-        Scenario::Scale => Actions { scale: 10, create: 1, ..none },
-        Scenario::Drain => Actions { availability: 8, scale: 1, ..none },
-        Scenario::Ports => Actions { create: 4, remove: 3, scale: 2, ..none },
-        Scenario::Constraints => Actions { label: 8, scale: 1, create: 1, ..none },
-        Scenario::Global => Actions { create: 1, availability: 4, label: 2, remove_node: 2, ..none },
+        Scenario::Churn => Actions {
+            create: 5,
+            remove: 4,
+            scale: 2,
+            remove_task: 1,
+            ..none
+        },
+        Scenario::NodeLoss => Actions {
+            scale: 2,
+            remove_node: 2,
+            ..none
+        },
+        Scenario::ManagerRestart => Actions {
+            create: 2,
+            remove: 1,
+            scale: 2,
+            ..none
+        },
+        Scenario::Scale => Actions {
+            scale: 10,
+            create: 1,
+            ..none
+        },
+        Scenario::Drain => Actions {
+            availability: 8,
+            scale: 1,
+            ..none
+        },
+        Scenario::Ports => Actions {
+            create: 4,
+            remove: 3,
+            scale: 2,
+            ..none
+        },
+        Scenario::Constraints => Actions {
+            label: 8,
+            scale: 1,
+            create: 1,
+            ..none
+        },
+        Scenario::Global => Actions {
+            create: 1,
+            availability: 4,
+            label: 2,
+            remove_node: 2,
+            ..none
+        },
         Scenario::All => Actions {
             create: maybe(random, 8),
             remove: maybe(random, 6),
@@ -403,9 +442,18 @@ fn draw_services(scenario: Scenario, random: &mut Random) -> Services {
         fragile_per_mille: maybe(random, 300),
     };
     match scenario {
-        Scenario::Ports => Services { ports_per_mille: 800, ..drawn },
-        Scenario::Constraints => Services { placement_per_mille: 900, ..drawn },
-        Scenario::Global => Services { global_per_mille: 900, ..drawn },
+        Scenario::Ports => Services {
+            ports_per_mille: 800,
+            ..drawn
+        },
+        Scenario::Constraints => Services {
+            placement_per_mille: 900,
+            ..drawn
+        },
+        Scenario::Global => Services {
+            global_per_mille: 900,
+            ..drawn
+        },
         Scenario::Converge
         | Scenario::Churn
         | Scenario::NodeLoss

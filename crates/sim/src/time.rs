@@ -57,13 +57,15 @@ impl Clock {
 
     /// The first instant at which it shows `wanted` or later; `now` if it does already.
     pub(crate) fn when(&self, wanted: Timestamp, now: Instant) -> Instant {
-        let missing = i128::from(wanted.as_nanos()) - i128::from(self.read(now).as_nanos());
-        if missing <= 0 {
+        if self.read(now) >= wanted {
             return now;
         }
+        // Independent of `now`, so that asking twice gives the same instant.
+        let shown =
+            i128::from(wanted.as_nanos()) - i128::from(EPOCH_NANOS) - i128::from(self.offset);
         let rate = 1_000_000 + i128::from(self.drift_ppm);
-        let nanos = (missing * 1_000_000).div_euclid(rate) + 2;
-        now.plus(u64::try_from(nanos).unwrap_or(u64::MAX))
+        let nanos = (shown * 1_000_000).div_euclid(rate) + 2;
+        Instant(u64::try_from(nanos).unwrap_or(u64::MAX)).max(now)
     }
 }
 
@@ -74,7 +76,10 @@ mod tests {
     #[test]
     fn a_timer_never_fires_before_the_clock_shows_its_time() {
         for drift_ppm in [-50_000, -1, 0, 1, 50_000] {
-            let clock = Clock { offset: -77, drift_ppm };
+            let clock = Clock {
+                offset: -77,
+                drift_ppm,
+            };
             for (now, wait) in [(0, 1), (5, 999_999_999), (S * 7 + 3, 5 * S as i64)] {
                 let now = Instant(now);
                 let wanted = Timestamp::from_nanos(clock.read(now).as_nanos() + wait);

@@ -173,7 +173,8 @@ impl User {
             6 => self.one_of::<Task>(view).map(Action::RemoveTask),
             _ => {
                 let limit = i64::try_from(self.random.below(6)).unwrap_or(0);
-                view.cluster().map(|cluster| Action::Cluster(Arc::clone(cluster), limit))
+                view.cluster()
+                    .map(|cluster| Action::Cluster(Arc::clone(cluster), limit))
             }
         }
     }
@@ -288,7 +289,9 @@ fn perform(
             spec.mode = Some(v1::service_spec::Mode::Replicated(replicated));
             let request = v1::UpdateServiceRequest {
                 service_id: service.id.to_string(),
-                service_version: convert::service_to_wire(&service).meta.and_then(|meta| meta.version),
+                service_version: convert::service_to_wire(&service)
+                    .meta
+                    .and_then(|meta| meta.version),
                 spec: Some(spec),
                 ..Default::default()
             };
@@ -298,7 +301,9 @@ fn perform(
         Action::Node(_, node, spec) => {
             let request = v1::UpdateNodeRequest {
                 node_id: node.id.to_string(),
-                node_version: convert::node_to_wire(&node).meta.and_then(|meta| meta.version),
+                node_version: convert::node_to_wire(&node)
+                    .meta
+                    .and_then(|meta| meta.version),
                 spec: Some(*spec),
             };
             let plan = control::update_node(transaction, request)?;
@@ -323,7 +328,9 @@ fn perform(
             orchestration.task_history_retention_limit = limit;
             let request = v1::UpdateClusterRequest {
                 cluster_id: cluster.id.to_string(),
-                cluster_version: convert::cluster_to_wire(&cluster).meta.and_then(|meta| meta.version),
+                cluster_version: convert::cluster_to_wire(&cluster)
+                    .meta
+                    .and_then(|meta| meta.version),
                 spec: Some(spec),
                 ..Default::default()
             };

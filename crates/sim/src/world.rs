@@ -8,9 +8,7 @@ use swarm_types::{IdSource, NodeId, TaskId};
 use crate::agenda::Agenda;
 use crate::check::{Checker, ends};
 use crate::event::{Event, Life, NodeIx};
-use crate::invariants::{
-    CACHE, CONVERGES, Checked, QUIET, REOPENS, STUCK, Violation, ensure,
-};
+use crate::invariants::{CACHE, CONVERGES, Checked, QUIET, REOPENS, STUCK, Violation, ensure};
 use crate::manager::{Death, Io, Manager};
 use crate::network::Network;
 use crate::node::{Dice, Node};
@@ -132,7 +130,11 @@ impl World {
             };
             self.step(event)?;
             ensure(!self.agenda.is_stuck(), STUCK, || {
-                format!("work without end at {}", self.agenda.now())
+                format!(
+                    "at {}: {}",
+                    self.agenda.now(),
+                    self.manager.what_waits(self.agenda.now())
+                )
             })?;
         }
         Ok(())
@@ -266,7 +268,8 @@ impl World {
                 let Some(process) = &self.manager.process else {
                     return Ok(());
                 };
-                self.checker.handle_start(&process.replica.store, from, entries)
+                self.checker
+                    .handle_start(&process.replica.store, from, entries)
             }
             Err(error) => Err(Violation::new(REOPENS, format!("{error:?}"))),
         }
@@ -280,10 +283,16 @@ impl World {
             self.checker.handle_entry(entry)?;
         }
         if let Some(failed) = self.manager.failed.take() {
-            ensure(self.is_disk_armed, REOPENS, || format!("the log failed: {}", failed.0))?;
+            ensure(self.is_disk_armed, REOPENS, || {
+                format!("the log failed: {}", failed.0)
+            })?;
             self.note("mgr", format_args!("its log failed: {}", failed.0));
             let is_power = self.chance.happens(700);
-            self.kill_manager(if is_power { Death::Power } else { Death::Process });
+            self.kill_manager(if is_power {
+                Death::Power
+            } else {
+                Death::Process
+            });
         }
         Ok(())
     }
@@ -357,8 +366,12 @@ impl World {
         self.is_disk_armed = false;
         self.checker.handle_death();
         let longest = self.settings.faults.down_max / 2;
-        let after = self.chance.span(Duration::from_millis(200), longest.max(Duration::from_millis(300)));
-        self.agenda.after(after, Event::ManagerStart(self.manager.life));
+        let after = self.chance.span(
+            Duration::from_millis(200),
+            longest.max(Duration::from_millis(300)),
+        );
+        self.agenda
+            .after(after, Event::ManagerStart(self.manager.life));
         // The agent of the manager's node is part of the same process.
         if self.settings.manager_has_agent {
             self.kill_node(NodeIx(0), death == Death::Power);
@@ -369,23 +382,37 @@ impl World {
         if self.nodes[ix.0].agent.is_none() {
             return;
         }
-        let what = if with_machine { "reboots" } else { "loses its agent" };
+        let what = if with_machine {
+            "reboots"
+        } else {
+            "loses its agent"
+        };
         self.note("fault", format_args!("{ix} {what}"));
         self.nodes[ix.0].die(io!(self), dice!(self), with_machine);
-        let longest = self.settings.faults.down_max.max(Duration::from_millis(200));
+        let longest = self
+            .settings
+            .faults
+            .down_max
+            .max(Duration::from_millis(200));
         let after = self.chance.span(Duration::from_millis(100), longest);
         let start = Event::NodeStart(ix, self.nodes[ix.0].life);
         self.agenda.after(after, start);
     }
 
     pub(crate) fn kill_process(&mut self, ix: NodeIx, task: &TaskId) {
-        self.note("fault", format_args!("{ix}: the process of {task} is killed"));
+        self.note(
+            "fault",
+            format_args!("{ix}: the process of {task} is killed"),
+        );
         self.nodes[ix.0].kill(io!(self), dice!(self), task);
     }
 
     pub(crate) fn cut_off(&mut self, ix: NodeIx, nanos: u64, directions: (bool, bool)) {
         let until = self.agenda.now().plus(nanos);
-        self.note("fault", format_args!("{ix} is cut off until {until} {directions:?}"));
+        self.note(
+            "fault",
+            format_args!("{ix} is cut off until {until} {directions:?}"),
+        );
         self.network.cut(&mut self.agenda, ix, until, directions);
         self.agenda.at(until, Event::Healed(ix));
     }
@@ -402,7 +429,10 @@ impl World {
 
     fn plan_action(&mut self) {
         if let Some(interval) = self.settings.actions.interval.filter(|_| !self.is_calm) {
-            let after = self.user.random.span(Duration::from_millis(1), interval * 2);
+            let after = self
+                .user
+                .random
+                .span(Duration::from_millis(1), interval * 2);
             self.agenda.after(after, Event::UserActs);
         }
     }
@@ -469,9 +499,16 @@ impl World {
         }
         let moving: Vec<_> = self.last_authors.iter().rev().take(10).collect();
         ensure(is_converged, CONVERGES, || {
-            format!("{}; the last writers were {moving:?}", self.missing)
+            let waits = self.manager.what_waits(self.agenda.now());
+            format!(
+                "{}; the last writers were {moving:?}; {waits}",
+                self.missing
+            )
         })?;
-        Err(Violation::new(QUIET, format!("the last writers were {moving:?}")))
+        Err(Violation::new(
+            QUIET,
+            format!("the last writers were {moving:?}"),
+        ))
     }
 
     /// A copy of the disk leads another member to the same store.

@@ -1,10 +1,11 @@
 //! Checks on each commit: states, transitions, who may write what, one live task per replica.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_store::{Action, Change, Commit, Root};
-use swarm_types::{AnyObject, Node, NodeState, Service, Slot, Task, TaskState, Timestamp};
+use swarm_types::{AnyObject, Node, NodeState, Service, Slot, Task, TaskId, TaskState, Timestamp};
 
 use crate::invariants::{
     Checked, DELETION, DESIRED, ENDED, NODE_SET, ONE_LIVE, OWNER, SERVICE_EXISTS, STATE,
@@ -16,13 +17,22 @@ use crate::manager::replica::Author;
 const OLD_TASK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Checks a commit by its author.
-pub(super) fn check(author: Author, before: &Root, root: &Root, commit: &Commit) -> Checked {
+pub(super) fn check(
+    author: Author,
+    before: &Root,
+    root: &Root,
+    commit: &Commit,
+    given_up: &BTreeSet<TaskId>,
+) -> Checked {
     for change in &commit.changes {
         let is_known = author != Author::Log;
         match (&change.object, &change.old) {
             (AnyObject::Task(task), old) => {
                 let old = old.as_ref().and_then(as_task);
-                check_task(author, before, root, change.action, (old, task), commit.at)?;
+                check_task(author, before, root, change.action, (old, task))?;
+                if change.action != Action::Remove {
+                    check_replica(root, old, task, commit.at, given_up)?;
+                }
             }
             (AnyObject::Node(node), old) if is_known => {
                 let old = match old {
@@ -69,7 +79,6 @@ fn check_task(
     root: &Root,
     action: Action,
     (old, task): (Option<&Arc<Task>>, &Arc<Task>),
-    at: Timestamp,
 ) -> Checked {
     if action == Action::Remove {
         return check_deletion(author, before, task);
@@ -85,7 +94,7 @@ fn check_task(
             }
         }
     }
-    check_replica(root, old, task, at)
+    Ok(())
 }
 
 /// TypeOK and the invariants of the TLA+ model for one task.
@@ -95,18 +104,27 @@ fn check_type(task: &Task) -> Checked {
         desired,
         TaskState::Ready | TaskState::Running | TaskState::Shutdown | TaskState::Remove
     );
-    ensure(is_wish, TYPE_OK, || format!("task {} is to be {desired}", task.id))?;
+    ensure(is_wish, TYPE_OK, || {
+        format!("task {} is to be {desired}", task.id)
+    })?;
     ensure(state != TaskState::Remove, TYPE_OK, || {
         format!("task {} is in a state that is only ever desired", task.id)
     })?;
     // A task that came to no node may end there: stopped by the scheduler, or removed.
     let has_place = task.node_id.is_some() || state < TaskState::Assigned || task.is_terminal();
-    ensure(has_place, NODE_SET, || format!("task {} is {state} without a node", task.id))
+    ensure(has_place, NODE_SET, || {
+        format!("task {} is {state} without a node", task.id)
+    })
 }
 
 fn check_forward(old: &Task, task: &Task) -> Checked {
     ensure(task.state() >= old.state(), STATE, || {
-        format!("task {} went from {} to {}", task.id, old.state(), task.state())
+        format!(
+            "task {} went from {} to {}",
+            task.id,
+            old.state(),
+            task.state()
+        )
     })?;
     ensure(task.desired_state() >= old.desired_state(), DESIRED, || {
         let (from, to) = (old.desired_state(), task.desired_state());
@@ -115,12 +133,24 @@ fn check_forward(old: &Task, task: &Task) -> Checked {
     ensure(
         old.node_id.is_none() || old.node_id == task.node_id,
         NODE_SET,
-        || format!("task {} moved from {:?} to {:?}", task.id, old.node_id, task.node_id),
+        || {
+            format!(
+                "task {} moved from {:?} to {:?}",
+                task.id, old.node_id, task.node_id
+            )
+        },
     )?;
     ensure(
         !old.is_terminal() || old.state() == task.state(),
         ENDED,
-        || format!("task {} ended as {}, now {}", task.id, old.state(), task.state()),
+        || {
+            format!(
+                "task {} ended as {}, now {}",
+                task.id,
+                old.state(),
+                task.state()
+            )
+        },
     )
 }
 
@@ -186,13 +216,20 @@ fn check_transition(author: Author, old: &Task, task: &Task) -> Checked {
         _ => false,
     };
     ensure(may, TRANSITION, || {
-        format!("{} moved task {} from {from} to {to}", author.name(), task.id)
+        format!(
+            "{} moved task {} from {from} to {to}",
+            author.name(),
+            task.id
+        )
     })
 }
 
 fn check_deletion(author: Author, before: &Root, task: &Task) -> Checked {
     let is_safe = task.state() < TaskState::Assigned || task.is_terminal();
-    let is_node_gone = task.node_id.as_ref().is_some_and(|id| before.node(id).is_none());
+    let is_node_gone = task
+        .node_id
+        .as_ref()
+        .is_some_and(|id| before.node(id).is_none());
     let may = match author.name() {
         "task-reaper" | "replicated" => is_safe,
         "global" => is_safe || is_node_gone,
@@ -200,7 +237,12 @@ fn check_deletion(author: Author, before: &Root, task: &Task) -> Checked {
         _ => author == Author::Log,
     };
     ensure(may, DELETION, || {
-        format!("{} deleted task {} in {}", author.name(), task.id, task.state())
+        format!(
+            "{} deleted task {} in {}",
+            author.name(),
+            task.id,
+            task.state()
+        )
     })
 }
 
@@ -225,14 +267,24 @@ pub(super) fn may_start_at_once(task: &Task, at: Timestamp) -> bool {
     created > at || at.saturating_since(created) >= OLD_TASK_TIMEOUT
 }
 
-fn check_replica(root: &Root, old: Option<&Arc<Task>>, task: &Task, at: Timestamp) -> Checked {
+fn check_replica(
+    root: &Root,
+    old: Option<&Arc<Task>>,
+    task: &Task,
+    at: Timestamp,
+    given_up: &BTreeSet<TaskId>,
+) -> Checked {
     if !task.is_live() {
         return Ok(());
     }
     let tasks = replica(root, task);
-    let live = tasks.iter().filter(|other| other.is_live() && !other.is_terminal());
+    let live = tasks
+        .iter()
+        .filter(|other| other.is_live() && !other.is_terminal());
     let live: Vec<_> = live.map(|task| task.id.to_string()).collect();
-    ensure(live.len() <= 1, ONE_LIVE, || format!("live at once: {}", live.join(", ")))?;
+    ensure(live.len() <= 1, ONE_LIVE, || {
+        format!("live at once: {}", live.join(", "))
+    })?;
     let is_started = task.desired_state() == TaskState::Running
         && old.is_none_or(|old| old.desired_state() < TaskState::Running);
     if !is_started || may_start_at_once(task, at) {
@@ -242,6 +294,7 @@ fn check_replica(root: &Root, old: Option<&Arc<Task>>, task: &Task, at: Timestam
         let node = other.node_id.as_ref().and_then(|id| root.node(id));
         other.id != task.id
             && other.desired_state() == TaskState::Shutdown
+            && !given_up.contains(&other.id)
             && (TaskState::Assigned..=TaskState::Running).contains(&other.state())
             && node.is_some_and(|node| node.status.state != NodeState::Down)
     };
@@ -272,7 +325,11 @@ fn check_node(author: Author, change: &Change, old: Option<&Node>, node: &Node) 
         _ => false,
     };
     ensure(may, OWNER, || {
-        format!("{} {:?} turned {old:#?} into {node:#?}", author.name(), change.action)
+        format!(
+            "{} {:?} turned {old:#?} into {node:#?}",
+            author.name(),
+            change.action
+        )
     })
 }
 
@@ -298,6 +355,10 @@ fn check_service(
         _ => false,
     };
     ensure(may, OWNER, || {
-        format!("{} {:?} turned {old:#?} into {service:#?}", author.name(), change.action)
+        format!(
+            "{} {:?} turned {old:#?} into {service:#?}",
+            author.name(),
+            change.action
+        )
     })
 }

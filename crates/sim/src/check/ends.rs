@@ -34,13 +34,19 @@ fn check_nodes(view: &Root, nodes: &[Node]) -> Result<(), String> {
         let has_agent = nodes
             .iter()
             .any(|own| own.id == node.id && own.agent.is_some());
-        let expected = if has_agent { NodeState::Ready } else { NodeState::Down };
+        let expected = if has_agent {
+            NodeState::Ready
+        } else {
+            NodeState::Down
+        };
         if node.status.state != expected {
             let state = node.status.state.name();
             return Err(format!("node {} {} is {state}", node.id, node.hostname()));
         }
     }
-    let lost = nodes.iter().find(|node| node.agent.is_some() && view.node(&node.id).is_none());
+    let lost = nodes
+        .iter()
+        .find(|node| node.agent.is_some() && view.node(&node.id).is_none());
     match lost {
         Some(node) => Err(format!("{} is not registered", node.ix)),
         None => Ok(()),
@@ -51,7 +57,9 @@ fn check_task(view: &Root, task: &Arc<Task>) -> Result<(), String> {
     let (id, state, desired) = (&task.id, task.state(), task.desired_state());
     let service = task.service_id.as_ref().and_then(|id| view.service(id));
     if service.is_none() {
-        return Err(format!("task {id} ({state}, wanted {desired}) has no service any more"));
+        return Err(format!(
+            "task {id} ({state}, wanted {desired}) has no service any more"
+        ));
     }
     if desired == TaskState::Remove {
         return Err(format!("task {id} ({state}) is to be removed"));
@@ -76,13 +84,19 @@ fn check_task(view: &Root, task: &Arc<Task>) -> Result<(), String> {
 fn check_waiting(view: &Root, task: &Task) -> Result<(), String> {
     let err = &task.status().err;
     if err.is_empty() {
-        return Err(format!("task {} is {} and does not say why", task.id, task.state()));
+        return Err(format!(
+            "task {} is {} and does not say why",
+            task.id,
+            task.state()
+        ));
     }
     if task.state() == TaskState::New {
         return Ok(());
     }
     let taker = match &task.node_id {
-        Some(node) => view.node(node).filter(|node| placement::fits(view, task, node)),
+        Some(node) => view
+            .node(node)
+            .filter(|node| placement::fits(view, task, node)),
         None => view
             .all::<NodeObject>()
             .find(|node| placement::fits(view, task, node)),
@@ -105,7 +119,10 @@ fn check_history(view: &Root, task: &Task) -> Result<(), String> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX).max(1);
     let kept = commits::replica(view, task).len();
     if kept > limit {
-        return Err(format!("the replica of task {} has {kept} tasks, {limit} are kept", task.id));
+        return Err(format!(
+            "the replica of task {} has {kept} tasks, {limit} are kept",
+            task.id
+        ));
     }
     Ok(())
 }
@@ -132,7 +149,10 @@ fn check_service(view: &Root, service: &Service) -> Result<(), String> {
 }
 
 fn check_places(view: &Root, service: &Service) -> Result<(), String> {
-    for task in view.tasks_of_service(&service.id).filter(|task| task.is_live()) {
+    for task in view
+        .tasks_of_service(&service.id)
+        .filter(|task| task.is_live())
+    {
         let Some(node) = task.node_id.as_ref().and_then(|id| view.node(id)) else {
             continue;
         };
@@ -148,7 +168,10 @@ fn check_places(view: &Root, service: &Service) -> Result<(), String> {
 
 fn is_fit(service: &Service, node: &NodeObject) -> bool {
     let constraints = spec::constraints(service.spec.task());
-    matches_all(&Constraint::parse_all(constraints).unwrap_or_default(), node)
+    matches_all(
+        &Constraint::parse_all(constraints).unwrap_or_default(),
+        node,
+    )
 }
 
 fn check_global(view: &Root, service: &Service, node: &NodeObject) -> Result<(), String> {
@@ -185,7 +208,10 @@ fn check_machine(view: &Root, node: &Node, at: Instant) -> Result<(), String> {
     if stored != running {
         let missing: Vec<_> = stored.difference(&running).collect();
         let extra: Vec<_> = running.difference(&stored).collect();
-        return Err(format!("{}: missing processes {missing:?}, extra {extra:?}", node.ix));
+        return Err(format!(
+            "{}: missing processes {missing:?}, extra {extra:?}",
+            node.ix
+        ));
     }
     let assigned = |id: &&swarm_types::TaskId| {
         let task = view.task(id);

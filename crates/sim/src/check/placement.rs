@@ -41,15 +41,22 @@ fn check_assignment(root: &Root, task: &Task) -> Checked {
     let node = task.node_id.as_ref().and_then(|id| root.node(id));
     let told = |reason: &str| {
         let node = node.map(|node| (&node.id, node.hostname()));
-        format!("task {} of {:?} on {node:?}: {reason}", task.id, task.service_id)
+        format!(
+            "task {} of {:?} on {node:?}: {reason}",
+            task.id, task.service_id
+        )
     };
     let Some(found) = node else {
         return ensure(false, ELIGIBLE, || told("there is no such node"));
     };
     let reason = refusal(task, found);
-    ensure(reason.is_none(), ELIGIBLE, || told(reason.unwrap_or_default()))?;
+    ensure(reason.is_none(), ELIGIBLE, || {
+        told(reason.unwrap_or_default())
+    })?;
     let reason = shortage(root, task, found);
-    ensure(reason.is_none(), RESOURCES, || told(reason.unwrap_or_default()))
+    ensure(reason.is_none(), RESOURCES, || {
+        told(reason.unwrap_or_default())
+    })
 }
 
 /// Whether the node would take a task that waits.
@@ -69,8 +76,15 @@ fn refusal(task: &Task, node: &Node) -> Option<&'static str> {
     if !matches_all(&constraints, node) {
         return Some("a constraint does not hold");
     }
-    let platforms = task.spec.placement.as_ref().map_or(&[][..], |own| &own.platforms);
-    let has = node.description.as_ref().and_then(|own| own.platform.as_ref());
+    let platforms = task
+        .spec
+        .placement
+        .as_ref()
+        .map_or(&[][..], |own| &own.platforms);
+    let has = node
+        .description
+        .as_ref()
+        .and_then(|own| own.platform.as_ref());
     let is_native = |platform: &v1::Platform| {
         has.is_some_and(|own| {
             own.os == platform.os
@@ -86,15 +100,20 @@ fn refusal(task: &Task, node: &Node) -> Option<&'static str> {
 /// What the node has too little of, with this task on it.
 fn shortage(root: &Root, task: &Task, node: &Node) -> Option<&'static str> {
     let holds = |other: &&Arc<Task>| {
-        other.id != task.id
-            && (TaskState::Assigned..=TaskState::Running).contains(&other.state())
+        other.id != task.id && (TaskState::Assigned..=TaskState::Running).contains(&other.state())
     };
     let others: Vec<_> = root.tasks_on_node(&node.id).filter(holds).collect();
     let all = || others.iter().map(|other| &***other).chain([task]);
-    let described = node.description.as_ref().and_then(|own| own.resources.clone());
+    let described = node
+        .description
+        .as_ref()
+        .and_then(|own| own.resources.clone());
     let has = described.unwrap_or_default();
     let sum = |read: fn(&v1::Resources) -> i64| -> i64 {
-        all().filter_map(|task| spec::reservations(&task.spec)).map(read).sum()
+        all()
+            .filter_map(|task| spec::reservations(&task.spec))
+            .map(read)
+            .sum()
     };
     let own = spec::reservations(&task.spec).cloned().unwrap_or_default();
     if own.nano_cpus > 0 && sum(|own| own.nano_cpus) > has.nano_cpus {
@@ -110,7 +129,11 @@ fn shortage(root: &Root, task: &Task, node: &Node) -> Option<&'static str> {
     if host_ports(task).iter().any(|port| taken.contains(port)) {
         return Some("a host port is taken");
     }
-    let max = task.spec.placement.as_ref().map_or(0, |own| own.max_replicas);
+    let max = task
+        .spec
+        .placement
+        .as_ref()
+        .map_or(0, |own| own.max_replicas);
     let count = all()
         .filter(|other| other.service_id == task.service_id)
         .filter(|other| other.desired_state() <= TaskState::Complete)
@@ -124,7 +147,11 @@ fn generic_shortage(
     own: &v1::Resources,
     has: &v1::Resources,
 ) -> Option<&'static str> {
-    let held = || others.iter().flat_map(|other| &other.assigned_generic_resources);
+    let held = || {
+        others
+            .iter()
+            .flat_map(|other| &other.assigned_generic_resources)
+    };
     for wanted in &own.generic {
         let Some(Resource::DiscreteResourceSpec(wanted)) = &wanted.resource else {
             continue;

@@ -50,9 +50,8 @@ impl Checker {
         let Some(other) = other else {
             return Ok(());
         };
-        let is_given_up = |task: &Task| {
-            self.given_up.contains(&task.id) || self.acked.task(&task.id).is_none()
-        };
+        let is_given_up =
+            |task: &Task| self.given_up.contains(&task.id) || self.acked.task(&task.id).is_none();
         let is_allowed = is_given_up(task) || is_given_up(other);
         ensure(is_allowed, NO_DOUBLE, || {
             let state = |task: &Task| {

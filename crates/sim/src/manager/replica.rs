@@ -14,7 +14,7 @@ use swarm_raft::member::{Bootstrap, DriveError, OpenError};
 use swarm_raft::seal::{DataKey, Keyring};
 use swarm_raft::simdisk::SimDisk;
 use swarm_raft::snapshot::{SnapshotTicket, SnapshotWriter};
-use swarm_raft::{Identity, Member, MemberConfig, MemberStart, Payload};
+use swarm_raft::{Identity, Member, MemberConfig, MemberStart, Payload, Refusal};
 use swarm_reconcile::Outcome;
 use swarm_store::{
     Commit, HistoryLimits, Pipeline, Root, Store, Transaction, WriteSet, read_snapshot,
@@ -64,7 +64,6 @@ pub(crate) struct Entry {
 
 #[derive(Debug)]
 struct Proposal {
-    id: u64,
     epoch: u64,
     data: Bytes,
     author: Author,
@@ -91,6 +90,8 @@ pub(crate) struct Replica {
     /// Who proposed the entry at an index.
     proposed: BTreeMap<u64, Author>,
     waiting: BTreeMap<u64, Waiting>,
+    /// Who was refused on a head of which this commit was the newest part.
+    refused: BTreeMap<u64, Vec<(Author, Vec<usize>)>>,
     epoch: u64,
     is_stalled: bool,
     snapshot: Option<(SnapshotTicket, Vec<u8>)>,
@@ -98,7 +99,7 @@ pub(crate) struct Replica {
     pub(crate) applied: Vec<Entry>,
     /// Outcomes not yet told.
     pub(crate) outcomes: VecDeque<(Author, Outcome)>,
-    /// Entries of the log that fitted the store no more.
+    /// Entries of the log that fitted the store no more, and refusals of the log.
     pub(crate) skipped: Vec<String>,
 }
 
@@ -137,6 +138,7 @@ impl Replica {
             queue: VecDeque::new(),
             proposed: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            refused: BTreeMap::new(),
             epoch: 0,
             is_stalled: false,
             snapshot: None,
@@ -175,6 +177,11 @@ impl Replica {
             }
         }
         if transaction.is_empty() {
+            if let Some(id) = self.pipeline.last_waiting() {
+                let refused = (author, refused);
+                self.refused.entry(id).or_default().push(refused);
+                return;
+            }
             let version = self.pipeline.published().version();
             let outcome = Outcome::Committed { version, refused };
             self.outcomes.push_back((author, outcome));
@@ -227,7 +234,6 @@ impl Replica {
             },
         );
         self.queue.push_back(Proposal {
-            id: staged.id,
             epoch: staged.epoch,
             data,
             author,
@@ -240,7 +246,7 @@ impl Replica {
             let Some(proposal) = self.queue.pop_front() else {
                 break;
             };
-            self.propose(proposal, refuses());
+            self.propose(proposal, refuses())?;
         }
         self.settle()
     }
@@ -249,7 +255,12 @@ impl Replica {
     pub(crate) fn settle(&mut self) -> Result<(), LogFailed> {
         match self.drive() {
             Ok(()) => {}
-            Err(DriveError::Retry(_)) => self.is_stalled = true,
+            Err(DriveError::Retry(error)) => {
+                if !self.is_stalled {
+                    self.skipped.push(format!("the log is stalled: {error:?}"));
+                }
+                self.is_stalled = true;
+            }
             Err(DriveError::Fatal(error)) => return Err(LogFailed(error.to_string())),
         }
         if let Some(size) = self.member.spare_due() {
@@ -264,31 +275,40 @@ impl Replica {
         self.settle()
     }
 
-    fn propose(&mut self, proposal: Proposal, is_refused: bool) {
+    fn propose(&mut self, proposal: Proposal, is_refused: bool) -> Result<(), LogFailed> {
         if proposal.epoch < self.epoch {
-            return;
+            return Ok(());
         }
+        let data = proposal.data.clone();
         let taken = if self.is_stalled || is_refused {
-            None
+            Err(Refusal::DiskFull("refused".to_owned()))
         } else {
-            self.member.propose(proposal.data).ok()
+            self.member.propose(data)
         };
         match taken {
-            Some(at) => {
+            Ok(at) => {
                 self.proposed.insert(at.index, proposal.author);
             }
-            None => {
+            Err(refusal) => {
                 self.epoch = self.epoch.max(proposal.epoch + 1);
-                self.dropped(proposal.id);
+                self.refused(&proposal.data);
+                if let Refusal::LogStopped(why) = refusal {
+                    return Err(LogFailed(why));
+                }
             }
         }
+        Ok(())
     }
 
-    /// What waits will never be published.
-    fn dropped(&mut self, _: u64) {
-        self.pipeline.drop_waiting();
-        for (_, waiting) in std::mem::take(&mut self.waiting) {
-            self.outcomes.push_back((waiting.author, Outcome::Failed));
+    /// A proposal and what was built on it will never be published.
+    fn refused(&mut self, data: &[u8]) {
+        for id in self.pipeline.drop_from(data) {
+            if let Some(waiting) = self.waiting.remove(&id) {
+                self.outcomes.push_back((waiting.author, Outcome::Failed));
+            }
+            for (author, _) in self.refused.remove(&id).into_iter().flatten() {
+                self.outcomes.push_back((author, Outcome::Failed));
+            }
         }
     }
 
@@ -317,6 +337,8 @@ impl Replica {
             }
         };
         let waiting = applied.own.and_then(|id| self.waiting.remove(&id));
+        let refused = applied.own.and_then(|id| self.refused.remove(&id));
+        let published = applied.root.version();
         self.applied.push(Entry {
             author,
             bytes: data,
@@ -332,6 +354,11 @@ impl Replica {
             author,
         }) = waiting
         {
+            let outcome = Outcome::Committed { version, refused };
+            self.outcomes.push_back((author, outcome));
+        }
+        for (author, refused) in refused.into_iter().flatten() {
+            let version = published;
             let outcome = Outcome::Committed { version, refused };
             self.outcomes.push_back((author, outcome));
         }

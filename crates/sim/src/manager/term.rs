@@ -115,7 +115,11 @@ impl Term {
     }
 
     pub(super) fn keep_view(&mut self, newest: &View) {
-        if self.views.back().is_none_or(|last| last.version() < newest.version()) {
+        if self
+            .views
+            .back()
+            .is_none_or(|last| last.version() < newest.version())
+        {
             self.views.push_back(newest.clone());
             if self.views.len() > VIEWS_KEPT {
                 self.views.pop_front();
@@ -225,11 +229,14 @@ impl Term {
                     StreamKind::Assignments => Reply::AssignmentsEnded(error),
                 };
                 let payload = Payload::Reply(reply);
-                io.network.send_message(io.agenda, conn, Some(kind), payload);
+                io.network
+                    .send_message(io.agenda, conn, Some(kind), payload);
                 return;
             }
         };
-        let arrives = io.network.send_message(io.agenda, conn, Some(kind), payload);
+        let arrives = io
+            .network
+            .send_message(io.agenda, conn, Some(kind), payload);
         // A broken connection takes nothing; the dispatcher hears that it is closed.
         if let Some(at) = arrives {
             let sent = Event::Sent(life, message.stream);

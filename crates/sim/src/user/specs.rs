@@ -126,7 +126,9 @@ fn restart(is_fragile: bool, random: &mut Random) -> Option<v1::RestartPolicy> {
             RestartCondition::OnFailure,
             RestartCondition::Any,
         ];
-        policy.condition = random.pick(&conditions).map_or(0, |condition| *condition as i32);
+        policy.condition = random
+            .pick(&conditions)
+            .map_or(0, |condition| *condition as i32);
         policy.max_attempts = random.below(4);
         policy.window = random.happens(500).then(|| wire(random.between(1, 30_000)));
     }

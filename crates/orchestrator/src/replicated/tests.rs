@@ -448,6 +448,19 @@ fn status_updates_of_healthy_tasks_mark_nothing() {
 }
 
 #[test]
+fn a_status_of_a_task_on_its_way_out_marks_its_slot() {
+    // A window of attempts ends with the time of that status.
+    let mut root = world("node n1\nservice web\ntask t1 web.1 assigned/shutdown on=n1");
+    let mut replicated = Replicated::default();
+    replicated.resync(&root, &mut BTreeSet::new());
+    let (next, commit) = put(&root, "task t1 web.1 starting/shutdown on=n1");
+    root = next;
+    let keys = observe(&mut replicated, &root, &commit);
+    let id: ServiceId = "web".parse().unwrap();
+    assert!(keys.contains(&Key::Slot(id, Slot(1))), "{keys:?}");
+}
+
+#[test]
 fn a_node_marks_the_slots_on_it_and_no_others() {
     let root = world(
         "node n1\nnode n2\nservice web replicas=2

@@ -67,8 +67,8 @@ pub enum OpenError {
     Cancelled,
 }
 
-/// Attempts at a write whose base keeps being refused. Each takes a refusal of somebody else's write
-/// in the same few milliseconds, so a second one is rare.
+/// Attempts at a write whose base keeps being refused. Each takes a refusal of somebody else's
+/// write in the same few milliseconds, so a second one is rare.
 const WRITE_TRIES_MAX: usize = 8;
 
 /// Why a write did not happen.

@@ -364,7 +364,8 @@ impl Cluster {
         processes::kill_all(self.path());
     }
 
-    /// Removes all services, stops everything and checks that nothing runs any more; the files, to look at.
+    /// Removes all services, stops everything and checks that nothing runs any more. Returns the
+    /// files, to look at.
     pub(crate) async fn finish(mut self) -> Arc<Directory> {
         for id in self.services().await.unwrap() {
             self.remove(&id).await;

@@ -223,8 +223,8 @@ pub(crate) fn is_drained(node: &Node) -> bool {
 }
 
 /// Whether a change of a task can change a verdict about its replica. Most status updates cannot,
-/// and 100,000 starting tasks send four each. Those of a task that is on its way out can: the time of
-/// its status is what a window of restart attempts ends with.
+/// and 100,000 starting tasks send four each. Those of a task that is on its way out can: the time
+/// of its status is what a window of restart attempts ends with.
 pub(crate) fn concerns_replica(old: Option<&Task>, new: &Task) -> bool {
     let Some(old) = old else {
         return new.desired_state() < TaskState::Running

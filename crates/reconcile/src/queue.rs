@@ -152,7 +152,8 @@ impl<R: Reconciler> Queue<R> {
     }
 
     /// Decides until a transaction is full, or nothing is dirty. `None`: nothing to write, or a
-    /// batch is in flight, or the view or the cache is too old, or the log refused a batch just now.
+    /// batch is in flight, or the view or the cache is too old, or the log refused a batch just
+    /// now.
     pub fn poll_transaction(
         &mut self,
         view: &Root,

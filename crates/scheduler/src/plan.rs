@@ -205,8 +205,8 @@ impl<'a> Plan<'a> {
 }
 
 /// Whether nobody is told why the tasks of this group wait: their service is gone, or wants a newer
-/// spec, and others will end them (control-plane spec 15.11). A newer spec with the same template, as
-/// after a change of the number of replicas, ends nobody.
+/// spec, and others will end them (control-plane spec 15.11). A newer spec with the same template,
+/// as after a change of the number of replicas, ends nobody.
 fn is_group_dropped(key: &GroupKey, group: &Group, view: &Root) -> bool {
     let Some(service) = &key.service else {
         return false;

@@ -188,7 +188,8 @@ pub struct Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// Opens a new segment behind what was recovered (`None`: behind nothing).
+    /// Opens a new segment behind what was recovered (`None`: behind nothing). On a full disk it is
+    /// one of [`SEGMENT_BYTES_MIN`]: what is in the log can be read, and proposals are refused.
     pub fn start(
         mut disk: D,
         mut options: LogOptions,
@@ -202,21 +203,25 @@ impl<D: Disk> Log<D> {
         let mut segments: VecDeque<Segment> = recovered
             .map(|found| found.segments.iter().cloned().collect())
             .unwrap_or_default();
-        let opening = Opening {
+        let mut opening = Opening {
             number: segments.back().map_or(1, |segment| segment.number + 1),
             previous_crc: recovered.map_or(0, |found| found.crc),
             size: options.segment_bytes,
             point: &point,
         };
-        let (segment, active) = open_segment(&mut disk, &mut options, &opening)
-            .map_err(|failed| LogError::Disk(failed.error))?;
-        segments.push_back(segment);
-        if let Some(found) = recovered
-            && found.truncated.is_none()
-            && let Some(last) = found.segments.last()
+        let mut opened = open_segment(&mut disk, &mut options, &opening);
+        if let Err(failed) = &opened
+            && failed.error.is_full()
+            && matches!(failed.retry, Retry::Safe)
         {
-            trim(&mut disk, &last.name(), found.end_offset);
+            discard_temp(&mut disk);
+            trim_recovered(&mut disk, recovered);
+            opening.size = SEGMENT_BYTES_MIN;
+            opened = open_segment(&mut disk, &mut options, &opening);
         }
+        let (segment, active) = opened.map_err(|failed| LogError::Disk(failed.error))?;
+        segments.push_back(segment);
+        trim_recovered(&mut disk, recovered);
         Ok(Log {
             disk,
             options,
@@ -463,6 +468,16 @@ fn secure_tail<D: Disk>(disk: &mut D, found: &Recovered) -> Result<(), LogError>
     let read = disk.read_at(&name, 0, &mut bytes)?;
     disk.write_at(&name, 0, &bytes[..read])?;
     Ok(disk.sync(&name)?)
+}
+
+/// As [`trim`], for the last segment of before. A torn end stays as it is, to be looked at.
+fn trim_recovered<D: Disk>(disk: &mut D, recovered: Option<&Recovered>) {
+    if let Some(found) = recovered
+        && found.truncated.is_none()
+        && let Some(last) = found.segments.last()
+    {
+        trim(disk, &last.name(), found.end_offset);
+    }
 }
 
 /// Gives back the blocks behind the end of a segment that is not written any more. Without this

@@ -284,6 +284,32 @@ fn a_full_disk_refuses_proposals_and_recovers_when_space_returns() {
 }
 
 #[test]
+fn a_member_starts_with_one_block_left_and_takes_proposals_when_there_is_space() {
+    let disk = SimDisk::new(1);
+    let mut machine = open_alone(&disk, 1).unwrap();
+    for line in lines(0..10) {
+        machine.propose(&line).unwrap();
+    }
+    machine.settle().unwrap();
+    let held = machine.state;
+    for seed in 2..4 {
+        disk.crash(Loss::Power);
+        disk.set_capacity(Some(disk.used() + log::SEGMENT_BYTES_MIN));
+        let mut machine = open_alone(&disk, seed).unwrap();
+        assert_eq!(machine.state, held);
+        let large = "x".repeat(4 * 1024);
+        assert!(matches!(machine.propose(&large), Err(Refusal::DiskFull(_))));
+        assert_eq!(machine.state, held);
+    }
+    disk.crash(Loss::Power);
+    disk.set_capacity(None);
+    let mut machine = open_alone(&disk, 4).unwrap();
+    machine.propose("more").unwrap();
+    machine.settle().unwrap();
+    assert_eq!(machine.state.len(), held.len() + 1);
+}
+
+#[test]
 fn a_write_that_meets_a_full_disk_is_retried_without_loss() {
     let disk = SimDisk::new(1);
     let mut machine = open_alone(&disk, 1).unwrap();

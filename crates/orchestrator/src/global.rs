@@ -246,7 +246,8 @@ fn reconcile_node(
 }
 
 /// Creates a task that starts at once, or, where an older one is still stopping (a drained node
-/// that was activated again), like a replacement: when that one has ended. SwarmKit runs both at once.
+/// that was activated again), like a replacement: when that one has ended. SwarmKit runs both at
+/// once.
 fn create(
     view: &Root,
     service: &Service,

@@ -289,13 +289,6 @@ impl<D: Disk> Log<D> {
         self.reserve(entries.len(), payload)?;
         let last = self.last.index;
         let mut batch = Batch::new(&self.active, std::mem::take(&mut self.buffer));
-        if let Some(state) = hard_state {
-            batch.push(
-                Kind::HardState,
-                Position::default(),
-                &record::encode_hard_state(state),
-            );
-        }
         if let Some(first) = entries.first() {
             assert!(
                 first.at.index <= last + 1,
@@ -308,6 +301,14 @@ impl<D: Disk> Log<D> {
         }
         for entry in entries {
             batch.push(Kind::of(entry.kind), entry.at, &entry.data);
+        }
+        // Last: a batch that is torn must not leave a commit index for entries that it lost.
+        if let Some(state) = hard_state {
+            batch.push(
+                Kind::HardState,
+                Position::default(),
+                &record::encode_hard_state(state),
+            );
         }
         let Batch {
             bytes,

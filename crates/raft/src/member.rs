@@ -27,7 +27,7 @@ mod opening;
 #[cfg(test)]
 mod tests;
 
-use opening::{is_blank, newest_snapshot, remove_unfinished, settle_identity, settle_log};
+use opening::{is_unborn, newest_snapshot, remove_unfinished, settle_identity, settle_log};
 
 /// Applied entries between snapshots, as in SwarmKit.
 pub const SNAPSHOT_INTERVAL_DEFAULT: u64 = 10_000;
@@ -208,10 +208,14 @@ impl<D: Disk + Clone> Member<D> {
         let mut log = Log::start(disk.clone(), options, found.as_ref(), point)?;
         let restored = match start.bootstrap {
             // Also when a first start was cut short after it made an empty log.
-            Bootstrap::Alone { context } if is_blank(&restored) => {
-                let first = consensus::bootstrap(identity.raft_id(), context);
-                let entries: Vec<_> = first.entries.iter().cloned().collect();
-                log.append(Some(first.hard_state), &entries)?;
+            Bootstrap::Alone { context } if is_unborn(&restored) => {
+                let mut first = consensus::bootstrap(identity.raft_id(), context);
+                if restored.entries.is_empty() {
+                    log.append(None, first.entries.make_contiguous())?;
+                } else {
+                    first.entries = restored.entries;
+                }
+                log.append(Some(first.hard_state), &[])?;
                 first
             }
             Bootstrap::Alone { .. } | Bootstrap::Join => restored,

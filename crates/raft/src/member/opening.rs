@@ -77,10 +77,10 @@ pub(super) fn settle_identity(
     Ok(known.clone())
 }
 
-/// Whether nothing ever happened to this member.
-pub(super) fn is_blank(restored: &Restored) -> bool {
+/// Whether nothing ever happened to this member, but perhaps a first start that was cut short.
+pub(super) fn is_unborn(restored: &Restored) -> bool {
     restored.snapshot.is_none()
-        && restored.entries.is_empty()
+        && restored.entries.len() <= 1
         && restored.hard_state == HardState::default()
 }
 

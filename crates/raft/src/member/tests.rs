@@ -332,6 +332,25 @@ fn a_write_that_meets_a_full_disk_is_retried_without_loss() {
 }
 
 #[test]
+fn a_first_start_that_is_cut_short_at_any_operation_is_repeated() {
+    for seed in 0..20 {
+        for operation in 1..12 {
+            let disk = SimDisk::new(seed);
+            // Twice, because the second start finds what the first one left.
+            for _ in 0..2 {
+                disk.cut_power_at(disk.operations() + operation);
+                drop(open_alone(&disk, operation));
+                disk.crash(Loss::Power);
+            }
+            let machine = open_alone(&disk, 99).unwrap_or_else(|error| {
+                panic!("seed {seed}, operation {operation}: {error:?}");
+            });
+            assert!(machine.member.core().leads_with_all_applied());
+        }
+    }
+}
+
+#[test]
 fn what_a_failed_sync_left_in_the_cache_survives_a_loss_of_power_after_the_restart() {
     for seed in 0..40 {
         let disk = SimDisk::new(seed);

@@ -28,7 +28,7 @@ pub use hub::Hub;
 pub const SUBSCRIBER_CHANGES_MAX: usize = 10_000;
 
 /// Routes a subscription by something cheaper than a predicate.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// One object.
     Object(Id),

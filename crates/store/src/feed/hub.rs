@@ -3,15 +3,20 @@
 //! Never a scan over subscribers that cannot match: plain subscriptions are listed by kind, keyed
 //! ones by (kind, key). One message per commit and subscriber.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use swarm_types::{AnyObject, Kind, Version};
+use swarm_types::{AnyObject, Kind, Task, Version};
 
 use super::log::Log;
 use super::queue::{Queue, Reader};
 use super::{Event, Filter, Key, Selector, Source, Subscription};
 use crate::transaction::{Change, Commit};
+
+/// Subscribers by what they want. Hashed, because a change looks up several routes and must not pay
+/// for the number of those who want others; never iterated, and the same in every run.
+type Routes<K> = HashMap<K, BTreeSet<u64>, BuildHasherDefault<DefaultHasher>>;
 
 /// All subscribers.
 #[derive(Debug, Default)]
@@ -20,8 +25,8 @@ pub struct Hub {
     /// Subscribers without a filter.
     log: Arc<Log>,
     subscribers: BTreeMap<u64, Subscriber>,
-    by_kind: BTreeMap<Kind, BTreeSet<u64>>,
-    by_key: BTreeMap<(Kind, Key), BTreeSet<u64>>,
+    by_kind: Routes<Kind>,
+    by_key: Routes<(Kind, Key)>,
     /// Subscribers that were dropped since the last publication.
     gone: Arc<Mutex<Vec<u64>>>,
 }
@@ -181,7 +186,7 @@ impl Hub {
 }
 
 /// Takes a subscriber off one list, and the list away if it was the last one there.
-fn leave<K: Ord>(lists: &mut BTreeMap<K, BTreeSet<u64>>, route: K, id: u64) {
+fn leave<K: Eq + Hash>(lists: &mut Routes<K>, route: K, id: u64) {
     if let Some(ids) = lists.get_mut(&route) {
         ids.remove(&id);
         if ids.is_empty() {
@@ -217,20 +222,28 @@ impl Subscriber {
     }
 }
 
-/// The keys by which a change can be wanted.
+/// The keys by which a change can be wanted, each once.
 fn keys(change: &Change) -> impl Iterator<Item = Key> {
     let object = Key::Object(change.object.raw_id().clone());
-    let sides = [Some(&change.object), change.old.as_ref()]
-        .into_iter()
-        .flatten();
-    let tasks = sides.flat_map(|side| {
-        let AnyObject::Task(task) = side else {
-            return [None, None];
-        };
-        [
-            task.node_id.clone().map(Key::TasksOnNode),
-            task.service_id.clone().map(Key::TasksOfService),
-        ]
-    });
-    std::iter::once(object).chain(tasks.flatten())
+    let (new, old) = (task(Some(&change.object)), task(change.old.as_ref()));
+    let node = |task: &Task| task.node_id.clone();
+    let service = |task: &Task| task.service_id.clone();
+    let nodes = both(new.and_then(node), old.and_then(node)).map(|id| id.map(Key::TasksOnNode));
+    let services =
+        both(new.and_then(service), old.and_then(service)).map(|id| id.map(Key::TasksOfService));
+    std::iter::once(object).chain(nodes.into_iter().chain(services).flatten())
+}
+
+fn task(object: Option<&AnyObject>) -> Option<&Task> {
+    if let Some(AnyObject::Task(task)) = object {
+        Some(task)
+    } else {
+        None
+    }
+}
+
+/// Most changes leave both alone, and what is looked up twice costs twice.
+fn both<T: PartialEq>(new: Option<T>, old: Option<T>) -> [Option<T>; 2] {
+    let old = old.filter(|old| new.as_ref() != Some(old));
+    [new, old]
 }

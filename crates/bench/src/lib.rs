@@ -20,6 +20,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod instructions;
 pub mod memory;
 pub mod resident;
 pub mod runner;

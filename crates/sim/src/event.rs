@@ -89,50 +89,62 @@ pub(crate) enum StreamKind {
     Assignments,
 }
 
+/// What happens to the manager's process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ManagerEvent {
+    /// The leader's task gets its turn.
+    Turn,
+    /// A timer of the leader.
+    Wake,
+    /// The log's thread has synced what was proposed.
+    LogPass,
+    /// A tick of the log.
+    LogTick,
+    /// A snapshot that was begun is written.
+    LogSnapshot,
+    /// The transport took a message.
+    Sent(StreamId),
+}
+
+/// What happens to an agent's process.
+#[derive(Debug)]
+pub(crate) enum NodeEvent {
+    /// It starts.
+    Start,
+    /// A timer.
+    Wake,
+    /// The node was described.
+    Described,
+    /// A batch reached the disk.
+    Persisted(u64),
+    /// An operation ended.
+    OperationDone {
+        task: TaskId,
+        op: OpId,
+        report: Box<Report>,
+    },
+}
+
 /// Something that happens at an instant.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The manager's machine starts its process.
     ManagerStart(Life),
-    /// The leader's task gets its turn.
-    ManagerTurn(Life),
-    /// A timer of the leader.
-    ManagerWake(Life),
-    /// The log's thread has synced what was proposed.
-    LogPass(Life),
-    /// A tick of the log.
-    LogTick(Life),
-    /// A snapshot that was begun is written.
-    LogSnapshot(Life),
-    /// A request arrives.
+    /// For one life of the manager's process; void in another.
+    Manager(Life, ManagerEvent),
+    /// For one life of an agent's process; void in another.
+    Node(NodeIx, Life, NodeEvent),
+    /// A request arrives at the manager.
     ToManager {
         conn: ConnId,
         request: Request,
         /// Nobody waits for the answer of a copy.
         is_copy: bool,
     },
-    /// The manager's transport took a message.
-    Sent(Life, StreamId),
     /// The manager's side of a connection is gone.
     ClosedAtManager(ConnId),
     /// Something arrives at the agent.
     ToAgent { conn: ConnId, payload: Payload },
-    /// An agent's process starts.
-    NodeStart(NodeIx, Life),
-    /// A timer of the agent.
-    NodeWake(NodeIx, Life),
-    /// The node was described.
-    Described(NodeIx, Life),
-    /// A batch reached the agent's disk.
-    Persisted(NodeIx, Life, u64),
-    /// An operation ended.
-    OperationDone {
-        node: NodeIx,
-        life: Life,
-        task: TaskId,
-        op: OpId,
-        report: Box<Report>,
-    },
     /// A fault strikes.
     Fault,
     /// A partition that began earlier is over.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use swarm_raft::disk::DiskErrorKind;
 
 use crate::event::{Event, NodeIx};
-use crate::invariants::Checked;
 use crate::manager::Death;
 use crate::time::S;
 use crate::world::{FAULT_PAUSE, World};
@@ -27,9 +26,9 @@ impl World {
     }
 
     /// Draws a fault and lets it happen.
-    pub(crate) fn strike(&mut self) -> Checked {
+    pub(crate) fn strike(&mut self) {
         if self.is_calm {
-            return Ok(());
+            return;
         }
         self.plan_fault();
         let faults = &self.settings.faults;
@@ -49,7 +48,7 @@ impl World {
         ];
         let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
         if total == 0 {
-            return Ok(());
+            return;
         }
         let mut drawn = self.chance.below(total);
         let place = weights.iter().position(|weight| {
@@ -73,7 +72,6 @@ impl World {
             10 => self.strike_process(),
             _ => self.lag(),
         }
-        Ok(())
     }
 
     fn any_node(&mut self) -> NodeIx {
@@ -107,12 +105,12 @@ impl World {
                     "fault",
                     format_args!("power will go off at disk operation {at}"),
                 );
-                self.is_disk_armed = true;
+                self.manager.is_disk_armed = true;
                 disk.cut_power_at(at);
             }
             6 => {
                 self.note("fault", format_args!("disk operation {at} will fail"));
-                self.is_disk_armed = true;
+                self.manager.is_disk_armed = true;
                 disk.fail_at(at, DiskErrorKind::Other);
             }
             _ => {

@@ -33,6 +33,7 @@ mod node;
 mod random;
 mod runner;
 mod settings;
+mod tell;
 mod time;
 mod trace;
 mod user;

@@ -57,11 +57,15 @@ fn main() -> ExitCode {
 
 fn run_many(cli: &Cli, options: Options) -> ExitCode {
     let (mut done, mut events, mut commits, mut virtual_seconds) = (0u64, 0u64, 0u64, 0u64);
+    let (mut taken, mut refused, mut double_runs) = (0u64, 0u64, 0u64);
     let mut failed = Vec::new();
     swarm_sim::run_many(options, cli.seeds, cli.threads, |report| {
         done += 1;
         events += report.events;
         commits += report.commits;
+        taken += report.actions.0;
+        refused += report.actions.1;
+        double_runs += report.double_runs;
         virtual_seconds += report.end / 1_000_000_000;
         if done.is_multiple_of(1000) {
             println!("{done} of {} seeds", cli.seeds);
@@ -77,8 +81,8 @@ fn run_many(cli: &Cli, options: Options) -> ExitCode {
         true
     });
     println!(
-        "{done} seeds of scenario {}, {events} events, {commits} commits, {virtual_seconds} virtual \
-         seconds, {} failed",
+        "{done} seeds of scenario {}, {events} events, {commits} commits, {taken} actions taken, \
+         {refused} refused, {double_runs} double runs, {virtual_seconds} virtual seconds, {} failed",
         cli.scenario.name(),
         failed.len()
     );

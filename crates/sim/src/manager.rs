@@ -15,7 +15,7 @@ use swarm_store::{Transaction, View};
 use swarm_types::{NodeId, Timestamp, Version};
 
 use crate::agenda::Agenda;
-use crate::event::{ConnId, Event, Life, Request};
+use crate::event::{ConnId, Event, Life, ManagerEvent, Request};
 use crate::network::Network;
 use crate::random::{Purpose, Random};
 use crate::settings::Settings;
@@ -28,6 +28,11 @@ use term::Term;
 const TICK: u64 = S;
 /// How long a process takes to start again after it could not open its log.
 const START_AGAIN: u64 = S;
+
+/// In so many of a thousand starts the power goes off again, if there are torn writes at all.
+const START_TORN_PER_MILLE: u32 = 250;
+/// Operations of the disk within which it does.
+const START_OPERATIONS: u64 = 15;
 
 /// What everything acts upon.
 pub(crate) struct Io<'a> {
@@ -80,6 +85,8 @@ pub(crate) struct Manager {
     pub(crate) process: Option<Process>,
     /// No more delays and refusals out of ill will.
     pub(crate) is_calm: bool,
+    /// A fault of the disk is planned in this life, so the log may fail.
+    pub(crate) is_disk_armed: bool,
     /// The log failed, and the process has to be ended.
     pub(crate) failed: Option<LogFailed>,
 }
@@ -98,6 +105,7 @@ impl Manager {
             life: Life(0),
             process: None,
             is_calm: false,
+            is_disk_armed: false,
             failed: None,
         }
     }
@@ -125,17 +133,19 @@ impl Manager {
             self.settings.options.seed ^ (self.life.0 << 32),
             Purpose::Salts,
         );
+        self.arm_start();
         let opened = Replica::open(&self.disk, &self.settings, salts, self.ids.next());
         let (replica, from) = match opened {
             Ok(opened) => opened,
-            Err(error) if is_disk_trouble(&error) => {
+            Err(error) if self.may_fail(&error) => {
                 io.trace.add(
                     io.agenda.now(),
                     Weight::Major,
                     "mgr",
                     format_args!("cannot start: {error:?}"),
                 );
-                self.disk.crash(Loss::Process);
+                self.disk.crash(Loss::Power);
+                self.is_disk_armed = false;
                 io.agenda.after(START_AGAIN, Event::ManagerStart(self.life));
                 return Ok(None);
             }
@@ -157,9 +167,31 @@ impl Manager {
             is_seeding: false,
             wake: None,
         });
-        io.agenda.after(TICK, Event::LogTick(self.life));
+        io.agenda
+            .after(TICK, Event::Manager(self.life, ManagerEvent::LogTick));
         self.begin_leading(io);
         Ok(Some(from))
+    }
+
+    /// In some starts the power goes off while the log is opened, or soon after.
+    fn arm_start(&mut self) {
+        let may = self.settings.faults.torn_write > 0 && !self.is_calm;
+        if may && self.random.happens(START_TORN_PER_MILLE) {
+            let at = self.disk.operations() + self.random.between(1, START_OPERATIONS);
+            self.disk.cut_power_at(at);
+            self.is_disk_armed = true;
+        }
+    }
+
+    /// Whether the disk is to blame for a start that failed: it is full, or was told to fail.
+    fn may_fail(&self, error: &OpenError) -> bool {
+        use swarm_raft::LogError;
+        match error {
+            OpenError::Log(LogError::Disk(cause) | LogError::Poisoned(cause)) => {
+                self.is_disk_armed || cause.is_full()
+            }
+            OpenError::Log(_) | OpenError::State(_) => false,
+        }
     }
 
     /// Writes the first objects, then leads.
@@ -202,6 +234,7 @@ impl Manager {
             return;
         };
         self.life.0 += 1;
+        self.is_disk_armed = false;
         match death {
             Death::Process => self.disk.crash(Loss::Process),
             Death::Power => self.disk.crash(Loss::Power),
@@ -420,7 +453,8 @@ impl Manager {
     }
 
     pub(crate) fn log_tick(&mut self, io: &mut Io<'_>) {
-        io.agenda.after(TICK, Event::LogTick(self.life));
+        io.agenda
+            .after(TICK, Event::Manager(self.life, ManagerEvent::LogTick));
         if let Some(process) = &mut self.process {
             let ticked = process.replica.tick();
             let is_idle = process.term.is_none() && !process.is_seeding;
@@ -459,7 +493,8 @@ impl Manager {
             let after = self
                 .random
                 .span(Duration::from_millis(1), Duration::from_millis(200));
-            io.agenda.after(after, Event::LogSnapshot(self.life));
+            io.agenda
+                .after(after, Event::Manager(self.life, ManagerEvent::LogSnapshot));
         }
         self.plan(io);
     }
@@ -485,7 +520,8 @@ impl Manager {
                 max
             };
             let after = self.random.span(Duration::from_micros(50), max);
-            io.agenda.after(after, Event::LogPass(self.life));
+            io.agenda
+                .after(after, Event::Manager(self.life, ManagerEvent::LogPass));
         }
         let has_feed = process
             .term
@@ -503,7 +539,8 @@ impl Manager {
             let at = self.clock.when(wake.at, io.agenda.now());
             if process.wake != Some(at) {
                 process.wake = Some(at);
-                io.agenda.at(at, Event::ManagerWake(self.life));
+                io.agenda
+                    .at(at, Event::Manager(self.life, ManagerEvent::Wake));
             }
         }
         if has_input {
@@ -527,8 +564,8 @@ impl Manager {
                 max.max(Duration::from_micros(20)),
             );
             io.agenda.after(
-                after.min(10 * S).max(MS / 100),
-                Event::ManagerTurn(self.life),
+                after.clamp(MS / 100, 10 * S),
+                Event::Manager(self.life, ManagerEvent::Turn),
             );
         }
     }
@@ -572,14 +609,5 @@ impl Manager {
             term.resubscribe(now, replica, &self.settings);
             self.plan_turn(io);
         }
-    }
-}
-
-/// Whether a start failed because the disk is full or lost its power, which time will heal.
-fn is_disk_trouble(error: &OpenError) -> bool {
-    use swarm_raft::LogError;
-    match error {
-        OpenError::Log(LogError::Disk(_)) => true,
-        OpenError::Log(_) | OpenError::State(_) => false,
     }
 }

@@ -13,7 +13,7 @@ use swarm_executor::fake::FakeNode;
 use swarm_executor::{Operation, Report};
 use swarm_types::{NodeId, Slot, Task, TaskId, TaskState, resources};
 
-use crate::event::{Caller, ConnId, Event, Life, NodeIx, Payload, Request};
+use crate::event::{Caller, ConnId, Event, Life, NodeEvent, NodeIx, Payload, Request};
 use crate::invariants::{Checked, KEEPS_TASKS, PERSIST_FIRST, STARTS_ONCE, Violation, ensure};
 use crate::manager::Io;
 use crate::random::Random;
@@ -159,13 +159,16 @@ impl Node {
                 max
             };
             let after = dice.draws.span(Duration::from_micros(20), max);
-            let persisted = Event::Persisted(self.ix, self.life, batch.sequence);
+            let persisted = Event::Node(self.ix, self.life, NodeEvent::Persisted(batch.sequence));
             io.agenda.after(after, persisted);
             self.writing = Some(batch);
         }
         let mut result = Ok(());
         while let Some(operation) = agent.poll_operation(now) {
-            result = result.and(self.begin(io, dice, operation));
+            let begun = self.begin(io, dice, operation);
+            if result.is_ok() {
+                result = begun;
+            }
         }
         while let Some(rpc) = agent.poll_rpc(now) {
             self.call(io, rpc);
@@ -177,7 +180,8 @@ impl Node {
             let at = self.clock.when(at, io.agenda.now());
             if self.wake != Some(at) {
                 self.wake = Some(at);
-                io.agenda.at(at, Event::NodeWake(self.ix, self.life));
+                io.agenda
+                    .at(at, Event::Node(self.ix, self.life, NodeEvent::Wake));
             }
         }
         self.agent = Some(agent);
@@ -230,13 +234,12 @@ impl Node {
         let draw = &mut || dice.executor.next();
         let begun = self.machine.begin(task, *operation, now, draw);
         if let Some(at) = begun.completes_at {
-            let done = Event::OperationDone {
-                node: self.ix,
-                life: self.life,
+            let done = NodeEvent::OperationDone {
                 task: id.clone(),
                 op: *op,
                 report: Box::new(begun.outcome),
             };
+            let done = Event::Node(self.ix, self.life, done);
             io.agenda.at(Instant::from_timestamp(at), done);
         }
     }
@@ -293,7 +296,8 @@ impl Node {
                 let after = dice
                     .draws
                     .span(Duration::from_micros(100), Duration::from_millis(20));
-                io.agenda.after(after, Event::Described(self.ix, self.life));
+                io.agenda
+                    .after(after, Event::Node(self.ix, self.life, NodeEvent::Described));
             }
             NodeAction::Warn(text) => io.trace.add(
                 io.agenda.now(),

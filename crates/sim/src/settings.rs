@@ -246,7 +246,7 @@ impl Settings {
             actions: draw_actions(options.scenario, random),
             services: draw_services(options.scenario, random),
             snapshot_interval: random.between(20, 400),
-            segment_bytes: 16 * 1024 << random.below(3),
+            segment_bytes: (16 * 1024) << random.below(3),
             feed_max: if random.happens(300) { 40 } else { 500_000 },
             faults,
             clocks,

@@ -7,7 +7,7 @@ use swarm_types::{IdSource, NodeId, TaskId};
 
 use crate::agenda::Agenda;
 use crate::check::{Checker, ends};
-use crate::event::{Event, Life, NodeIx};
+use crate::event::{Event, Life, ManagerEvent, NodeEvent, NodeIx};
 use crate::invariants::{CACHE, CONVERGES, Checked, QUIET, REOPENS, STUCK, Violation, ensure};
 use crate::manager::{Death, Io, Manager};
 use crate::network::Network;
@@ -41,15 +41,13 @@ pub(crate) struct World {
     draws: Random,
     executor: Random,
     pub(crate) is_calm: bool,
-    /// A fault of the disk was planned in this life of the manager.
-    pub(crate) is_disk_armed: bool,
     has_begun: bool,
     is_over: bool,
     /// Commits when the cluster was last seen to change, and when that was.
     quiet: (u64, Instant),
     /// Why it has not converged.
     pub(crate) missing: String,
-    last_authors: Vec<&'static str>,
+    pub(crate) last_authors: Vec<&'static str>,
 }
 
 /// Borrows what acts, apart from who acts.
@@ -101,7 +99,6 @@ impl World {
             draws: Random::new(!seed, Purpose::Draws),
             executor: Random::new(seed, Purpose::Executor),
             is_calm: false,
-            is_disk_armed: false,
             has_begun: false,
             is_over: false,
             quiet: (0, Instant::default()),
@@ -117,7 +114,8 @@ impl World {
         for node in &self.nodes {
             if node.ix != NodeIx(0) || self.settings.manager_has_agent {
                 let after = self.chance.below(S);
-                self.agenda.after(after, Event::NodeStart(node.ix, Life(0)));
+                self.agenda
+                    .after(after, Event::Node(node.ix, Life(0), NodeEvent::Start));
             }
         }
         self.agenda.after(INSPECTION, Event::Inspect);
@@ -143,28 +141,24 @@ impl World {
     fn step(&mut self, event: Event) -> Checked {
         match event {
             Event::ManagerStart(life) => return self.start_manager(life),
-            Event::ManagerTurn(life) if self.is_manager(life) => {
-                self.manager.turn(io!(self));
-            }
-            Event::ManagerWake(life) if self.is_manager(life) => {
-                if self.manager.takes_wake(self.agenda.now()) {
-                    self.manager.turn(io!(self));
+            Event::Manager(life, event) => {
+                if self.manager.alive() != Some(life) {
+                    return Ok(());
                 }
+                self.step_manager(event);
             }
-            Event::LogPass(life) if self.is_manager(life) => self.manager.log_pass(io!(self)),
-            Event::LogTick(life) if self.is_manager(life) => self.manager.log_tick(io!(self)),
-            Event::LogSnapshot(life) if self.is_manager(life) => {
-                self.manager.log_snapshot(io!(self));
+            Event::Node(ix, life, event) => {
+                if self.nodes[ix.0].life != life {
+                    return Ok(());
+                }
+                return self.step_node(ix, event);
             }
-            Event::Sent(life, stream) if self.is_manager(life) => {
-                self.manager.sent(io!(self), stream);
+            Event::ToAgent { conn, payload } => {
+                let Some(caller) = self.network.caller(conn) else {
+                    return Ok(());
+                };
+                return self.nodes[caller.node.0].hears(io!(self), dice!(self), caller, payload);
             }
-            Event::ManagerTurn(_)
-            | Event::ManagerWake(_)
-            | Event::LogPass(_)
-            | Event::LogTick(_)
-            | Event::LogSnapshot(_)
-            | Event::Sent(..) => return Ok(()),
             Event::ToManager {
                 conn,
                 request,
@@ -179,7 +173,7 @@ impl World {
                 self.manager.closed(io!(self), conn);
                 self.network.forget(conn);
             }
-            Event::Fault => self.strike()?,
+            Event::Fault => self.strike(),
             Event::Healed(node) => self.note("fault", format_args!("{node} is reachable again")),
             Event::DiskFreed => {
                 self.note("fault", format_args!("the disk has space again"));
@@ -194,62 +188,45 @@ impl World {
                 self.agenda.after(INSPECTION, Event::Inspect);
                 self.inspect()?;
             }
-            other @ (Event::ToAgent { .. }
-            | Event::NodeStart(..)
-            | Event::NodeWake(..)
-            | Event::Described(..)
-            | Event::Persisted(..)
-            | Event::OperationDone { .. }) => return self.step_node(other),
         }
         self.after_manager()
     }
 
-    fn step_node(&mut self, event: Event) -> Checked {
+    fn step_manager(&mut self, event: ManagerEvent) {
+        let now = self.agenda.now();
         match event {
-            Event::ToAgent { conn, payload } => {
-                let Some(caller) = self.network.caller(conn) else {
-                    return Ok(());
-                };
-                self.nodes[caller.node.0].hears(io!(self), dice!(self), caller, payload)
+            ManagerEvent::Turn => self.manager.turn(io!(self)),
+            ManagerEvent::Wake => {
+                if self.manager.takes_wake(now) {
+                    self.manager.turn(io!(self));
+                }
             }
-            Event::NodeStart(ix, life) if self.nodes[ix.0].life == life => {
-                self.nodes[ix.0].start(io!(self), dice!(self))
-            }
-            Event::NodeWake(ix, life) if self.nodes[ix.0].life == life => {
-                self.nodes[ix.0].wakes(io!(self), dice!(self))
-            }
-            Event::Described(ix, life) if self.nodes[ix.0].life == life => {
-                self.nodes[ix.0].described(io!(self), dice!(self))
-            }
-            Event::Persisted(ix, life, sequence) if self.nodes[ix.0].life == life => {
-                self.nodes[ix.0].persisted(io!(self), dice!(self), sequence)
-            }
-            Event::OperationDone {
-                node,
-                life,
-                task,
-                op,
-                report,
-            } if self.nodes[node.0].life == life => {
-                let own = &mut self.nodes[node.0];
-                let is_started =
-                    own.operation_done(io!(self), dice!(self), (&task, op), &report)?;
-                if is_started {
-                    self.check_process(node, &task)?;
+            ManagerEvent::LogPass => self.manager.log_pass(io!(self)),
+            ManagerEvent::LogTick => self.manager.log_tick(io!(self)),
+            ManagerEvent::LogSnapshot => self.manager.log_snapshot(io!(self)),
+            ManagerEvent::Sent(stream) => self.manager.sent(io!(self), stream),
+        }
+    }
+
+    fn step_node(&mut self, ix: NodeIx, event: NodeEvent) -> Checked {
+        let node = &mut self.nodes[ix.0];
+        match event {
+            NodeEvent::Start => node.start(io!(self), dice!(self)),
+            NodeEvent::Wake => node.wakes(io!(self), dice!(self)),
+            NodeEvent::Described => node.described(io!(self), dice!(self)),
+            NodeEvent::Persisted(sequence) => node.persisted(io!(self), dice!(self), sequence),
+            NodeEvent::OperationDone { task, op, report } => {
+                if node.operation_done(io!(self), dice!(self), (&task, op), &report)? {
+                    self.check_process(ix, &task)?;
                 }
                 Ok(())
             }
-            _ => Ok(()),
         }
     }
 
     fn check_process(&mut self, node: NodeIx, task: &TaskId) -> Checked {
         let now = self.agenda.now();
         self.checker.handle_process(&self.nodes, now, (node, task))
-    }
-
-    fn is_manager(&self, life: Life) -> bool {
-        self.manager.alive() == Some(life)
     }
 
     pub(crate) fn note(&mut self, who: &str, what: std::fmt::Arguments<'_>) {
@@ -283,7 +260,7 @@ impl World {
             self.checker.handle_entry(entry)?;
         }
         if let Some(failed) = self.manager.failed.take() {
-            ensure(self.is_disk_armed, REOPENS, || {
+            ensure(self.manager.is_disk_armed, REOPENS, || {
                 format!("the log failed: {}", failed.0)
             })?;
             self.note("mgr", format_args!("its log failed: {}", failed.0));
@@ -297,73 +274,9 @@ impl World {
         Ok(())
     }
 
-    fn tell_commit(&mut self, entry: &crate::manager::replica::Entry) {
-        use swarm_store::Action;
-        use swarm_types::AnyObject;
-        let (at, author) = (self.agenda.now(), entry.author.name());
-        if self.is_calm {
-            self.last_authors.push(author);
-        }
-        for change in &entry.commit.changes {
-            let version = entry.commit.version;
-            let verb = match change.action {
-                Action::Create => "creates",
-                Action::Update => "updates",
-                Action::Remove => "removes",
-            };
-            let trace = &mut self.trace;
-            match &change.object {
-                AnyObject::Task(task) => trace.add(
-                    at,
-                    Weight::Major,
-                    "store",
-                    format_args!(
-                        "v{version} {author} {verb} task {} {} of {} slot {} {} wanted {}{}",
-                        task.id,
-                        task.node_id.as_ref().map_or_else(String::new, |id| {
-                            let ix = self.nodes.iter().find(|node| node.id == *id);
-                            ix.map_or_else(|| id.to_string(), |node| node.ix.to_string())
-                        }),
-                        task.service_annotations.name,
-                        task.slot,
-                        task.state(),
-                        task.desired_state(),
-                        if task.status().err.is_empty() {
-                            String::new()
-                        } else {
-                            format!(" ({})", task.status().err)
-                        }
-                    ),
-                ),
-                AnyObject::Node(node) => trace.add(
-                    at,
-                    Weight::Major,
-                    "store",
-                    format_args!(
-                        "v{version} {author} {verb} node {} {} {:?}",
-                        node.hostname(),
-                        node.status.state.name(),
-                        node.availability()
-                    ),
-                ),
-                object => trace.add(
-                    at,
-                    Weight::Major,
-                    "store",
-                    format_args!(
-                        "v{version} {author} {verb} {:?} {}",
-                        object.kind(),
-                        object.raw_id()
-                    ),
-                ),
-            }
-        }
-    }
-
     pub(crate) fn kill_manager(&mut self, death: Death) {
         self.note("fault", format_args!("the manager dies: {death:?}"));
         self.manager.die(io!(self), death);
-        self.is_disk_armed = false;
         self.checker.handle_death();
         let longest = self.settings.faults.down_max / 2;
         let after = self.chance.span(
@@ -395,7 +308,7 @@ impl World {
             .down_max
             .max(Duration::from_millis(200));
         let after = self.chance.span(Duration::from_millis(100), longest);
-        let start = Event::NodeStart(ix, self.nodes[ix.0].life);
+        let start = Event::Node(ix, self.nodes[ix.0].life, NodeEvent::Start);
         self.agenda.after(after, start);
     }
 

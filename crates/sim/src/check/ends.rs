@@ -215,7 +215,7 @@ fn check_machine(view: &Root, node: &Node, at: Instant) -> Result<(), String> {
     }
     let assigned = |id: &&swarm_types::TaskId| {
         let task = view.task(id);
-        !task.is_some_and(|task| task.node_id.as_ref() == Some(&node.id))
+        task.is_none_or(|task| task.node_id.as_ref() != Some(&node.id))
     };
     match agent.known_tasks().iter().find(assigned) {
         Some(task) => Err(format!("{} still has task {task}", node.ix)),

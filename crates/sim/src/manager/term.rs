@@ -14,7 +14,7 @@ use swarm_types::{NodeId, Timestamp, Version};
 
 use super::replica::Replica;
 use super::{Io, StreamEvent};
-use crate::event::{ConnId, Event, Life, Payload, Request, StreamKind};
+use crate::event::{ConnId, Event, Life, ManagerEvent, Payload, Request, StreamKind};
 use crate::random::Random;
 use crate::settings::Settings;
 use crate::time::MS;
@@ -239,7 +239,7 @@ impl Term {
             .send_message(io.agenda, conn, Some(kind), payload);
         // A broken connection takes nothing; the dispatcher hears that it is closed.
         if let Some(at) = arrives {
-            let sent = Event::Sent(life, message.stream);
+            let sent = Event::Manager(life, ManagerEvent::Sent(message.stream));
             if back_pressure {
                 io.agenda.at(at, sent);
             } else {

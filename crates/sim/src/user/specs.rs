@@ -25,12 +25,12 @@ const TROUBLE: &[&[&str]] = &[
     &["fake.temporary=shutdown:2"],
     &["fake.hang=shutdown:50"],
     &["fake.hang=shutdown"],
-    &["fake.hang=remove:50"],
+    &["fake.hang=remove:10"],
     &["fake.fail=start:30"],
     &["fake.fail=prepare:30"],
     &["fake.fail=shutdown:40"],
     &["fake.fail=remove:40"],
-    &["fake.fail=update:50"],
+    &["fake.fail=update:20"],
 ];
 
 /// Scripts of tasks that never stay.

@@ -39,7 +39,7 @@ invariants! {
     EXPLAINED = "I-SCHED-5": "a task that waits says why, and no node would take it";
     PORTS = "I-ALLOC-1": "no two services publish the same ingress port";
     VERSIONS = "I-STORE-2": "versions of commits grow by one";
-    FEED = "I-STORE-4": "the feed gives every commit once, in order, and replaying it gives the store";
+    FEED = "I-STORE-4": "the feed gives each commit once and in order; replayed it gives the store";
     REPLICA = "I-STORE-5": "a member that replays the log has the same store";
     DURABLE = "I-LOG-1": "an acknowledged write survives every crash";
     REOPENS = "I-LOG-2": "the log opens after every crash";

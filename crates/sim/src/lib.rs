@@ -7,7 +7,8 @@
 //!
 //! # Does not own
 //! Any behaviour of the cluster. The order in which the pure machines are driven mirrors the shells
-//! (`swarm-manager`, `swarm-raft-io`, `swarm-agent-io`); a difference between the two is a bug here.
+//! (`swarm-manager`, `swarm-raft-io`, `swarm-agent-io`); a difference between the two is a bug
+//! here.
 //!
 //! # Invariants
 //! * The same seed gives the same trace, byte for byte, in every process.

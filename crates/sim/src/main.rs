@@ -82,7 +82,8 @@ fn run_many(cli: &Cli, options: Options) -> ExitCode {
     });
     println!(
         "{done} seeds of scenario {}, {events} events, {commits} commits, {taken} actions taken, \
-         {refused} refused, {double_runs} double runs, {virtual_seconds} virtual seconds, {} failed",
+         {refused} refused, {double_runs} double runs, {virtual_seconds} virtual seconds, \
+         {} failed",
         cli.scenario.name(),
         failed.len()
     );

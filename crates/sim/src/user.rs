@@ -284,18 +284,7 @@ fn perform(
             plan.apply(transaction).map(drop)
         }
         Action::Scale(service, replicas) => {
-            let mut spec = service.spec.wire().clone();
-            let replicated = v1::ReplicatedService { replicas };
-            spec.mode = Some(v1::service_spec::Mode::Replicated(replicated));
-            let request = v1::UpdateServiceRequest {
-                service_id: service.id.to_string(),
-                service_version: convert::service_to_wire(&service)
-                    .meta
-                    .and_then(|meta| meta.version),
-                spec: Some(spec),
-                ..Default::default()
-            };
-            let plan = control::update_service(transaction, request)?;
+            let plan = control::update_service(transaction, scaled(&service, replicas))?;
             plan.apply(transaction).map(drop)
         }
         Action::Node(_, node, spec) => {
@@ -337,5 +326,18 @@ fn perform(
             let plan = control::update_cluster(transaction, &mut ctx, request)?;
             plan.apply(transaction).map(drop)
         }
+    }
+}
+
+/// The request that gives a service another number of replicas.
+fn scaled(service: &Service, replicas: u64) -> v1::UpdateServiceRequest {
+    let mut spec = service.spec.wire().clone();
+    let replicated = v1::ReplicatedService { replicas };
+    spec.mode = Some(v1::service_spec::Mode::Replicated(replicated));
+    v1::UpdateServiceRequest {
+        service_id: service.id.to_string(),
+        service_version: Some(convert::version_to_wire(service.meta.version)),
+        spec: Some(spec),
+        ..Default::default()
     }
 }

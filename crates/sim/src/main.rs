@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use swarm_sim::{Detail, FaultMode, Options, Report, Scenario};
+use swarm_sim::{Detail, FaultMode, Options, Report, Scenario, Settings};
 
 /// Runs simulated clusters with seeded faults and checks every step.
 ///
@@ -45,8 +45,9 @@ fn main() -> ExitCode {
         trace: cli.trace,
     };
     if cli.seeds == 1 {
-        let report = swarm_sim::run(options);
-        println!("{}", report.settings);
+        let settings = Settings::draw(options);
+        println!("{settings}");
+        let report = swarm_sim::run_with(settings);
         for line in &report.printed {
             println!("{line}");
         }

@@ -2,9 +2,9 @@
 
 pub(crate) mod replica;
 mod term;
+mod threads;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use swarm_dispatcher::StreamId;
 use swarm_leader::Seed;
@@ -19,7 +19,7 @@ use crate::event::{ConnId, Event, Life, ManagerEvent, Request};
 use crate::network::Network;
 use crate::random::{Purpose, Random};
 use crate::settings::Settings;
-use crate::time::{Clock, Instant, MS, S};
+use crate::time::{Clock, Instant, S};
 use crate::trace::{Trace, Weight};
 use replica::{Author, Entry, LogFailed, Replica};
 use term::Term;
@@ -300,11 +300,9 @@ impl Manager {
     /// The leader's task takes what came in and lets everyone work.
     pub(crate) fn turn(&mut self, io: &mut Io<'_>) {
         let now = self.now(io.agenda);
-        let is_wake = self
-            .process
-            .as_mut()
-            .is_some_and(|process| std::mem::take(&mut process.is_turn_planned));
-        let _ = is_wake;
+        if let Some(process) = &mut self.process {
+            process.is_turn_planned = false;
+        }
         self.take_outcomes(io, now);
         let Some(process) = &mut self.process else {
             return;
@@ -437,137 +435,11 @@ impl Manager {
         }
     }
 
-    /// The log's thread syncs and applies.
-    pub(crate) fn log_pass(&mut self, io: &mut Io<'_>) {
-        let refuse = if self.is_calm {
-            0
-        } else {
-            self.settings.faults.refuse_per_mille / 4
-        };
-        let random = &mut self.random;
-        if let Some(process) = &mut self.process {
-            process.is_pass_planned = false;
-            let passed = process.replica.pass(|| random.happens(refuse));
-            self.after_log(io, passed);
-        }
-    }
-
-    pub(crate) fn log_tick(&mut self, io: &mut Io<'_>) {
-        io.agenda
-            .after(TICK, Event::Manager(self.life, ManagerEvent::LogTick));
-        if let Some(process) = &mut self.process {
-            let ticked = process.replica.tick();
-            let is_idle = process.term.is_none() && !process.is_seeding;
-            self.after_log(io, ticked);
-            if is_idle {
-                self.begin_leading(io);
-            }
-        }
-    }
-
-    pub(crate) fn log_snapshot(&mut self, io: &mut Io<'_>) {
-        if let Some(process) = &mut self.process {
-            let written = process.replica.write_snapshot();
-            self.after_log(io, written);
-        }
-    }
-
-    fn after_log(&mut self, io: &mut Io<'_>, result: Result<(), LogFailed>) {
-        if let Err(failed) = result {
-            self.failed = Some(failed);
-            return;
-        }
-        if let Some(process) = &mut self.process {
-            for skipped in process.replica.skipped.drain(..) {
-                io.trace.add(
-                    io.agenda.now(),
-                    Weight::Major,
-                    "mgr",
-                    format_args!("{skipped}"),
-                );
-            }
-        }
-        if let Some(process) = &mut self.process
-            && process.replica.begin_snapshot()
-        {
-            let after = self
-                .random
-                .span(Duration::from_millis(1), Duration::from_millis(200));
-            io.agenda
-                .after(after, Event::Manager(self.life, ManagerEvent::LogSnapshot));
-        }
-        self.plan(io);
-    }
-
     /// What was applied since the last time, for the checkers.
     pub(crate) fn take_applied(&mut self) -> Vec<Entry> {
         self.process.as_mut().map_or_else(Vec::new, |process| {
             std::mem::take(&mut process.replica.applied)
         })
-    }
-
-    /// Plans the next turn, pass and timer, as far as there is something to do.
-    fn plan(&mut self, io: &mut Io<'_>) {
-        let Some(process) = &mut self.process else {
-            return;
-        };
-        if process.replica.has_work() && !process.is_pass_planned {
-            process.is_pass_planned = true;
-            let max = self.settings.faults.sync_max;
-            let max = if self.is_calm {
-                max.min(Duration::from_millis(5))
-            } else {
-                max
-            };
-            let after = self.random.span(Duration::from_micros(50), max);
-            io.agenda
-                .after(after, Event::Manager(self.life, ManagerEvent::LogPass));
-        }
-        let has_feed = process
-            .term
-            .as_ref()
-            .is_some_and(|term| term.fed_version() < process.replica.store.view().version());
-        let has_input = has_feed
-            || !process.replica.outcomes.is_empty()
-            || !process.streams.is_empty()
-            || (!process.calls.is_empty() && process.term.is_some());
-        let wake = process
-            .term
-            .as_mut()
-            .and_then(|term| term.leader.poll_timeout());
-        if let Some(wake) = wake {
-            let at = self.clock.when(wake.at, io.agenda.now());
-            if process.wake != Some(at) {
-                process.wake = Some(at);
-                io.agenda
-                    .at(at, Event::Manager(self.life, ManagerEvent::Wake));
-            }
-        }
-        if has_input {
-            self.plan_turn(io);
-        }
-    }
-
-    fn plan_turn(&mut self, io: &mut Io<'_>) {
-        if let Some(process) = &mut self.process
-            && !process.is_turn_planned
-        {
-            process.is_turn_planned = true;
-            let max = self.settings.faults.turn_delay_max;
-            let max = if self.is_calm {
-                max.min(Duration::from_millis(5))
-            } else {
-                max
-            };
-            let after = self.random.span(
-                Duration::from_micros(10),
-                max.max(Duration::from_micros(20)),
-            );
-            io.agenda.after(
-                after.clamp(MS / 100, 10 * S),
-                Event::Manager(self.life, ManagerEvent::Turn),
-            );
-        }
     }
 
     /// Whether a timer event is the one that counts.

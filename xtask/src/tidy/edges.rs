@@ -175,6 +175,7 @@ pub(crate) const TABLE: &[Row] = &[
         Layer::Tool,
         &["api", "reconcile", "scheduler", "store", "types"],
     ),
+    row("hello-web", Layer::Program, &[]),
     row(
         "swarmd",
         Layer::Program,
@@ -190,7 +191,6 @@ pub(crate) const TABLE: &[Row] = &[
         ],
     ),
     row("swarmctl", Layer::Program, &["api", "rt", "types"]),
-    row("hello-web", Layer::Program, &[]),
     row("xtask", Layer::Program, &[]),
 ];
 

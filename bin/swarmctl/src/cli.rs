@@ -23,7 +23,7 @@ pub(crate) struct Cli {
     /// Print ids instead of names.
     #[arg(short, long, global = true)]
     pub(crate) no_resolve: bool,
-    /// No moving progress, whatever the value (https://no-color.org).
+    /// No moving progress, whatever the value (<https://no-color.org>).
     #[arg(long, global = true, env = "NO_COLOR", hide = true, num_args = 0..=1)]
     pub(crate) no_color: Option<String>,
     #[command(subcommand)]

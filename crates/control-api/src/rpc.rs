@@ -26,7 +26,7 @@ pub const IMPLEMENTED: &[&str] = &[
     "RemoveTask",
 ];
 
-/// The requests that the shell answers with [`unimplemented`].
+/// The requests that the shell answers with [`unimplemented()`].
 pub const UNIMPLEMENTED: &[&str] = &[
     "GetNetwork",
     "ListNetworks",

@@ -2,7 +2,7 @@
 //!
 //! The agent starts one shim per task, which leaves the agent's session and becomes the parent of
 //! everything the task starts. It is synchronous and single-threaded, and does not fork: the first
-//! process of a task is this same binary again (stage two, [`exec`]), which turns into the program.
+//! process of a task is this same binary again (stage two, `exec`), which turns into the program.
 //!
 //! Owns: the life of one task from its plan to its exit record. Refuses to own: what the plan says
 //! and when a task is to start or end.

@@ -108,7 +108,7 @@ struct ResourceFlags {
     /// Generic resources that are set aside for a task, as kind=amount,kind=amount.
     #[arg(long, value_parser = parse::generic)]
     generic_resources: Option<Generic>,
-    /// A limit of the kernel, as name=soft[:hard]; on update all are replaced.
+    /// A limit of the kernel, as `name=soft[:hard]`; on update all are replaced.
     #[arg(long, value_parser = parse::ulimit)]
     ulimit: Vec<v1::container_spec::Ulimit>,
     /// How readily the kernel kills the task when memory is short.

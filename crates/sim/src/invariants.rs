@@ -22,7 +22,7 @@ macro_rules! invariants {
 
 invariants! {
     PANIC = "I-SIM-1": "nothing panics";
-    STUCK = "I-SIM-2": "nobody works without end at one instant";
+    STUCK = "I-SIM-2": "nobody works without end, at one instant or by asking again and again";
     TYPE_OK = "I-TYPE": "states, desired states, slots and nodes of tasks fit together (TypeOK)";
     STATE = "I-TASK-1": "the observed state of a task never decreases";
     DESIRED = "I-TASK-2": "the desired state of a task never decreases";

@@ -83,6 +83,8 @@ pub(crate) struct Manager {
     pub(crate) node: NodeId,
     pub(crate) life: Life,
     pub(crate) process: Option<Process>,
+    /// Transactions of which nothing was committed, since somebody looked.
+    pub(crate) refusals: u64,
     /// No more delays and refusals out of ill will.
     pub(crate) is_calm: bool,
     /// A fault of the disk is planned in this life, so the log may fail.
@@ -104,6 +106,7 @@ impl Manager {
             node,
             life: Life(0),
             process: None,
+            refusals: 0,
             is_calm: false,
             is_disk_armed: false,
             failed: None,
@@ -351,9 +354,11 @@ impl Manager {
             return;
         };
         while let Some((author, outcome)) = process.replica.outcomes.pop_front() {
+            self.refusals += u64::from(outcome == Outcome::Failed);
             if let Outcome::Committed { refused, .. } = &outcome
                 && !refused.is_empty()
             {
+                self.refusals += 1;
                 io.trace.add(
                     io.agenda.now(),
                     Weight::Minor,

@@ -363,6 +363,10 @@ impl World {
         if !self.has_begun {
             self.has_begun = self.user.begin(io!(self), &mut self.manager);
         }
+        let refusals = std::mem::take(&mut self.manager.refusals);
+        ensure(refusals <= REFUSALS_MAX, STUCK, || {
+            format!("{refusals} transactions met a refusal within a second")
+        })?;
         self.check_caches()?;
         if let Some(process) = &self.manager.process {
             self.checker.read_feed(&process.replica.store)?;
@@ -435,6 +439,10 @@ impl World {
         crate::check::compare(&view, &self.checker.acked, crate::invariants::REPLICA)
     }
 }
+
+/// Transactions that may meet a refusal between two inspections: some for each loop. More come only
+/// from somebody who asks again without waiting for anything.
+const REFUSALS_MAX: u64 = 100;
 
 /// A pause that keeps faults from striking at the same instant.
 pub(crate) const FAULT_PAUSE: u64 = 10 * MS;

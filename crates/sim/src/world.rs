@@ -371,7 +371,7 @@ impl World {
         if let Some(process) = &self.manager.process {
             self.checker.read_feed(&process.replica.store)?;
         }
-        if self.is_calm && self.has_begun {
+        if self.is_calm {
             return self.inspect_end();
         }
         Ok(())
@@ -398,6 +398,7 @@ impl World {
         let is_tidy = self.user.tidy_up(io!(self), &mut self.manager);
         let state = match self.manager.view() {
             None => Err("nobody leads".to_owned()),
+            Some(_) if !self.has_begun => Err("no service was created".to_owned()),
             Some(_) if !is_tidy => Err("services are being removed".to_owned()),
             Some(view) => ends::converged(&view, &self.nodes, now),
         };

@@ -173,7 +173,8 @@ fn hints(socket: &Path, example: &Example) -> String {
 /// Removes the example, waits until its processes are gone, and stops the nodes.
 async fn take_down(socket: &Path, nodes: Vec<Node>) -> anyhow::Result<()> {
     let removed = tokio::time::timeout(TEARDOWN_TIMEOUT, example::remove_all(socket)).await;
-    for node in nodes {
+    // The workers go first, so that none of them looks for a manager that is gone.
+    for node in nodes.into_iter().rev() {
         if let Err(error) = node.stop().await {
             tracing::warn!(error = %swarm_rt::chain(&*error), "a node did not stop cleanly");
         }

@@ -71,13 +71,20 @@ pub(crate) const TABLE: &[Row] = &[
     row("store", Layer::Pure, &["api", "types"]),
     row("reconcile", Layer::Pure, &["store", "types"]),
     row("raft", Layer::Pure, &["api"]),
+    // Computes with `ring`, which draws keys and nonces itself (ADR 0008).
+    row("ca", Layer::Pure, &["api", "reconcile", "store", "types"]),
     row("executor", Layer::Pure, &["api", "types"]),
     row("agent", Layer::Pure, &["api", "executor", "types"]),
     row("allocator", Layer::Pure, LOOP),
     row("scheduler", Layer::Pure, LOOP),
     row("orchestrator", Layer::Pure, LOOP),
     row("dispatcher", Layer::Pure, LOOP),
-    row("control-api", Layer::Pure, LOOP),
+    row(
+        "control-api",
+        Layer::Pure,
+        &["api", "ca", "reconcile", "store", "types"],
+    ),
+    row("log-broker", Layer::Pure, &["api", "store", "types"]),
     // Reads what the loops decide from, to say in words why an object is where it is.
     row(
         "explain",
@@ -98,6 +105,7 @@ pub(crate) const TABLE: &[Row] = &[
         &[
             "allocator",
             "api",
+            "ca",
             "dispatcher",
             "orchestrator",
             "reconcile",
@@ -106,7 +114,7 @@ pub(crate) const TABLE: &[Row] = &[
             "types",
         ],
     ),
-    row("rt", Layer::Shell, &["types"]),
+    row("rt", Layer::Shell, &["ca", "types"]),
     row(
         "raft-io",
         Layer::Shell,
@@ -127,10 +135,12 @@ pub(crate) const TABLE: &[Row] = &[
         Layer::Shell,
         &[
             "api",
+            "ca",
             "control-api",
             "dispatcher",
             "explain",
             "leader",
+            "log-broker",
             "raft",
             "raft-io",
             "reconcile",
@@ -146,6 +156,7 @@ pub(crate) const TABLE: &[Row] = &[
         &[
             "agent-io",
             "api",
+            "ca",
             "executor",
             "executor-native",
             "manager",
@@ -160,6 +171,7 @@ pub(crate) const TABLE: &[Row] = &[
         &[
             "agent",
             "api",
+            "ca",
             "control-api",
             "dispatcher",
             "executor",
@@ -175,6 +187,7 @@ pub(crate) const TABLE: &[Row] = &[
         Layer::Tool,
         &["api", "reconcile", "scheduler", "store", "types"],
     ),
+    row("load", Layer::Tool, &["api", "types"]),
     row("hello-web", Layer::Program, &[]),
     row(
         "swarmd",

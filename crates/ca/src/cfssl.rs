@@ -1,0 +1,199 @@
+//! The messages that an external certificate authority is asked with (CFSSL).
+//!
+//! Owns the JSON of request and answer, and which failures may be tried again. Owns no connection.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::issue::{Subject, role_name};
+use crate::{CA_NAME, MANAGER_ROLE};
+
+/// Most bytes of an answer that are read.
+pub const RESPONSE_BYTES_MAX: usize = 256 * 1024;
+/// The profile for cross-signing (`ExternalCrossSignProfile`).
+pub const CROSS_SIGN_PROFILE: &str = "CA";
+
+/// Go's zero time, which means that the authority decides.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+/// `CA:TRUE` as the value of the extension basicConstraints, in hexadecimal.
+const IS_CA: &str = "30030101ff";
+const BASIC_CONSTRAINTS: [u8; 4] = [2, 5, 29, 19];
+
+/// What is sent.
+#[derive(Serialize)]
+struct SignRequest<'a> {
+    hosts: Vec<String>,
+    certificate_request: &'a str,
+    subject: Option<SignSubject>,
+    profile: &'static str,
+    crl_override: &'static str,
+    label: &'static str,
+    serial: Option<u64>,
+    extensions: Option<Vec<SignExtension>>,
+    #[serde(rename = "NotBefore")]
+    not_before: &'static str,
+    #[serde(rename = "NotAfter")]
+    not_after: &'static str,
+    #[serde(rename = "ReturnPrecert")]
+    return_precert: bool,
+    metadata: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct SignSubject {
+    #[serde(rename = "CN")]
+    common_name: String,
+    names: Vec<SignName>,
+    #[serde(rename = "SerialNumber")]
+    serial_number: &'static str,
+}
+
+#[derive(Serialize)]
+struct SignName {
+    #[serde(rename = "O")]
+    organization: String,
+    #[serde(rename = "OU")]
+    organizational_unit: &'static str,
+}
+
+#[derive(Serialize)]
+struct SignExtension {
+    id: [u8; 4],
+    critical: bool,
+    value: &'static str,
+}
+
+/// What comes back.
+#[derive(Deserialize)]
+struct SignResponse {
+    #[serde(default)]
+    success: bool,
+    result: Option<SignResult>,
+    #[serde(default)]
+    errors: Option<Vec<Value>>,
+}
+
+#[derive(Deserialize)]
+struct SignResult {
+    certificate: Option<String>,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CfsslError {
+    /// May work later: the authority is not well, or something between is not.
+    #[error("recoverable: {0}")]
+    Recoverable(String),
+    /// The authority understood and refused.
+    #[error("the external certificate authority refused: {0}")]
+    Refused(String),
+}
+
+impl CfsslError {
+    /// Whether to try again.
+    pub fn is_recoverable(&self) -> bool {
+        matches!(self, Self::Recoverable(_))
+    }
+}
+
+/// The body of a request for the certificate of a node.
+pub fn request(csr_pem: &str, subject: &Subject) -> String {
+    let role = role_name(subject.role);
+    let node = subject.node.to_string();
+    let mut hosts = vec![role.to_owned(), node.clone()];
+    if role == MANAGER_ROLE {
+        hosts.push(CA_NAME.to_owned());
+    }
+    let name = SignName {
+        organization: subject.cluster.to_string(),
+        organizational_unit: role,
+    };
+    body(&SignRequest {
+        hosts,
+        certificate_request: csr_pem,
+        subject: Some(SignSubject {
+            common_name: node,
+            names: vec![name],
+            serial_number: "",
+        }),
+        profile: "",
+        crl_override: "",
+        label: "",
+        serial: None,
+        extensions: None,
+        not_before: NO_TIME,
+        not_after: NO_TIME,
+        return_precert: false,
+        metadata: None,
+    })
+}
+
+/// The body of a request to cross-sign another root, whose request is given.
+pub fn cross_sign_request(csr_pem: &str, common_name: &str) -> String {
+    body(&SignRequest {
+        hosts: Vec::new(),
+        certificate_request: csr_pem,
+        subject: Some(SignSubject {
+            common_name: common_name.to_owned(),
+            names: Vec::new(),
+            serial_number: "",
+        }),
+        profile: CROSS_SIGN_PROFILE,
+        crl_override: "",
+        label: "",
+        serial: None,
+        extensions: Some(vec![SignExtension {
+            id: BASIC_CONSTRAINTS,
+            critical: true,
+            value: IS_CA,
+        }]),
+        not_before: NO_TIME,
+        not_after: NO_TIME,
+        return_precert: false,
+        metadata: None,
+    })
+}
+
+fn body(request: &SignRequest<'_>) -> String {
+    serde_json::to_string(request).expect("strings and numbers are always JSON")
+}
+
+/// Reads an answer: status code and body. Returns the certificate as PEM.
+///
+/// # Errors
+/// [`CfsslError`].
+pub fn response(status: u16, body: &[u8]) -> Result<String, CfsslError> {
+    let again = CfsslError::Recoverable;
+    if body.len() > RESPONSE_BYTES_MAX {
+        return Err(again(format!(
+            "the answer has more than {RESPONSE_BYTES_MAX} bytes"
+        )));
+    }
+    if status != 200 {
+        return Err(again(format!("unexpected status code in CA response: {status}")));
+    }
+    let answer: SignResponse = serde_json::from_slice(body)
+        .map_err(|error| again(format!("the answer is not the JSON of CFSSL: {error}")))?;
+    let certificate = answer.result.and_then(|result| result.certificate);
+    match certificate {
+        Some(certificate) if answer.success && !certificate.is_empty() => Ok(certificate),
+        Some(_) | None => Err(CfsslError::Refused(reasons(answer.errors.as_deref()))),
+    }
+}
+
+/// The errors of an answer in words, cut to what a status message holds.
+fn reasons(errors: Option<&[Value]>) -> String {
+    const CHARACTERS_MAX: usize = 500;
+    let errors = errors.unwrap_or_default();
+    let texts: Vec<String> = errors
+        .iter()
+        .map(|error| match error.get("message").and_then(Value::as_str) {
+            Some(message) => message.to_owned(),
+            None => error.to_string(),
+        })
+        .collect();
+    if texts.is_empty() {
+        return "it gave no reason".to_owned();
+    }
+    texts.join("; ").chars().take(CHARACTERS_MAX).collect()
+}

@@ -82,6 +82,7 @@ mod tests {
                 "/docker.swarmkit.v1.CA/GetRootCACertificate",
                 "/docker.swarmkit.v1.NodeCA/IssueNodeCertificate",
                 "/docker.swarmkit.v1.NodeCA/NodeCertificateStatus",
+                "/swarmkit_rs.v1.Identity/CheckJoinToken",
             ]
         );
     }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::{raftpb, v1};
+use crate::{ext, raftpb, v1};
 
 /// Implements `Debug` with the fields after the semicolon hidden.
 ///
@@ -48,6 +48,8 @@ hide! {
     v1::SecretSpec { annotations, templating, driver; data }
     raftpb::Entry { r#type, term, index; data }
     raftpb::Snapshot { metadata; data }
+    ext::CheckJoinTokenRequest { ; token }
+    ext::CreateJoinTokenResponse { info; token }
 }
 
 /// Stands for a secret in output. Whether there is one at all is no secret.

@@ -332,4 +332,29 @@ pub const METHODS: &[Method] = &[
         roles: &[Role::Manager],
         insecure: false,
     },
+    Method {
+        path: "/swarmkit_rs.v1.Identity/CaStatus",
+        roles: &[Role::Manager],
+        insecure: false,
+    },
+    Method {
+        path: "/swarmkit_rs.v1.Identity/CheckJoinToken",
+        roles: &[],
+        insecure: true,
+    },
+    Method {
+        path: "/swarmkit_rs.v1.Identity/CreateJoinToken",
+        roles: &[Role::Manager],
+        insecure: false,
+    },
+    Method {
+        path: "/swarmkit_rs.v1.Identity/ListJoinTokens",
+        roles: &[Role::Manager],
+        insecure: false,
+    },
+    Method {
+        path: "/swarmkit_rs.v1.Identity/RemoveJoinToken",
+        roles: &[Role::Manager],
+        insecure: false,
+    },
 ];

@@ -17,7 +17,7 @@ const GENERATED: [&str; 3] = ["docker.swarmkit.v1.rs", "raftpb.rs", "swarmkit_rs
 const AUTHORIZATION: &str = "authorization.rs";
 
 /// Messages with secrets. `src/redacted.rs` implements `Debug` for them.
-const REDACTED: [&str; 13] = [
+const REDACTED: [&str; 15] = [
     ".docker.swarmkit.v1.AcceptancePolicy.RoleAdmissionPolicy.Secret",
     ".docker.swarmkit.v1.CAConfig",
     ".docker.swarmkit.v1.ContainerSpec.PullOptions",
@@ -31,6 +31,8 @@ const REDACTED: [&str; 13] = [
     ".docker.swarmkit.v1.SecretSpec",
     ".raftpb.Entry",
     ".raftpb.Snapshot",
+    ".swarmkit_rs.v1.CheckJoinTokenRequest",
+    ".swarmkit_rs.v1.CreateJoinTokenResponse",
 ];
 
 /// Enums nested in messages with secrets lose `Debug` along with them.

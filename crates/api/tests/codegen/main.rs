@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 
 /// The files whose packages are checked in; everything else they import is an input only.
-const PROTOS: [&str; 14] = [
+const PROTOS: [&str; 15] = [
     "raftpb/raft.proto",
     "swarmkit/ca.proto",
     "swarmkit/control.proto",
@@ -30,6 +30,7 @@ const PROTOS: [&str; 14] = [
     "swarmkit/types.proto",
     "swarmkit/watch.proto",
     "swarmkit_rs/explain.proto",
+    "swarmkit_rs/identity.proto",
 ];
 
 /// Full name and number of the method option which says who may call a method.

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use der::oid::ObjectIdentifier;
 use der::Decode as _;
+use der::oid::ObjectIdentifier;
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use swarm_types::Timestamp;
 use x509_cert::ext::pkix::{BasicConstraints, SubjectKeyIdentifier};

@@ -170,7 +170,9 @@ pub fn response(status: u16, body: &[u8]) -> Result<String, CfsslError> {
         )));
     }
     if status != 200 {
-        return Err(again(format!("unexpected status code in CA response: {status}")));
+        return Err(again(format!(
+            "unexpected status code in CA response: {status}"
+        )));
     }
     let answer: SignResponse = serde_json::from_slice(body)
         .map_err(|error| again(format!("the answer is not the JSON of CFSSL: {error}")))?;

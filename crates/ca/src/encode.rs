@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use der::asn1::{GeneralizedTime, Ia5String, OctetString, PrintableStringRef, SetOfVec, UtcTime};
 use der::asn1::{BitString, Utf8StringRef};
+use der::asn1::{GeneralizedTime, Ia5String, OctetString, PrintableStringRef, SetOfVec, UtcTime};
 use der::oid::{AssociatedOid, ObjectIdentifier};
-use der::{DateTime, Encode, SliceReader};
 use der::{Any, Decode as _, Reader as _};
+use der::{DateTime, Encode, SliceReader};
 use swarm_types::Timestamp;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::ext::Extension;

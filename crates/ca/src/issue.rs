@@ -145,7 +145,10 @@ impl Signer {
         let chain = format!("{}{}", self.certificate.to_pem(), self.intermediates_pem);
         let certificates = Certificate::all_from_pem(chain.as_bytes())?;
         let known = roots.certificates();
-        if known.iter().any(|root| root.der() == self.certificate.der()) {
+        if known
+            .iter()
+            .any(|root| root.der() == self.certificate.der())
+        {
             return Ok(());
         }
         chain::leads_to(&certificates, roots, now, Expiry::Enforce)
@@ -214,12 +217,7 @@ impl Signer {
     }
 
     /// In the order in which Go writes them.
-    fn extensions(
-        &self,
-        spki: &[u8],
-        role: &str,
-        node: &str,
-    ) -> Result<Vec<Extension>, SignError> {
+    fn extensions(&self, spki: &[u8], role: &str, node: &str) -> Result<Vec<Extension>, SignError> {
         let usage = KeyUsage(KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment);
         let extended = ExtendedKeyUsage(vec![oids::SERVER_AUTH, oids::CLIENT_AUTH]);
         let constraints = BasicConstraints {

@@ -151,7 +151,10 @@ impl KeyFile {
     ///
     /// # Errors
     /// [`KeyFileError`] if the key is too long to be encoded.
-    pub fn write(&self, encryption: Option<(&Kek, Salt)>) -> Result<Zeroizing<String>, KeyFileError> {
+    pub fn write(
+        &self,
+        encryption: Option<(&Kek, Salt)>,
+    ) -> Result<Zeroizing<String>, KeyFileError> {
         let plain = self.key.pkcs8_der();
         let text = match encryption {
             None => pem::write_with_headers(PKCS8_LABEL, &self.headers.0, plain),

@@ -258,7 +258,10 @@ mod tests {
         };
         check(b"", PemError::Empty);
         check(b"\xff", PemError::NotText);
-        check(b"-----BEGIN T-----\nAAAA\n", PemError::Unfinished("T".into()));
+        check(
+            b"-----BEGIN T-----\nAAAA\n",
+            PemError::Unfinished("T".into()),
+        );
         check(
             b"-----BEGIN T-----\nAAAA\n-----END U-----\n",
             PemError::Unfinished("T".into()),

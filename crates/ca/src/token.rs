@@ -120,7 +120,10 @@ impl fmt::Debug for JoinToken {
 /// Whether two tokens are the same, in a time that depends on their lengths only.
 pub fn same(left: &str, right: &str) -> bool {
     // Digests have one length and tell nothing about where the texts differ.
-    let (left, right) = (RootDigest::of(left.as_bytes()), RootDigest::of(right.as_bytes()));
+    let (left, right) = (
+        RootDigest::of(left.as_bytes()),
+        RootDigest::of(right.as_bytes()),
+    );
     let pairs = left.as_bytes().iter().zip(right.as_bytes());
     let difference = pairs.fold(0, |all, (left, right)| all | (left ^ right));
     std::hint::black_box(difference) == 0
@@ -138,7 +141,11 @@ fn to_base36(bytes: &[u8], characters: usize) -> String {
             rest = value % 36;
         }
         let rest = u8::try_from(rest).expect("a rest is below 36");
-        *digit = if rest < 10 { b'0' + rest } else { b'a' + rest - 10 };
+        *digit = if rest < 10 {
+            b'0' + rest
+        } else {
+            b'a' + rest - 10
+        };
     }
     digits.into_iter().map(char::from).collect()
 }

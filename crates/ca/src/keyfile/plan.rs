@@ -150,10 +150,7 @@ pub fn recover(found: &Found, kek: Option<&Kek>) -> Result<(Recovered, Vec<Step>
 }
 
 /// Old versions wrote the key to a file of its own first, and then renamed both.
-fn recover_old(
-    found: &Found,
-    kek: Option<&Kek>,
-) -> Result<(Recovered, Vec<Step>), KeyFileError> {
+fn recover_old(found: &Found, kek: Option<&Kek>) -> Result<(Recovered, Vec<Step>), KeyFileError> {
     let Some(text) = &found.key_old else {
         return Ok((Recovered::Nothing, Vec::new()));
     };

@@ -4,15 +4,14 @@
 //! once given stays with its port while the list of ports keeps its length. Does not own endpoints
 //! of tasks nor which services have to wait.
 //!
-//! Differences from SwarmKit: occupancy is read off the stored services, so a free number is the
-//! lowest one, and a just freed number may be given again; an update that cannot be satisfied
+//! Differences from SwarmKit: a free number is the lowest one, and a just freed number may be given
+//! again; an update that cannot be satisfied
 //! leaves the old numbers in place; an unknown protocol is refused, where Go panics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use swarm_api::v1;
-use swarm_store::Root;
 use swarm_types::{Service, ServiceId};
 use v1::port_config::{Protocol, PublishMode};
 
@@ -90,57 +89,65 @@ pub enum Ingress {
 /// Which INGRESS port numbers are taken, and by whom.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Occupancy {
-    holders: BTreeMap<(Protocol, u32), Holder>,
-}
-
-/// A service as errors name it.
-#[derive(Clone, Debug, PartialEq)]
-struct Holder {
-    id: ServiceId,
-    annotations: Arc<v1::Annotations>,
+    /// Every service that claims a number, with its name for errors. Only one should.
+    holders: BTreeMap<(Protocol, u32), BTreeMap<ServiceId, Arc<v1::Annotations>>>,
 }
 
 impl Occupancy {
-    /// What the stored services hold; walks over all of them.
-    pub fn of(view: &Root) -> Self {
-        let mut occupancy = Self::default();
-        for service in view.all::<Service>() {
-            if let Some(endpoint) = &service.endpoint {
-                occupancy.hold(service, &endpoint.ports);
-            }
+    /// A service has these ports.
+    pub fn hold(&mut self, service: &Service, ports: &[v1::PortConfig]) {
+        for key in numbers(ports) {
+            let holders = self.holders.entry(key).or_default();
+            holders.insert(service.id.clone(), Arc::clone(service.spec.annotations()));
         }
-        occupancy
     }
 
-    /// Gives a service its numbers, in place of those that it had.
-    pub fn replace(&mut self, service: &Service, ports: &[v1::PortConfig]) {
-        self.holders.retain(|_, holder| holder.id != service.id);
-        self.hold(service, ports);
-    }
-
-    fn hold(&mut self, service: &Service, ports: &[v1::PortConfig]) {
-        for port in ports.iter().filter(|port| port.published_port != 0) {
-            if let (true, Some(protocol)) = (is_ingress(port), protocol(port)) {
-                let key = (protocol, port.published_port);
-                self.holders.entry(key).or_insert_with(|| Holder {
-                    id: service.id.clone(),
-                    annotations: Arc::clone(service.spec.annotations()),
-                });
+    /// A service has these ports no more.
+    pub fn release(&mut self, service: &ServiceId, ports: &[v1::PortConfig]) {
+        for key in numbers(ports) {
+            let Some(holders) = self.holders.get_mut(&key) else {
+                continue;
+            };
+            holders.remove(service);
+            if holders.is_empty() {
+                self.holders.remove(&key);
             }
         }
     }
 
-    /// The holder of a number, unless it is this service.
+    /// A holder of a number that is not this service.
     fn other_holder(&self, service: &Service, key: (Protocol, u32)) -> Option<&str> {
-        let holder = self
-            .holders
-            .get(&key)
-            .filter(|holder| holder.id != service.id)?;
-        Some(&holder.annotations.name)
+        let mut holders = self.holders.get(&key)?.iter();
+        let (_, annotations) = holders.find(|(id, _)| **id != service.id)?;
+        Some(&annotations.name)
     }
 }
 
-/// Whether the endpoint of a service is what its spec asks for.
+/// The numbers that ports take: those of INGRESS ports.
+fn numbers(ports: &[v1::PortConfig]) -> impl Iterator<Item = (Protocol, u32)> {
+    ports
+        .iter()
+        .filter(|port| port.published_port != 0 && is_ingress(port))
+        .filter_map(|port| Some((protocol(port)?, port.published_port)))
+}
+
+/// What is taken: by what is stored, and by what was decided since.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<'a> {
+    /// By stored services.
+    pub stored: &'a Occupancy,
+    /// By services whose new endpoints are not stored yet.
+    pub decided: &'a Occupancy,
+}
+
+impl<'a> Taken<'a> {
+    fn other_holder(self, service: &Service, key: (Protocol, u32)) -> Option<&'a str> {
+        let holder = self.stored.other_holder(service, key);
+        holder.or_else(|| self.decided.other_holder(service, key))
+    }
+}
+
+/// Whether the ports of a service are what its spec asks for.
 pub fn is_settled(service: &Service) -> bool {
     match (&service.spec.endpoint, service.endpoint.as_deref()) {
         (None, None) => true,
@@ -156,19 +163,20 @@ pub fn is_settled(service: &Service) -> bool {
     }
 }
 
-/// The endpoint that a service should have; `None` when its spec has none.
+/// The endpoint that a service should have, with the virtual addresses that it has; `None` when
+/// its spec has none.
 ///
 /// # Errors
 /// [`PortError`] with the first port that cannot be had.
 pub fn allocate(
     service: &Service,
-    occupancy: &Occupancy,
+    occupied: Taken<'_>,
     ingress: Ingress,
 ) -> Result<Option<v1::Endpoint>, PortError> {
     let Some(spec) = &service.spec.endpoint else {
         return Ok(None);
     };
-    if ingress == Ingress::Missing && spec.ports.iter().any(is_ingress) {
+    if ingress == Ingress::Missing && publishes_ingress(&spec.ports) {
         return Err(PortError::IngressMissing);
     }
     let endpoint = service.endpoint.as_deref();
@@ -185,11 +193,11 @@ pub fn allocate(
             target: port.target_port,
         })?;
         if position < explicit {
-            check_explicit(service, occupancy, &taken, protocol, port.published_port)?;
+            check_explicit(service, occupied, &taken, protocol, port.published_port)?;
         } else {
             let is_free = |number| {
                 let key = (protocol, number);
-                !taken.contains(&key) && occupancy.other_holder(service, key).is_none()
+                !taken.contains(&key) && occupied.other_holder(service, key).is_none()
             };
             port.published_port = Some(port.published_port)
                 .filter(|number| *number != 0 && is_free(*number))
@@ -207,7 +215,7 @@ pub fn allocate(
 
 fn check_explicit(
     service: &Service,
-    occupancy: &Occupancy,
+    occupied: Taken<'_>,
     taken: &BTreeSet<(Protocol, u32)>,
     protocol: Protocol,
     port: u32,
@@ -217,7 +225,7 @@ fn check_explicit(
     }
     let key = (protocol, port);
     let own = taken.contains(&key).then(|| service.spec.name());
-    match own.or_else(|| occupancy.other_holder(service, key)) {
+    match own.or_else(|| occupied.other_holder(service, key)) {
         None => Ok(()),
         Some(holder) => Err(PortError::InUse {
             port,
@@ -265,6 +273,11 @@ fn take<'a>(
 
 fn is_same_but_number(a: &v1::PortConfig, b: &v1::PortConfig) -> bool {
     (&a.name, a.protocol, a.target_port) == (&b.name, b.protocol, b.target_port)
+}
+
+/// Whether some port is published through the ingress network.
+pub fn publishes_ingress(ports: &[v1::PortConfig]) -> bool {
+    ports.iter().any(is_ingress)
 }
 
 /// An unknown publish mode counts as INGRESS, which is checked, rather than as HOST, which is not.

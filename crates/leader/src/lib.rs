@@ -78,7 +78,7 @@ impl Leader {
             Box::new(Queue::new(orchestrator::Init::default(), view)),
             Box::new(Queue::new(orchestrator::Replicated::default(), view)),
             Box::new(Queue::new(orchestrator::Global::default(), view)),
-            Box::new(Queue::new(swarm_allocator::Allocator, view)),
+            Box::new(Queue::new(swarm_allocator::Allocator::default(), view)),
             Box::new(Queue::new(swarm_scheduler::Scheduler::default(), view)),
             Box::new(Queue::new(orchestrator::ConstraintEnforcer, view)),
             Box::new(Queue::new(orchestrator::Reaper::default(), view)),

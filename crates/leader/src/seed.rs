@@ -2,10 +2,7 @@
 
 use swarm_api::v1;
 use swarm_store::{By, Root, Write, WriteSet};
-use swarm_types::{Cluster, ClusterId, IdSource, Network, Node, NodeId, defaults};
-
-/// The label of networks that every node has by itself.
-const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
+use swarm_types::{Cluster, ClusterId, IdSource, Network, Node, NodeId, defaults, networks};
 
 /// Who the manager is.
 #[derive(Clone, Debug)]
@@ -80,7 +77,7 @@ fn predefined(name: &str) -> v1::NetworkSpec {
     v1::NetworkSpec {
         annotations: Some(v1::Annotations {
             name: name.to_owned(),
-            labels: [(PREDEFINED_LABEL.to_owned(), "true".to_owned())].into(),
+            labels: [(networks::PREDEFINED_LABEL.to_owned(), "true".to_owned())].into(),
             ..Default::default()
         }),
         driver_config: Some(v1::Driver {

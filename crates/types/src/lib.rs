@@ -35,6 +35,7 @@ pub mod dirty;
 pub mod id;
 pub mod kind;
 pub mod naming;
+pub mod networks;
 pub mod objects;
 pub mod resources;
 pub mod spec;

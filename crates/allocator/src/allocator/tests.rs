@@ -1,5 +1,7 @@
+mod addresses;
+
 use swarm_reconcile::{Batch, Outcome, Queue};
-use swarm_types::{Id, IdSource, ServiceSpec};
+use swarm_types::{AnyObject, Id, IdSource, Network, ServiceSpec};
 
 use super::*;
 use swarm_api::v1;
@@ -20,7 +22,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let root = Root::default();
-        let queue = Queue::new(Allocator, &root);
+        let queue = Queue::new(Allocator::default(), &root);
         let mut world = Self { root, queue };
         world.put(network("ingress", true));
         world
@@ -67,6 +69,7 @@ impl World {
             let batch = self.queue.poll_transaction(&self.root, now, &mut NoIds);
             let Some(Batch { sets }) = batch else {
                 assert!(!self.queue.is_runnable());
+                assert_eq!(self.queue.reconciler().cache_drift(&self.root), None);
                 return;
             };
             let mut transaction = self.root.begin(now);
@@ -286,28 +289,67 @@ fn an_unknown_protocol_parks_its_service_only() {
     assert_eq!(world.status("t2"), READY);
 }
 
+/// A task without a service that names these networks.
+fn attached(id: &str, targets: &[&str]) -> Task {
+    let config = |target: &&str| v1::NetworkAttachmentConfig {
+        target: (*target).to_owned(),
+        aliases: vec!["alias".to_owned()],
+        ..Default::default()
+    };
+    let spec = v1::TaskSpec {
+        networks: targets.iter().map(config).collect(),
+        ..Default::default()
+    };
+    Task::new(id.parse().unwrap(), Arc::new(spec))
+}
+
 #[test]
-fn a_task_with_networks_stays_new_and_says_why() {
+fn a_task_with_a_network_of_a_user_stays_new_and_says_why() {
     let mut world = World::new();
-    let networks = vec![v1::NetworkAttachmentConfig::default()];
-    let mut attached = Task::new(
-        "t1".parse().unwrap(),
-        Arc::new(v1::TaskSpec {
-            networks: networks.clone(),
-            ..Default::default()
-        }),
-    );
-    attached.service_id = None;
-    world.put(attached);
+    world.put(network("mine", false));
+    world.put(attached("t1", &["mine"]));
     let wire = v1::ServiceSpec {
-        networks,
+        networks: vec![v1::NetworkAttachmentConfig {
+            target: "mine".to_owned(),
+            ..Default::default()
+        }],
         ..Default::default()
     };
     world.put(Service::new("s".parse().unwrap(), ServiceSpec::new(wire)));
     world.put(task("t2", "s"));
     for id in ["t1", "t2"] {
-        assert_eq!(world.status(id), format!("new||{NETWORKS_ERR}"));
+        let err = "new||network \"mine\" is not supported yet, only host and bridge are; \
+                   remove it from the service spec";
+        assert_eq!(world.status(id), err);
     }
+}
+
+#[test]
+fn a_task_on_a_predefined_network_waits_for_it_and_carries_all_of_it() {
+    let mut world = World::new();
+    world.put(attached("t", &["host"]));
+    assert_eq!(
+        world.status("t"),
+        "new||network \"host\" does not exist; create it or remove it from the service spec"
+    );
+    let mut host = network("host", false);
+    let mut spec = (*host.spec).clone();
+    spec.annotations.as_mut().unwrap().labels.insert(
+        swarm_types::networks::PREDEFINED_LABEL.to_owned(),
+        "true".to_owned(),
+    );
+    spec.driver_config.get_or_insert_default().name = "host".to_owned();
+    host.spec = Arc::new(spec);
+    world.put(host);
+    assert_eq!(world.status("t"), READY);
+    let task = world.root.task(&"t".parse().unwrap()).unwrap();
+    let [only] = &task.networks[..] else {
+        panic!("{:?}", task.networks)
+    };
+    let network = only.network.as_ref().unwrap();
+    assert_eq!(network.driver_state.as_ref().unwrap().name, "host");
+    assert!(network.ipam.as_ref().unwrap().driver.is_some());
+    assert_eq!((&only.addresses[..], &only.aliases[..]), (&[][..], &["alias".to_owned()][..]));
 }
 
 #[test]
@@ -346,13 +388,13 @@ fn a_restarted_allocator_finds_what_was_left_and_repeats_nothing() {
     world.put(service("b", &[80]));
     world.put(task("t", "b"));
     let version = world.root.version();
-    world.queue = Queue::new(Allocator, &world.root);
+    world.queue = Queue::new(Allocator::default(), &world.root);
     world.run();
     assert_eq!(world.root.version(), version);
     let mut transaction = world.root.begin(Timestamp::EPOCH);
     transaction.create(task("late", "a")).unwrap();
     world.root = transaction.finish().0;
-    world.queue = Queue::new(Allocator, &world.root);
+    world.queue = Queue::new(Allocator::default(), &world.root);
     world.run();
     assert_eq!(world.status("late"), READY);
 }

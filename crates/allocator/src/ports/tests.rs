@@ -63,10 +63,21 @@ fn service(id: &str, spec: &str, stored: &str) -> Service {
     service
 }
 
+/// Allocates with nothing decided before.
+fn give(
+    service: &Service,
+    stored: &Occupancy,
+    ingress: Ingress,
+) -> Result<Option<v1::Endpoint>, PortError> {
+    let decided = Occupancy::default();
+    let decided = &decided;
+    allocate(service, Taken { stored, decided }, ingress)
+}
+
 fn taken(holders: &[(&str, &str)]) -> Occupancy {
     let mut occupancy = Occupancy::default();
     for (id, list) in holders {
-        occupancy.replace(&service(id, "", "none"), &ports(list));
+        occupancy.hold(&service(id, "", "none"), &ports(list));
     }
     occupancy
 }
@@ -78,7 +89,7 @@ fn check(spec: &str, stored: &str, others: &str, expected: &str) {
         ("own", stored.trim_start_matches("none")),
     ]);
     let service = service("own", spec, stored);
-    let got = match allocate(&service, &occupancy, Ingress::Present) {
+    let got = match give(&service, &occupancy, Ingress::Present) {
         Ok(endpoint) => text(&endpoint.unwrap().ports),
         Err(error) => error.to_string(),
     };
@@ -112,6 +123,31 @@ fn a_number_is_taken_once_for_each_protocol() {
     check("80:1/sctp", "none", "80:2/tcp 80:2/udp", "80:1/sctp");
     let twice = "port 80/tcp is published by service \"own\" already; choose another";
     check("80:1/tcp 80:2/tcp", "none", "", twice);
+}
+
+#[test]
+fn what_was_decided_counts_beside_what_is_stored() {
+    let (stored, decided) = (taken(&[("a", "30000:1/tcp")]), taken(&[("b", "30001:1/tcp 80:1/tcp")]));
+    let occupied = Taken {
+        stored: &stored,
+        decided: &decided,
+    };
+    let got = allocate(&service("s", "0:1/tcp", "none"), occupied, Ingress::Present);
+    assert_eq!(text(&got.unwrap().unwrap().ports), "30002:1/tcp");
+    let got = allocate(&service("s", "80:1/tcp", "none"), occupied, Ingress::Present);
+    assert!(got.unwrap_err().to_string().contains("service \"b\""));
+}
+
+#[test]
+fn a_number_with_two_holders_is_taken_until_both_are_gone() {
+    let mut occupancy = taken(&[("a", "80:1/tcp"), ("b", "80:1/tcp")]);
+    let (own, list) = (service("own", "80:1/tcp", "none"), ports("80:1/tcp"));
+    for id in ["a", "b"] {
+        assert!(give(&own, &occupancy, Ingress::Present).is_err());
+        occupancy.release(&id.parse().unwrap(), &list);
+    }
+    assert!(give(&own, &occupancy, Ingress::Present).is_ok());
+    assert_eq!(occupancy, Occupancy::default());
 }
 
 #[test]
@@ -181,7 +217,7 @@ fn numbers_and_protocols_out_of_range_are_refused() {
 
 #[test]
 fn ingress_ports_need_the_ingress_network_and_host_ports_do_not() {
-    let allocate = |spec| allocate(&service("s", spec, "none"), &taken(&[]), Ingress::Missing);
+    let allocate = |spec| give(&service("s", spec, "none"), &taken(&[]), Ingress::Missing);
     assert_eq!(allocate("80:1/tcp"), Err(PortError::IngressMissing));
     assert!(allocate("80:1/tcp@host").is_ok());
     assert!(allocate("").is_ok());
@@ -213,7 +249,7 @@ fn an_endpoint_without_a_spec_is_given_up() {
     let mut service = service("s", "80:1/tcp", "80:1/tcp");
     service.spec = ServiceSpec::new(v1::ServiceSpec::default());
     assert!(!is_settled(&service));
-    assert_eq!(allocate(&service, &taken(&[]), Ingress::Present), Ok(None));
+    assert_eq!(give(&service, &taken(&[]), Ingress::Present), Ok(None));
     service.endpoint = None;
     assert!(is_settled(&service));
 }
@@ -244,7 +280,7 @@ proptest! {
         for list in [first, second] {
             let endpoint = Some(v1::EndpointSpec { ports: list, ..Default::default() });
             service.spec = ServiceSpec::new(v1::ServiceSpec { endpoint, ..Default::default() });
-            let Ok(endpoint) = allocate(&service, &occupancy, Ingress::Present) else {
+            let Ok(endpoint) = give(&service, &occupancy, Ingress::Present) else {
                 continue;
             };
             let endpoint = endpoint.unwrap();
@@ -256,10 +292,12 @@ proptest! {
             all.sort_unstable();
             all.dedup();
             prop_assert_eq!(all.len(), count, "a number was given twice");
-            occupancy.replace(&service, &endpoint.ports);
+            let before = service.endpoint.as_ref().map_or(&[][..], |before| &before.ports);
+            occupancy.release(&service.id, before);
+            occupancy.hold(&service, &endpoint.ports);
             service.endpoint = Some(Arc::new(endpoint.clone()));
             prop_assert!(is_settled(&service));
-            prop_assert_eq!(allocate(&service, &occupancy, Ingress::Present), Ok(Some(endpoint)));
+            prop_assert_eq!(give(&service, &occupancy, Ingress::Present), Ok(Some(endpoint)));
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! # Owns
 //! The only places where the clock is read, random bytes are drawn, tasks are spawned and sockets
-//! are opened. [`net`] is the seam between plain connections and the mutual TLS that the identity
-//! issue brings.
+//! are opened. [`net`] has the addresses and who calls, [`tls`] the connections between nodes, and
+//! [`metrics`] the figures that a node shows.
 //!
 //! # Does not own
 //! Any decision. A shell asks a pure crate what to do and comes here to do it.
@@ -14,20 +14,22 @@
 //! * Every wait for a connection has a deadline.
 //!
 //! # Start reading at
-//! [`tasks`], then [`net`].
+//! [`tasks`], then [`net`] and [`tls`].
 //!
 //! # SwarmKit counterpart
-//! `xnet`, `connectionbroker`, `log`, `identity`. Intended difference: goroutines are replaced by
+//! `xnet`, `connectionbroker`, `log`, `identity`, `ca/transport.go`. Intended difference: goroutines are replaced by
 //! tasks whose end is always noticed.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
 pub mod logging;
+pub mod metrics;
 pub mod net;
 pub mod random;
 pub mod shutdown;
 pub mod tasks;
+pub mod tls;
 
 pub use clock::Clock;
 pub use logging::chain;

@@ -8,6 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -17,6 +18,9 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 use tonic::transport::{Channel, Endpoint, Server, Uri};
+
+use crate::tls::Connection;
+pub use crate::tls::Peer;
 
 /// Largest message that a manager takes (spec 1.1): 4 MiB.
 pub const SERVER_RECEIVE_BYTES_MAX: usize = 4 << 20;
@@ -185,31 +189,59 @@ pub fn identify<T>(request: &mut tonic::Request<T>, node: &NodeId) {
 /// Who makes a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The node, if it named itself.
-    pub node: Option<NodeId>,
+    /// Who it is, whichever way the call came.
+    pub peer: Peer,
     /// The address that the connection comes from, without the port; empty on the control socket.
     pub addr: String,
-    /// Whether the call came through the control socket.
-    pub is_local: bool,
+    /// The manager that handed the call on, if one did.
+    pub forwarded_by: Option<NodeId>,
 }
 
-/// Who makes this call.
+impl Caller {
+    /// The calling node, unless it is this one or nobody knows.
+    pub fn node(&self) -> Option<&NodeId> {
+        self.peer.node()
+    }
+
+    /// Whether the call came through the control socket.
+    pub fn is_local(&self) -> bool {
+        self.peer == Peer::Local
+    }
+}
+
+/// Who makes this call: whom the listener's authorization found, else who is at the other end of
+/// the connection.
 pub fn caller<T>(request: &tonic::Request<T>) -> Caller {
-    let node = request
-        .metadata()
-        .get(NODE_ID_KEY)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse().ok());
     let extensions = request.extensions();
+    if let Some(caller) = extensions.get::<Caller>() {
+        return caller.clone();
+    }
+    if let Some(connection) = extensions.get::<Arc<Connection>>() {
+        return Caller {
+            peer: connection.peer().clone(),
+            addr: connection.remote().ip().to_string(),
+            forwarded_by: None,
+        };
+    }
     let addr = extensions
         .get::<TcpConnectInfo>()
         .and_then(TcpConnectInfo::remote_addr)
         .map(|addr| addr.ip().to_string())
         .unwrap_or_default();
+    let claimed = request
+        .metadata()
+        .get(NODE_ID_KEY)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok());
+    let peer = match claimed {
+        Some(node) => Peer::Claimed(node),
+        None if extensions.get::<UdsConnectInfo>().is_some() => Peer::Local,
+        None => Peer::Anonymous,
+    };
     Caller {
-        node,
+        peer,
         addr,
-        is_local: extensions.get::<UdsConnectInfo>().is_some(),
+        forwarded_by: None,
     }
 }
 

@@ -114,7 +114,7 @@ pub(crate) const TABLE: &[Row] = &[
             "types",
         ],
     ),
-    row("rt", Layer::Shell, &["ca", "types"]),
+    row("rt", Layer::Shell, &["api", "ca", "types"]),
     row(
         "raft-io",
         Layer::Shell,

@@ -18,9 +18,9 @@ pub(crate) struct Dispatcher(pub(crate) Arc<Services>);
 impl Dispatcher {
     /// Who calls. A node that does not name itself on the control socket is the manager's own.
     fn node(&self, caller: &Caller) -> Result<NodeId, Status> {
-        match &caller.node {
+        match caller.node() {
             Some(node) => Ok(node.clone()),
-            None if caller.is_local => Ok(self.0.own_node.clone()),
+            None if caller.is_local() => Ok(self.0.own_node.clone()),
             None => Err(Status::permission_denied(
                 "Permission denied: the call does not say which node makes it",
             )),

@@ -1,0 +1,153 @@
+//! The figures that a node shows to Prometheus.
+//!
+//! Owns the registry, the counters of what was refused, and the gauges of connections. Other parts
+//! put their own figures into the same registry by [`Metrics::register`]. Names are those of
+//! SwarmKit where it has them; ours begin with `swarm_` too.
+
+mod http;
+mod refused;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use prometheus_client::metrics::counter::Counter;
+pub use prometheus_client::metrics::family::Family;
+pub use prometheus_client::metrics::gauge::Gauge;
+pub use prometheus_client::metrics::histogram::Histogram;
+pub use prometheus_client::registry::Registry;
+
+pub use http::serve;
+pub use refused::Refused;
+
+/// One label and its value, both from a fixed set: a label never holds what a peer sent.
+pub type Label = [(&'static str, &'static str); 1];
+
+/// The figures of one node. Clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Mutex<Registry>,
+    refused: Family<Label, Counter>,
+    connections: Family<Label, Gauge>,
+    handshakes: Gauge,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A registry with the figures of connections and refusals.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let refused = Family::<Label, Counter>::default();
+        for reason in Refused::ALL {
+            // Shown as zero from the start, so that a rate can be taken of the first one.
+            drop(refused.get_or_create(&[("reason", reason.label())]));
+        }
+        let connections = Family::<Label, Gauge>::default();
+        let handshakes = Gauge::default();
+        registry.register(
+            "swarm_refused",
+            "What peers asked for and did not get, by reason",
+            refused.clone(),
+        );
+        registry.register(
+            "swarm_connections",
+            "Open connections on the remote listener, by what the peer showed",
+            connections.clone(),
+        );
+        registry.register(
+            "swarm_handshakes",
+            "TLS handshakes in progress on the remote listener",
+            handshakes.clone(),
+        );
+        Self {
+            inner: Arc::new(Inner {
+                registry: Mutex::new(registry),
+                refused,
+                connections,
+                handshakes,
+            }),
+        }
+    }
+
+    /// Adds figures of another part.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry());
+    }
+
+    /// Counts something that was refused.
+    pub fn refused(&self, reason: Refused) {
+        self.inner
+            .refused
+            .get_or_create(&[("reason", reason.label())])
+            .inc();
+    }
+
+    /// How often this was refused.
+    pub fn refused_count(&self, reason: Refused) -> u64 {
+        self.inner
+            .refused
+            .get_or_create(&[("reason", reason.label())])
+            .get()
+    }
+
+    /// Open connections, by what the peer showed: `worker`, `manager` or `none`.
+    pub(crate) fn connections(&self, peer: &'static str) -> Gauge {
+        self.inner
+            .connections
+            .get_or_create_owned(&[("peer", peer)])
+    }
+
+    /// Handshakes in progress.
+    pub(crate) fn handshakes(&self) -> &Gauge {
+        &self.inner.handshakes
+    }
+
+    /// Everything in the text format of OpenMetrics.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry());
+        text
+    }
+
+    fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
+        self.inner
+            .registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_is_shown_from_the_start_and_counted_by_its_reason() {
+        let metrics = Metrics::new();
+        let text = metrics.text();
+        for reason in Refused::ALL {
+            let line = format!("swarm_refused_total{{reason=\"{}\"}} 0\n", reason.label());
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+        metrics.refused(Refused::HandshakeTimeout);
+        let text = metrics.text();
+        let line = "swarm_refused_total{reason=\"handshake_timeout\"} 1\n";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(metrics.refused_count(Refused::HandshakeTimeout), 1);
+        assert_eq!(metrics.refused_count(Refused::RemovedNode), 0);
+    }
+}

@@ -1,0 +1,83 @@
+//! The reasons for which something is refused, each a label of one counter.
+
+/// Declares the reasons once, so that the list and the labels cannot drift apart.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident => $label:literal,)+) => {
+        /// Why a peer did not get what it asked for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Refused {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Refused {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The value of the label.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The certificate's time is over.
+    CertificateExpired => "certificate_expired",
+    /// The certificate's time has not begun: a clock is wrong.
+    CertificateNotYetValid => "certificate_not_yet_valid",
+    /// The certificate is signed by an authority that the cluster does not trust.
+    CertificateUnknownAuthority => "certificate_unknown_authority",
+    /// The certificate is damaged, or names no node.
+    CertificateInvalid => "certificate_invalid",
+    /// The handshake failed for another reason.
+    HandshakeFailed => "handshake_failed",
+    /// Handshake and HTTP/2 preface took too long.
+    HandshakeTimeout => "handshake_timeout",
+    /// The peer did not agree to HTTP/2 in the handshake.
+    NoHttp2 => "no_http2",
+    /// One address has too many handshakes in progress.
+    TooManyHandshakes => "too_many_handshakes",
+    /// The manager has as many connections as it takes.
+    TooManyConnections => "too_many_connections",
+    /// There are as many connections without a certificate as the manager takes.
+    TooManyAnonymous => "too_many_anonymous",
+    /// A connection without a certificate stayed longer than it takes to get one.
+    AnonymousTooLong => "anonymous_too_long",
+    /// A method was called without a certificate.
+    NoCertificate => "no_certificate",
+    /// The certificate, or the node's role, does not allow the method.
+    WrongRole => "wrong_role",
+    /// The certificate belongs to another cluster.
+    WrongOrganization => "wrong_organization",
+    /// The node was removed from the cluster.
+    RemovedNode => "removed_node",
+    /// A call was forwarded by someone who may not, or lacks information.
+    BadForwarding => "bad_forwarding",
+    /// A call was forwarded to a manager that does not lead.
+    ForwardedToFollower => "forwarded_to_follower",
+    /// The method does not exist, or is not offered on this listener.
+    UnknownMethod => "unknown_method",
+    /// A message is larger than the limit.
+    OversizedMessage => "oversized_message",
+    /// One connection has too many calls in progress.
+    TooManyCalls => "too_many_calls",
+    /// A call did not send its request in time.
+    CallTimeout => "call_timeout",
+    /// The join token is not one of this cluster's.
+    BadToken => "bad_token",
+    /// The certificate request cannot be used.
+    BadRequest => "bad_certificate_request",
+    /// A session that is not, or no longer, the node's.
+    InvalidSession => "invalid_session",
+    /// A call of a node that has no session.
+    NotRegistered => "not_registered",
+    /// A node reported about a task of another node.
+    OtherNodesTask => "other_nodes_task",
+    /// A node registers too often.
+    RegistrationRate => "registration_rate",
+    /// Two machines use the same certificate.
+    ClonedMachine => "cloned_machine",
+}

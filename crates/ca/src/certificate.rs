@@ -63,6 +63,7 @@ pub struct Certificate {
     der: Vec<u8>,
     tbs: Vec<u8>,
     fields: x509_cert::Certificate,
+    serial: Vec<u8>,
     issuer: Vec<u8>,
     subject: Vec<u8>,
     spki: Vec<u8>,
@@ -98,6 +99,7 @@ impl Certificate {
                 .ok_or(CertificateError::Malformed)
         };
         Ok(Self {
+            serial: part(0)?,
             issuer: part(2)?,
             subject: part(4)?,
             spki: part(5)?,
@@ -133,6 +135,11 @@ impl Certificate {
 
     pub(crate) fn fields(&self) -> &x509_cert::TbsCertificate {
         &self.fields.tbs_certificate
+    }
+
+    /// DER of the serial number.
+    pub fn serial_der(&self) -> &[u8] {
+        &self.serial
     }
 
     /// DER of the subject.

@@ -199,3 +199,69 @@ fn reasons(errors: Option<&[Value]>) -> String {
     }
     texts.join("; ").chars().take(CHARACTERS_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use swarm_api::v1::NodeRole;
+
+    use super::*;
+
+    fn subject(role: NodeRole) -> Subject {
+        Subject {
+            node: "node".parse().unwrap(),
+            cluster: "cluster".parse().unwrap(),
+            role,
+        }
+    }
+
+    #[test]
+    fn a_request_has_the_form_of_cfssl() {
+        let body: Value =
+            serde_json::from_str(&request("CSR", &subject(NodeRole::Manager))).unwrap();
+        let expected = serde_json::json!({
+            "hosts": ["swarm-manager", "node", "swarm-ca"],
+            "certificate_request": "CSR",
+            "subject": {
+                "CN": "node",
+                "names": [{"O": "cluster", "OU": "swarm-manager"}],
+                "SerialNumber": "",
+            },
+            "profile": "", "crl_override": "", "label": "",
+            "serial": null, "extensions": null,
+            "NotBefore": "0001-01-01T00:00:00Z", "NotAfter": "0001-01-01T00:00:00Z",
+            "ReturnPrecert": false, "metadata": null,
+        });
+        assert_eq!(body, expected);
+        let worker = request("CSR", &subject(NodeRole::Worker));
+        assert!(worker.contains(r#""hosts":["swarm-worker","node"]"#));
+        let cross = cross_sign_request("CSR", "swarm-ca");
+        assert!(cross.contains(r#""profile":"CA""#) && cross.contains(IS_CA));
+    }
+
+    #[test]
+    fn answers_are_certificates_refusals_or_worth_another_try() {
+        let good = br#"{"success":true,"result":{"certificate":"PEM"},"errors":[]}"#;
+        assert_eq!(response(200, good), Ok("PEM".to_owned()));
+        let again =
+            |status, body: &[u8]| assert!(response(status, body).unwrap_err().is_recoverable());
+        again(500, good);
+        again(200, b"<html>");
+        again(200, &vec![b' '; RESPONSE_BYTES_MAX + 1]);
+        let refused = |body: &[u8], words: &str| {
+            let error = response(200, body).unwrap_err();
+            assert!(
+                !error.is_recoverable() && error.to_string().contains(words),
+                "{error}"
+            );
+        };
+        refused(
+            br#"{"success":false,"errors":[{"code":1,"message":"no"}]}"#,
+            "no",
+        );
+        refused(br#"{"success":true,"result":{}}"#, "no reason");
+        refused(
+            br#"{"success":false,"result":{"certificate":"PEM"}}"#,
+            "no reason",
+        );
+    }
+}

@@ -36,10 +36,19 @@ pub mod issue;
 pub mod key;
 pub mod keyfile;
 pub mod pem;
+pub mod policy;
+mod refusal;
+pub mod renewal;
+pub mod requests;
 pub mod root;
 pub mod token;
+pub mod tokens;
 
 mod encode;
+#[cfg(test)]
+mod world;
+
+pub use refusal::{Code, Refusal};
 
 /// The subject of every root that this crate makes, and the name that a node without certificate
 /// asks for.

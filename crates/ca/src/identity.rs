@@ -109,15 +109,18 @@ pub fn read_pem(text: &[u8]) -> Result<CertIdentity, IdentityError> {
 /// The string types that appear in names.
 fn text(value: &der::Any) -> Option<String> {
     use der::asn1::{Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
-    let text = match der::Tagged::tag(value) {
-        der::Tag::PrintableString => value
-            .decode_as::<PrintableStringRef<'_>>()
-            .ok()?
-            .to_string(),
-        der::Tag::Utf8String => value.decode_as::<Utf8StringRef<'_>>().ok()?.to_string(),
-        der::Tag::Ia5String => value.decode_as::<Ia5StringRef<'_>>().ok()?.to_string(),
-        der::Tag::TeletexString => value.decode_as::<TeletexStringRef<'_>>().ok()?.to_string(),
-        _ => return None,
-    };
-    Some(text)
+    let printable = value.decode_as::<PrintableStringRef<'_>>();
+    let text = printable.map(|text| text.to_string());
+    text.or_else(|_| {
+        value
+            .decode_as::<Utf8StringRef<'_>>()
+            .map(|t| t.to_string())
+    })
+    .or_else(|_| value.decode_as::<Ia5StringRef<'_>>().map(|t| t.to_string()))
+    .or_else(|_| {
+        value
+            .decode_as::<TeletexStringRef<'_>>()
+            .map(|t| t.to_string())
+    })
+    .ok()
 }

@@ -124,9 +124,11 @@ impl KeyFile {
         let key = if block.label == ENCRYPTED_LABEL {
             let der = decrypt(&block.der, kek)?;
             // A wrong key that happens to leave valid padding shows here.
-            PrivateKey::from_block(PKCS8_LABEL, &der).map_err(|error| match error {
-                KeyError::Malformed => KeyFileError::Locked,
-                error => error.into(),
+            PrivateKey::from_block(PKCS8_LABEL, &der).map_err(|error| {
+                if error == KeyError::Malformed {
+                    return KeyFileError::Locked;
+                }
+                error.into()
             })?
         } else {
             PrivateKey::from_block(&block.label, &block.der)?

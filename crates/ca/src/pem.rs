@@ -287,7 +287,7 @@ mod tests {
     proptest! {
         #[test]
         fn blocks_round_trip(der: Vec<u8>, headers: BTreeMap<String, String>) {
-            let plain = headers.clone().into_iter()
+            let plain = headers.into_iter()
                 .filter(|(name, value)| is_header(name, value))
                 .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
                 .filter(|(name, _)| !name.is_empty());

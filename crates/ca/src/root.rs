@@ -131,9 +131,11 @@ impl RootBundle {
             if root.subject_der() != root.issuer_der() {
                 return Err(RootError::NotSelfSigned(index));
             }
-            root.check_signed_by(root).map_err(|source| match source {
-                CertificateError::Signature => RootError::NotSelfSigned(index),
-                source => RootError::Certificate { index, source },
+            root.check_signed_by(root).map_err(|source| {
+                if source == CertificateError::Signature {
+                    return RootError::NotSelfSigned(index);
+                }
+                RootError::Certificate { index, source }
             })?;
         }
         let pem = std::str::from_utf8(pem).map_err(|_| CertificateError::Malformed)?;

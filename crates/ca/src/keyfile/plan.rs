@@ -114,7 +114,7 @@ pub enum Recovered {
         /// The text of the certificate, with intermediates.
         cert_pem: String,
         /// The key.
-        key: KeyFile,
+        key: Box<KeyFile>,
     },
 }
 
@@ -168,7 +168,7 @@ fn recover_old(found: &Found, kek: Option<&Kek>) -> Result<(Recovered, Vec<Step>
 fn pair(cert: &[u8], key: KeyFile) -> Recovered {
     Recovered::Pair {
         cert_pem: String::from_utf8_lossy(cert).into_owned(),
-        key,
+        key: Box::new(key),
     }
 }
 

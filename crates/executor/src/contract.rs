@@ -12,6 +12,7 @@ use swarm_api::v1;
 use swarm_types::{Task, TaskId};
 
 use crate::error::ExecError;
+use crate::logs::{LogOptions, LogStream};
 
 /// A future that can be stored and sent, without naming a runtime.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -49,6 +50,24 @@ pub trait Executor: Send + Sync {
         &'a self,
         known: &'a BTreeSet<TaskId>,
     ) -> BoxFuture<'a, Result<Recovery, ExecError>>;
+
+    /// The output of a task, from before it was started until after it has ended. It needs no
+    /// controller: what a task wrote is there for as long as the task is.
+    ///
+    /// # Errors
+    /// [`ExecError::RuntimeUnsupported`] from an executor that keeps no output.
+    fn logs(
+        &self,
+        task: Arc<Task>,
+        options: LogOptions,
+    ) -> BoxFuture<'_, Result<Box<dyn LogStream>, ExecError>> {
+        let _unused = options;
+        Box::pin(async move {
+            Err(ExecError::RuntimeUnsupported {
+                reason: format!("this executor keeps no output of task {}", task.id),
+            })
+        })
+    }
 }
 
 /// What [`Executor::recover`] found.

@@ -3,7 +3,7 @@
 //! # Owns
 //! The traits [`Executor`] and [`Controller`], the eight [`Operation`]s of a controller with the
 //! [`Report`] that each of them ends in, the errors ([`ExecError`]) with what the agent must do
-//! about each, and [`fake`]: an executor that is a scripted, seeded state machine.
+//! about each, the output of tasks ([`logs`]), and [`fake`]: an executor that is a scripted, seeded state machine.
 //!
 //! # Does not own
 //! Which operation comes next (`swarm-agent`), how a program is started (`swarm-executor-native`),
@@ -31,6 +31,8 @@
 pub mod contract;
 pub mod error;
 pub mod fake;
+pub mod logs;
 
 pub use contract::{BoxFuture, Controller, Executor, Operation, Recovery, Report};
 pub use error::{ErrorClass, ExecError};
+pub use logs::{LineFilter, LogLine, LogOptions, LogOrigin, LogStream, Tail};

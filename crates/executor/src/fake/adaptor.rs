@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use swarm_api::v1;
 use swarm_types::{Task, TaskId, Timestamp};
@@ -11,6 +12,12 @@ use super::node::FakeNode;
 use super::{Begun, Draw};
 use crate::contract::{BoxFuture, Controller, Executor, Operation, Recovery};
 use crate::error::ExecError;
+use crate::logs::{LineFilter, LogLine, LogOptions, LogStream};
+
+/// Lines handed out together.
+const LINES_AT_ONCE_MAX: usize = 256;
+/// Between two looks at a fake task that may write more.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The clock of the test.
 pub trait Time: Send + Sync {
@@ -114,6 +121,91 @@ impl Executor for FakeExecutor {
                 .recover(known, self.shared.time.now()))
         })
     }
+
+    fn logs(
+        &self,
+        task: Arc<Task>,
+        options: LogOptions,
+    ) -> BoxFuture<'_, Result<Box<dyn LogStream>, ExecError>> {
+        let stream = FakeLogs::new(self.shared.clone(), task.id.clone(), options);
+        Box::pin(async { Ok(Box::new(stream) as Box<dyn LogStream>) })
+    }
+}
+
+/// The lines of a fake task.
+struct FakeLogs {
+    shared: Arc<Shared>,
+    task: TaskId,
+    follow: bool,
+    filter: LineFilter,
+    next: u64,
+    /// What there was when the stream began; without follow it ends there.
+    first: u64,
+}
+
+impl FakeLogs {
+    fn new(shared: Arc<Shared>, task: TaskId, options: LogOptions) -> Self {
+        let now = shared.time.now();
+        let (mut counter, mut first) = (LineFilter::counting(options), 0);
+        if let Some(fake) = shared.world().node.task(&task) {
+            first = fake.output(now).lines;
+            for number in 0..first {
+                if let Some(line) = fake.line(number, now) {
+                    counter.takes(line.origin, line.at, true);
+                }
+            }
+        }
+        Self {
+            shared,
+            task,
+            follow: options.follow,
+            filter: LineFilter::new(options, counter.lines()),
+            next: 0,
+            first,
+        }
+    }
+
+    /// The lines that there are, or whether to wait for more.
+    fn take(&mut self) -> Result<Vec<LogLine>, bool> {
+        let now = self.shared.time.now();
+        let world = self.shared.world();
+        let Some(fake) = world.node.task(&self.task) else {
+            return Err(self.follow);
+        };
+        let written = fake.output(now);
+        let end = if self.follow {
+            written.lines
+        } else {
+            self.first
+        };
+        let mut lines = Vec::new();
+        while self.next < end && lines.len() < LINES_AT_ONCE_MAX {
+            let line = fake.line(self.next, now);
+            self.next += 1;
+            lines.extend(line.filter(|line| self.filter.takes(line.origin, line.at, true)));
+        }
+        if !lines.is_empty() {
+            return Ok(lines);
+        }
+        Err(self.next < end || self.follow && !written.is_over)
+    }
+}
+
+impl LogStream for FakeLogs {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Vec<LogLine>>, ExecError>> {
+        Box::pin(async {
+            loop {
+                match self.take() {
+                    Ok(lines) => return Ok(Some(lines)),
+                    Err(false) => return Ok(None),
+                    Err(true) => {
+                        let at = self.shared.time.now().saturating_add(LOOK_PAUSE);
+                        self.shared.time.sleep_until(at).await;
+                    }
+                }
+            }
+        })
+    }
 }
 
 impl FakeController {
@@ -211,6 +303,7 @@ mod tests {
     use super::*;
     use crate::contract::Report;
     use crate::fake::script::tests::spec;
+    use crate::logs::Tail;
 
     /// Every sleep jumps to its end.
     #[derive(Default)]
@@ -272,5 +365,64 @@ mod tests {
         let ended = run(&*second, Operation::Wait);
         assert_eq!(ended.result.unwrap_err().exit_code(), Some(2));
         assert_eq!(ended.container.unwrap().exit_code, 2);
+    }
+
+    /// All lines of a stream, as numbers; it must end.
+    fn numbers(executor: &FakeExecutor, task: &Arc<Task>, options: LogOptions) -> Vec<u64> {
+        let mut stream = finish(executor.logs(task.clone(), options))
+            .unwrap()
+            .unwrap();
+        let mut numbers = Vec::new();
+        while let Some(lines) = finish(stream.next()).unwrap().unwrap() {
+            assert!(!lines.is_empty());
+            for line in lines {
+                let text = String::from_utf8(line.data.to_vec()).unwrap();
+                numbers.push(text.split(' ').nth(1).unwrap().parse().unwrap());
+            }
+        }
+        numbers
+    }
+
+    #[test]
+    fn lines_come_with_time_and_end_with_the_task() {
+        let time = Arc::new(Jumping::default());
+        let executor =
+            FakeExecutor::new(v1::NodeDescription::default(), time.clone(), Box::new(|| 0));
+        let words = ["fake.run=950ms", "fake.line-every=100ms"];
+        let task = Arc::new(Task::new("t".parse().unwrap(), Arc::new(spec(&words))));
+        let options = |follow, tail| LogOptions {
+            follow,
+            tail,
+            ..LogOptions::default()
+        };
+        assert!(numbers(&executor, &task, options(false, Tail::All)).is_empty());
+        let controller = finish(executor.controller(task.clone())).unwrap().unwrap();
+        for operation in [Operation::Prepare, Operation::Start] {
+            finish(Report::of(&*controller, operation, task.clone()))
+                .unwrap()
+                .result
+                .unwrap();
+        }
+        let until = time.now().saturating_add(Duration::from_millis(450));
+        finish(time.sleep_until(until)).unwrap();
+        assert_eq!(
+            numbers(&executor, &task, options(false, Tail::All)),
+            [0, 1, 2, 3, 4]
+        );
+        assert_eq!(
+            numbers(&executor, &task, options(false, Tail::Last(2))),
+            [3, 4]
+        );
+        let followed = numbers(&executor, &task, options(true, Tail::Last(1)));
+        assert_eq!(
+            followed,
+            [4, 5, 6, 7, 8, 9],
+            "it follows to the end of the task"
+        );
+        let stderr = LogOptions {
+            stdout: false,
+            ..options(true, Tail::All)
+        };
+        assert_eq!(numbers(&executor, &task, stderr), [3, 7]);
     }
 }

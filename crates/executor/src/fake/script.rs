@@ -17,6 +17,7 @@
 //! | `fake.fail=start` or `start:25` | the operation fails for good, always or in 25 % | |
 //! | `fake.hang=start` or `start:25` | the operation never ends, always or in 25 % | |
 //! | `fake.temporary=prepare:3` | the first 3 attempts fail with passing trouble | |
+//! | `fake.line-every=100ms` | a line of output at the start, and again after each such time | none |
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -56,6 +57,8 @@ pub struct Script {
     pub hang: BTreeMap<Operation, u8>,
     /// How many first attempts at each operation fail with passing trouble.
     pub temporary: BTreeMap<Operation, u32>,
+    /// The time between two lines of output; never zero.
+    pub line_every: Option<Duration>,
 }
 
 impl Default for Script {
@@ -72,6 +75,7 @@ impl Default for Script {
             fail: BTreeMap::new(),
             hang: BTreeMap::new(),
             temporary: BTreeMap::new(),
+            line_every: None,
         }
     }
 }
@@ -132,6 +136,10 @@ impl Script {
             "reject" => self.reject = Some(value.to_owned()),
             "fail" => insert_chance(&mut self.fail, value)?,
             "hang" => insert_chance(&mut self.hang, value)?,
+            "line-every" => match duration(value)? {
+                Duration::ZERO => return Err("the time between lines is above zero"),
+                pause => self.line_every = Some(pause),
+            },
             "temporary" => {
                 let (name, count) = value
                     .split_once(':')
@@ -220,6 +228,7 @@ pub(crate) mod tests {
             "fake.temporary=start",
             "fake.exit=one",
             "fake.oom=maybe",
+            "fake.line-every=0s",
         ] {
             let error = Script::from_spec(&spec(&[word])).unwrap_err();
             assert_eq!(error.setting, word);

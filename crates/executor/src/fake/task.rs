@@ -12,6 +12,7 @@ use super::Draw;
 use super::script::Script;
 use crate::contract::{Operation, Report};
 use crate::error::ExecError;
+use crate::logs::{LogLine, LogOrigin};
 
 /// 128 + SIGKILL.
 const EXIT_KILLED: i32 = 137;
@@ -39,12 +40,28 @@ pub struct FakeTask {
     attempts: BTreeMap<Operation, u32>,
 }
 
+/// How much output a task has.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Written {
+    pub(super) lines: u64,
+    /// Whether no more will come.
+    pub(super) is_over: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     New,
     Prepared,
-    Running { ends_at: Option<Timestamp> },
-    Ended { code: i32, oom: bool },
+    Running {
+        since: Timestamp,
+        ends_at: Option<Timestamp>,
+    },
+    Ended {
+        code: i32,
+        oom: bool,
+        since: Timestamp,
+        until: Timestamp,
+    },
     Removed,
 }
 
@@ -102,10 +119,12 @@ impl FakeTask {
     /// Ends the process as if somebody killed it; nothing happens when none runs.
     pub fn kill(&mut self, now: Timestamp) {
         self.settle(now);
-        if matches!(self.phase, Phase::Running { .. }) {
+        if let Phase::Running { since, .. } = self.phase {
             self.phase = Phase::Ended {
                 code: EXIT_KILLED,
                 oom: false,
+                since,
+                until: now,
             };
         }
     }
@@ -143,6 +162,49 @@ impl FakeTask {
         (!ports.is_empty()).then_some(v1::PortStatus { ports })
     }
 
+    /// How much output there is.
+    pub(super) fn output(&self, now: Timestamp) -> Written {
+        let every = self.script.as_ref().ok().and_then(|own| own.line_every);
+        let (since, until, is_over) = match self.phase_at(now) {
+            Phase::New | Phase::Prepared => return Written::default(),
+            Phase::Removed => {
+                return Written {
+                    is_over: true,
+                    ..Written::default()
+                };
+            }
+            Phase::Running { since, .. } => (since, now, false),
+            Phase::Ended { since, until, .. } => (since, until, true),
+        };
+        let Some(every) = every else {
+            let lines = 0;
+            return Written { lines, is_over };
+        };
+        let passed = until.saturating_since(since).as_nanos() / every.as_nanos();
+        let lines = u64::try_from(passed).unwrap_or(u64::MAX).saturating_add(1);
+        Written { lines, is_over }
+    }
+
+    /// One line of the output; every fourth goes to standard error.
+    pub(super) fn line(&self, number: u64, now: Timestamp) -> Option<LogLine> {
+        let every = self.script.as_ref().ok()?.line_every?;
+        let since = match self.phase_at(now) {
+            Phase::New | Phase::Prepared | Phase::Removed => return None,
+            Phase::Running { since, .. } | Phase::Ended { since, .. } => since,
+        };
+        let nanos = every.as_nanos().saturating_mul(u128::from(number));
+        let offset = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        Some(LogLine {
+            at: Some(since.saturating_add(offset)),
+            origin: if number % 4 == 3 {
+                LogOrigin::Stderr
+            } else {
+                LogOrigin::Stdout
+            },
+            data: format!("line {number} of {}\n", self.task.id).into(),
+        })
+    }
+
     fn begin_scripted(
         &mut self,
         operation: Operation,
@@ -169,31 +231,36 @@ impl FakeTask {
                 let ends_at = script
                     .run
                     .map(|run| at.saturating_add(jittered(run, script.jitter, draw)));
-                self.then(operation, at, Phase::Running { ends_at })
+                self.then(operation, at, Phase::Running { since: at, ends_at })
             }
             (Operation::Start, Phase::Running { .. } | Phase::Ended { .. }) => {
                 self.done(operation, now, Err(ExecError::AlreadyStarted))
             }
-            (Operation::Wait, Phase::Running { ends_at }) => self.wait(ends_at, script),
-            (Operation::Wait, Phase::Ended { code, oom }) => {
+            (Operation::Wait, Phase::Running { ends_at, .. }) => self.wait(ends_at, script),
+            (Operation::Wait, Phase::Ended { code, oom, .. }) => {
                 self.done(operation, now, exit_result(code, oom))
             }
             (Operation::Start | Operation::Wait, Phase::New | Phase::Prepared | Phase::Removed) => {
                 self.gone(operation, now)
             }
-            (Operation::Shutdown, Phase::Running { .. }) => {
+            (Operation::Shutdown, Phase::Running { since, .. }) => {
+                let until = after(script.stop);
                 let ended = Phase::Ended {
                     code: 0,
                     oom: false,
+                    since,
+                    until,
                 };
-                self.then(operation, after(script.stop), ended)
+                self.then(operation, until, ended)
             }
-            (Operation::Terminate, Phase::Running { .. }) => self.then(
+            (Operation::Terminate, Phase::Running { since, .. }) => self.then(
                 operation,
                 now,
                 Phase::Ended {
                     code: EXIT_KILLED,
                     oom: false,
+                    since,
+                    until: now,
                 },
             ),
             (Operation::Remove, _) => self.then(operation, now, Phase::Removed),
@@ -263,7 +330,10 @@ impl FakeTask {
             Some((at, phase)) if at <= now => phase,
             Some(_) | None => self.phase,
         };
-        if let Phase::Running { ends_at: Some(at) } = phase
+        if let Phase::Running {
+            since,
+            ends_at: Some(at),
+        } = phase
             && at <= now
         {
             let (code, oom) = match &self.script {
@@ -271,7 +341,12 @@ impl FakeTask {
                 Ok(script) => (script.exit, false),
                 Err(_) => (0, false),
             };
-            phase = Phase::Ended { code, oom };
+            phase = Phase::Ended {
+                code,
+                oom,
+                since,
+                until: at,
+            };
         }
         phase
     }

@@ -23,7 +23,8 @@
 //! # Invariants
 //! * I-CONTROL-1: a request is accepted whole or refused whole. What a later version will do is
 //!   refused by name, never stored and ignored.
-//! * I-CONTROL-2: no answer holds a private key, an unlock key or a gossip key.
+//! * I-CONTROL-2: no answer holds a private key, an unlock key, a gossip key or the data of a
+//!   secret.
 //! * I-CONTROL-3: lists are in the order of ids; equal inputs give equal answers.
 //! * I-CONTROL-4: no request, however malformed, panics, and none costs more than a fixed number of
 //!   passes over the stored objects.
@@ -41,13 +42,16 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cluster;
+mod config;
 mod filter;
 mod image;
 mod node;
+mod payload;
 mod plan;
 mod refusal;
 mod request;
 mod rpc;
+mod secret;
 mod service;
 mod task;
 #[cfg(test)]
@@ -56,11 +60,18 @@ mod up_to_date;
 mod validate;
 
 pub use cluster::{get_cluster, list_clusters, update_cluster};
+pub use config::{
+    CONFIG_BYTES_LIMIT, create_config, get_config, list_configs, remove_config, update_config,
+};
 pub use node::{Member, Members, get_node, list_nodes, remove_node, update_node};
+pub use payload::{PAYLOAD_ENVELOPE_BYTES_MAX, PAYLOAD_NAME_BYTES_MAX, TEMPLATE_DRIVER};
 pub use plan::Plan;
 pub use refusal::{Class, Code, Refusal};
 pub use request::SPEC_BYTES_MAX;
 pub use rpc::{IMPLEMENTED, UNIMPLEMENTED, unimplemented};
+pub use secret::{
+    SECRET_BYTES_LIMIT, create_secret, get_secret, list_secrets, remove_secret, update_secret,
+};
 pub use service::{
     create_service, get_service, list_service_statuses, list_services, remove_service,
     update_service,

@@ -24,14 +24,6 @@ pub const IMPLEMENTED: &[&str] = &[
     "GetTask",
     "ListTasks",
     "RemoveTask",
-];
-
-/// The requests that the shell answers with [`unimplemented()`].
-pub const UNIMPLEMENTED: &[&str] = &[
-    "GetNetwork",
-    "ListNetworks",
-    "CreateNetwork",
-    "RemoveNetwork",
     "GetSecret",
     "UpdateSecret",
     "ListSecrets",
@@ -42,6 +34,14 @@ pub const UNIMPLEMENTED: &[&str] = &[
     "ListConfigs",
     "CreateConfig",
     "RemoveConfig",
+];
+
+/// The requests that the shell answers with [`unimplemented()`].
+pub const UNIMPLEMENTED: &[&str] = &[
+    "GetNetwork",
+    "ListNetworks",
+    "CreateNetwork",
+    "RemoveNetwork",
     "GetExtension",
     "CreateExtension",
     "RemoveExtension",

@@ -47,6 +47,7 @@ pub fn create_service(
     validate::not_implemented_yet(&spec)?;
     ports::refuse_conflicts(root, &spec, None)?;
     ports::require_ingress_network(root, &spec)?;
+    validate::references_exist(root, &spec)?;
     refuse_taken_name(root, &spec)?;
     let id = ServiceId::new(ctx.ids.next_id());
     let service = Service::new(id.clone(), ServiceSpec::new(spec));
@@ -101,6 +102,7 @@ pub fn update_service(
     if spec.endpoint.is_some() && spec.endpoint != stored.spec.endpoint {
         ports::refuse_conflicts(root, &spec, Some(&id))?;
     }
+    validate::references_exist(root, &spec)?;
     refuse_other_service(&stored.spec, &spec)?;
     if rollback == Rollback::Previous {
         return Err(ROLLBACK_UNIMPLEMENTED.refuse(&[&id]));

@@ -21,6 +21,7 @@ mod task;
 
 pub use container::HEALTH_NANOS_MIN;
 pub(crate) use later::not_implemented_yet;
+pub(crate) use references::exist as references_exist;
 pub use task::{CPU_NANOS_MIN, MEMORY_BYTES_MIN};
 
 /// Bytes of a service's name at most, as it becomes a DNS label.

@@ -170,7 +170,8 @@ pub fn config_ids(spec: &v1::TaskSpec) -> impl Iterator<Item = &str> {
         .chain(resource_ids(spec, v1::ResourceType::Config))
 }
 
-fn resource_ids(spec: &v1::TaskSpec, wanted: v1::ResourceType) -> impl Iterator<Item = &str> {
+/// Ids in the plain references of one type.
+pub fn resource_ids(spec: &v1::TaskSpec, wanted: v1::ResourceType) -> impl Iterator<Item = &str> {
     spec.resource_references
         .iter()
         .filter(move |reference| reference.resource_type == wanted as i32)

@@ -127,6 +127,21 @@ proptest! {
         if let Some(request) = decoded(&bytes) {
             drop(world.write(|root, ctx| crate::remove_node(root, None, ctx, request)));
         }
+        if let Some(request) = decoded(&bytes) {
+            drop(world.write(|root, ctx| crate::create_secret(root, ctx, request)));
+        }
+        if let Some(request) = decoded(&bytes) {
+            drop(world.write(|root, _| crate::update_secret(root, request)));
+        }
+        if let Some(request) = decoded(&bytes) {
+            drop(crate::list_secrets(&world.root, request));
+        }
+        if let Some(request) = decoded(&bytes) {
+            drop(world.write(|root, ctx| crate::create_config(root, ctx, request)));
+        }
+        if let Some(request) = decoded(&bytes) {
+            drop(world.write(|root, _| crate::update_config(root, request)));
+        }
     }
 
     #[test]

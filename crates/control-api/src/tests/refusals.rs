@@ -14,7 +14,9 @@ use v1::task_spec::Runtime;
 
 use super::world::*;
 use crate::refusal::{self, OUT_OF_SEQUENCE, Rule};
-use crate::{Members, Refusal, cluster, node, request, rpc, service, validate};
+use crate::{Members, Refusal, cluster, node, payload, request, rpc, secret, service, validate};
+
+mod payload_cases;
 
 const GOLDEN: &str = include_str!("../../tests/refusals.txt");
 
@@ -53,6 +55,8 @@ fn rules() -> Vec<Rule> {
     rules.extend(rpc::RULES);
     rules.extend(cluster::RULES);
     rules.extend(node::RULES);
+    rules.extend(payload::RULES);
+    rules.extend(secret::RULES);
     rules.extend(service::all_rules());
     rules.extend(validate::all_rules());
     rules
@@ -70,6 +74,7 @@ fn cases() -> Vec<Refusal> {
     cases.extend(container_cases());
     cases.extend(reference_cases());
     cases.extend(later_cases());
+    cases.extend(payload_cases::cases());
     cases
 }
 
@@ -508,6 +513,16 @@ fn reference_cases() -> Vec<Refusal> {
         created(with_container(|container| {
             container.privileges = Some(credentials)
         })),
+        created(with_container(|container| {
+            container.secrets = vec![secret("a", Some("f"))];
+            container.configs = vec![config("b", Some("/run/secrets/f"))];
+        })),
+        created(with_container(|container| {
+            container.secrets = vec![secret("a", Some("f"))];
+        })),
+        created(with_container(|container| {
+            container.configs = vec![config("a", Some("f")), config("b", Some("g"))];
+        })),
     ]
 }
 
@@ -515,19 +530,6 @@ fn later_cases() -> Vec<Refusal> {
     let network = || v1::NetworkAttachmentConfig {
         target: "n".to_owned(),
         ..Default::default()
-    };
-    let secret = v1::SecretReference {
-        secret_id: "1".to_owned(),
-        secret_name: "a".to_owned(),
-        target: Some(v1::secret_reference::Target::File(v1::FileTarget {
-            name: "f".to_owned(),
-            ..Default::default()
-        })),
-    };
-    let config = v1::ConfigReference {
-        config_id: "1".to_owned(),
-        config_name: "a".to_owned(),
-        target: Some(v1::config_reference::Target::Runtime(v1::RuntimeTarget {})),
     };
     let mounted = |mount: v1::Mount| with_container(|container| container.mounts = vec![mount]);
     let specs = vec![
@@ -540,8 +542,6 @@ fn later_cases() -> Vec<Refusal> {
         with(web("web"), |spec| spec.networks = vec![network()]),
         with_task(|task| task.networks = vec![network()]),
         with_task(|task| task.resource_references = vec![v1::ResourceReference::default()]),
-        with_container(|container| container.secrets = vec![secret]),
-        with_container(|container| container.configs = vec![config]),
         mounted(v1::Mount {
             r#type: v1::mount::Type::Cluster as i32,
             ..Default::default()

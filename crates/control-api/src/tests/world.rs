@@ -119,6 +119,43 @@ impl World {
         }
     }
 
+    pub(crate) fn create_secret(&mut self, spec: v1::SecretSpec) -> Result<v1::Secret, Refusal> {
+        let request = v1::CreateSecretRequest { spec: Some(spec) };
+        let reply = self.write(|root, ctx| crate::create_secret(root, ctx, request))?;
+        Ok(reply.secret.unwrap())
+    }
+
+    /// Updates a secret with the version that it has now.
+    pub(crate) fn update_secret(
+        &mut self,
+        secret_id: &str,
+        spec: v1::SecretSpec,
+    ) -> Result<v1::Secret, Refusal> {
+        let stored = self.root.get::<swarm_types::Secret>(&id(secret_id));
+        let request = v1::UpdateSecretRequest {
+            secret_id: secret_id.to_owned(),
+            secret_version: Some(v1::Version {
+                index: stored.map_or(1, |secret| secret.meta.version.0),
+            }),
+            spec: Some(spec),
+        };
+        let reply = self.write(|root, _| crate::update_secret(root, request))?;
+        Ok(reply.secret.unwrap())
+    }
+
+    pub(crate) fn remove_secret(&mut self, secret_id: &str) -> Result<(), Refusal> {
+        let secret_id = secret_id.to_owned();
+        let request = v1::RemoveSecretRequest { secret_id };
+        self.write(|root, _| crate::remove_secret(root, request))
+            .map(drop)
+    }
+
+    pub(crate) fn create_config(&mut self, spec: v1::ConfigSpec) -> Result<v1::Config, Refusal> {
+        let request = v1::CreateConfigRequest { spec: Some(spec) };
+        let reply = self.write(|root, ctx| crate::create_config(root, ctx, request))?;
+        Ok(reply.config.unwrap())
+    }
+
     pub(crate) fn service(&self, service_id: &str) -> &Service {
         self.root.service(&id(service_id)).unwrap()
     }
@@ -192,6 +229,24 @@ pub(crate) fn annotations(name: &str) -> v1::Annotations {
 pub(crate) fn cluster_spec() -> v1::ClusterSpec {
     v1::ClusterSpec {
         annotations: Some(annotations("default")),
+        ..Default::default()
+    }
+}
+
+/// A secret with data.
+pub(crate) fn secret_spec(name: &str) -> v1::SecretSpec {
+    v1::SecretSpec {
+        annotations: Some(annotations(name)),
+        data: b"hush".to_vec().into(),
+        ..Default::default()
+    }
+}
+
+/// A config with data.
+pub(crate) fn config_spec(name: &str) -> v1::ConfigSpec {
+    v1::ConfigSpec {
+        annotations: Some(annotations(name)),
+        data: b"port = 80".to_vec().into(),
         ..Default::default()
     }
 }

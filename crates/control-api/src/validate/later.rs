@@ -46,23 +46,20 @@ fn part_of_task(task: &v1::TaskSpec) -> Option<Part> {
     if !task.networks.is_empty() {
         return Some(("task.networks", NO_NETWORKS));
     }
-    if !task.resource_references.is_empty() {
+    let is_payload = |reference: &v1::ResourceReference| {
+        use v1::ResourceType::{Config, Secret};
+        [Secret as i32, Config as i32].contains(&reference.resource_type)
+    };
+    if !task.resource_references.iter().all(is_payload) {
         return Some((
-            "task.resource_references",
-            "leave it empty and give the task what it needs by env or mounts",
+            "a resource reference to a task or volume",
+            "refer to secrets and configs only",
         ));
     }
     part_of_container(spec::container(task)?)
 }
 
 fn part_of_container(container: &v1::ContainerSpec) -> Option<Part> {
-    let by_mount = "leave it empty and mount a file of the node";
-    if !container.secrets.is_empty() {
-        return Some(("task.container.secrets", by_mount));
-    }
-    if !container.configs.is_empty() {
-        return Some(("task.container.configs", by_mount));
-    }
     let mut mounts = container.mounts.iter();
     if mounts.any(|mount| mount.r#type == Type::Cluster as i32) {
         return Some(("a mount of type CLUSTER", "use a mount of type BIND"));

@@ -47,7 +47,9 @@ pub(super) fn check(spec: &v1::TaskSpec) -> Result<(), Refusal> {
     if let Some(Runtime::Container(container)) = &spec.runtime {
         references::check_secrets(container)?;
         references::check_configs(container)?;
+        references::check_collisions(container)?;
     }
+    references::check_resources(spec)?;
     match &spec.runtime {
         None => Err(RUNTIME_MISSING.plain()),
         Some(Runtime::Attachment(_)) => Err(RUNTIME_UNIMPLEMENTED.plain()),

@@ -227,68 +227,92 @@ impl v1::control_server::Control for Control {
         not_yet("RemoveNetwork")
     }
 
-    async fn get_secret(&self, _: Request<v1::GetSecretRequest>) -> Answer<v1::GetSecretResponse> {
-        not_yet("GetSecret")
+    async fn get_secret(
+        &self,
+        request: Request<v1::GetSecretRequest>,
+    ) -> Answer<v1::GetSecretResponse> {
+        self.read(request, api::get_secret).await
     }
 
     async fn update_secret(
         &self,
-        _: Request<v1::UpdateSecretRequest>,
+        request: Request<v1::UpdateSecretRequest>,
     ) -> Answer<v1::UpdateSecretResponse> {
-        not_yet("UpdateSecret")
+        self.write(request, |root, request, _| {
+            api::update_secret(root, request)
+        })
+        .await
     }
 
     async fn list_secrets(
         &self,
-        _: Request<v1::ListSecretsRequest>,
+        request: Request<v1::ListSecretsRequest>,
     ) -> Answer<v1::ListSecretsResponse> {
-        not_yet("ListSecrets")
+        self.read(request, api::list_secrets).await
     }
 
     async fn create_secret(
         &self,
-        _: Request<v1::CreateSecretRequest>,
+        request: Request<v1::CreateSecretRequest>,
     ) -> Answer<v1::CreateSecretResponse> {
-        not_yet("CreateSecret")
+        self.write(request, |root, request, ctx| {
+            api::create_secret(root, ctx, request)
+        })
+        .await
     }
 
     async fn remove_secret(
         &self,
-        _: Request<v1::RemoveSecretRequest>,
+        request: Request<v1::RemoveSecretRequest>,
     ) -> Answer<v1::RemoveSecretResponse> {
-        not_yet("RemoveSecret")
+        self.write(request, |root, request, _| {
+            api::remove_secret(root, request)
+        })
+        .await
     }
 
-    async fn get_config(&self, _: Request<v1::GetConfigRequest>) -> Answer<v1::GetConfigResponse> {
-        not_yet("GetConfig")
+    async fn get_config(
+        &self,
+        request: Request<v1::GetConfigRequest>,
+    ) -> Answer<v1::GetConfigResponse> {
+        self.read(request, api::get_config).await
     }
 
     async fn update_config(
         &self,
-        _: Request<v1::UpdateConfigRequest>,
+        request: Request<v1::UpdateConfigRequest>,
     ) -> Answer<v1::UpdateConfigResponse> {
-        not_yet("UpdateConfig")
+        self.write(request, |root, request, _| {
+            api::update_config(root, request)
+        })
+        .await
     }
 
     async fn list_configs(
         &self,
-        _: Request<v1::ListConfigsRequest>,
+        request: Request<v1::ListConfigsRequest>,
     ) -> Answer<v1::ListConfigsResponse> {
-        not_yet("ListConfigs")
+        self.read(request, api::list_configs).await
     }
 
     async fn create_config(
         &self,
-        _: Request<v1::CreateConfigRequest>,
+        request: Request<v1::CreateConfigRequest>,
     ) -> Answer<v1::CreateConfigResponse> {
-        not_yet("CreateConfig")
+        self.write(request, |root, request, ctx| {
+            api::create_config(root, ctx, request)
+        })
+        .await
     }
 
     async fn remove_config(
         &self,
-        _: Request<v1::RemoveConfigRequest>,
+        request: Request<v1::RemoveConfigRequest>,
     ) -> Answer<v1::RemoveConfigResponse> {
-        not_yet("RemoveConfig")
+        self.write(request, |root, request, _| {
+            api::remove_config(root, request)
+        })
+        .await
     }
 
     async fn get_extension(

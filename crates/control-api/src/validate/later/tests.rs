@@ -41,16 +41,8 @@ fn refused() -> Vec<(&'static str, v1::ServiceSpec)> {
             with_task(|task| task.networks = vec![network()]),
         ),
         (
-            "task.resource_references",
+            "a resource reference to a task or volume",
             with_task(|task| task.resource_references = vec![v1::ResourceReference::default()]),
-        ),
-        (
-            "task.container.secrets",
-            with_container(|container| container.secrets = vec![Default::default()]),
-        ),
-        (
-            "task.container.configs",
-            with_container(|container| container.configs = vec![Default::default()]),
         ),
         (
             "a mount of type CLUSTER",
@@ -126,4 +118,13 @@ fn what_is_implemented_passes() {
     });
     assert!(not_implemented_yet(&spec).is_ok());
     assert!(not_implemented_yet(&web("web")).is_ok());
+    let references = with_task(|task| {
+        use v1::ResourceType::{Config, Secret};
+        let reference = |kind: v1::ResourceType| v1::ResourceReference {
+            resource_type: kind as i32,
+            ..Default::default()
+        };
+        task.resource_references = vec![reference(Secret), reference(Config)];
+    });
+    assert!(not_implemented_yet(&references).is_ok());
 }

@@ -32,6 +32,19 @@ pub struct Method {
     pub roles: &'static [Role],
     /// Whether a caller without a certificate is accepted.
     pub insecure: bool,
+    /// Whether the caller sends any number of messages.
+    pub client_streaming: bool,
+    /// Whether the answer is any number of messages.
+    pub server_streaming: bool,
+}
+
+impl Method {
+    /// Service, without its package, and method.
+    #[must_use]
+    pub fn names(&self) -> (&'static str, &'static str) {
+        let (service, method) = self.path.rsplit_once('/').unwrap_or(("", self.path));
+        (service.rsplit('.').next().unwrap_or(service), method)
+    }
 }
 
 include!("gen/authorization.rs");

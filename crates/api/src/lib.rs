@@ -41,6 +41,8 @@
 pub use prost_types;
 
 pub mod authorization;
+#[cfg(feature = "grpc")]
+pub mod codec;
 mod generated;
 mod redacted;
 #[cfg(test)]

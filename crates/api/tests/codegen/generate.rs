@@ -91,6 +91,7 @@ fn generate_messages_and_stubs(mut descriptors: FileDescriptorSet, out: &Path) {
         .bytes(".")
         .skip_debug(REDACTED)
         .generate_default_stubs(true)
+        .codec_path("crate::codec::SmallBufferCodec")
         .client_mod_attribute(".", "#[cfg(feature = \"grpc\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"grpc\")]")
         .emit_rerun_if_changed(false)
@@ -133,9 +134,11 @@ fn authorization_row(path: &str, method: &MethodDescriptor) -> String {
     let (roles, insecure) = authorization(method);
     let roles: Vec<&str> = roles.iter().map(|role| role_variant(role)).collect();
     let roles = roles.join(", ");
+    let (client, server) = (method.is_client_streaming(), method.is_server_streaming());
     format!(
         "    Method {{\n        path: \"{path}\",\n        roles: &[{roles}],\n        \
-         insecure: {insecure},\n    }},\n"
+         insecure: {insecure},\n        client_streaming: {client},\n        \
+         server_streaming: {server},\n    }},\n"
     )
 }
 

@@ -104,7 +104,11 @@ pub(crate) struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// Draws from these addresses but for the reserved one, which is the gateway's. No pool means
     /// that nothing is taken.
-    pub(crate) fn new(pool: Option<&'a Pool>, range: RangeInclusive<u32>, reserved: Ipv4Addr) -> Self {
+    pub(crate) fn new(
+        pool: Option<&'a Pool>,
+        range: RangeInclusive<u32>,
+        reserved: Ipv4Addr,
+    ) -> Self {
         Self {
             pool,
             range,

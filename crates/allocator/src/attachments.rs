@@ -75,7 +75,10 @@ pub(crate) fn is_attached(node: &Node, ingress: Option<&NetworkId>) -> bool {
         (Some(ingress), [only]) => {
             let network = only.network.as_ref();
             network.is_some_and(|network| network.id == ingress.to_string())
-                && only.addresses.first().is_some_and(|it| address(it).is_some())
+                && only
+                    .addresses
+                    .first()
+                    .is_some_and(|it| address(it).is_some())
         }
         (Some(_), _) => false,
     }

@@ -92,7 +92,9 @@ impl Cache {
         for pool in cache.pools.0.values_mut() {
             pool.rewind();
         }
-        let unfinished = view.all::<Network>().filter(|network| is_unfinished(network));
+        let unfinished = view
+            .all::<Network>()
+            .filter(|network| is_unfinished(network));
         cache.networks = unfinished.map(|network| network.id.clone()).collect();
         let mut news = News {
             pass: true,

@@ -23,7 +23,7 @@ pub const SUBNET_SIZE_DEFAULT: u8 = 24;
 /// First VXLAN id that is given (spec 20).
 pub const VXLAN_ID_FIRST: u32 = 4096;
 /// Last one: the field has 24 bits.
-pub const VXLAN_ID_LAST: u32 = (1 << 24) - 1;
+pub(crate) const VXLAN_ID_LAST: u32 = (1 << 24) - 1;
 
 /// The name of the driver that hands out addresses.
 const IPAM_DRIVER: &str = "default";
@@ -53,7 +53,9 @@ pub enum NetworkError {
         subnet: String,
     },
     /// The range to which addresses are restricted is not in the subnet, or too small.
-    #[error("the range {text:?} of network {name:?} is no block of at most /{PREFIX_MAX} in {subnet}")]
+    #[error(
+        "the range {text:?} of network {name:?} is no block of at most /{PREFIX_MAX} in {subnet}"
+    )]
     Range {
         /// What the spec says.
         text: String,
@@ -224,11 +226,7 @@ fn ipv4_config(network: &Network, view: &Root) -> Result<v1::IpamConfig, Network
     })
 }
 
-fn chosen(
-    text: &str,
-    name: String,
-    others: &[(Subnet, &Network)],
-) -> Result<Subnet, NetworkError> {
+fn chosen(text: &str, name: String, others: &[(Subnet, &Network)]) -> Result<Subnet, NetworkError> {
     let subnet = text.parse::<Subnet>().ok();
     let Some(subnet) = subnet.filter(|subnet| subnet.prefix() <= PREFIX_MAX) else {
         return Err(NetworkError::Subnet {

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use swarm_api::v1;
-use swarm_store::{Root, TRANSACTION_CHANGES_MAX, Write, WriteSet};
 use swarm_reconcile::Step;
+use swarm_store::{Root, TRANSACTION_CHANGES_MAX, Write, WriteSet};
 use swarm_types::{Network, Node, NodeId, Service, ServiceId, TaskId, Text, Timestamp, networks};
 use v1::endpoint::VirtualIp;
 
@@ -164,7 +164,10 @@ impl Pass<'_> {
     /// Tells the tasks of a service why they wait.
     fn explain(&mut self, service: &ServiceId, reason: &Text) {
         let view = self.view;
-        for task in view.tasks_of_service(service).filter(|task| is_waiting(task)) {
+        for task in view
+            .tasks_of_service(service)
+            .filter(|task| is_waiting(task))
+        {
             if let Some(write) = with_reason(task, reason.clone(), self.now) {
                 self.push(write);
             }
@@ -219,7 +222,10 @@ impl Pass<'_> {
         let Some(task) = self.view.task(id).filter(|task| is_waiting(task)) else {
             return;
         };
-        let service = task.service_id.as_ref().and_then(|id| self.view.service(id));
+        let service = task
+            .service_id
+            .as_ref()
+            .and_then(|id| self.view.service(id));
         let ingress = self.cache.ingress.as_ref();
         let Some(service) = service.filter(|service| is_settled(service, ingress)) else {
             return;
@@ -228,7 +234,9 @@ impl Pass<'_> {
             return;
         };
         let write = match source.attach() {
-            Some(attachment) => bring_on(self.view, task, Some(service), Some(attachment), self.now),
+            Some(attachment) => {
+                bring_on(self.view, task, Some(service), Some(attachment), self.now)
+            }
             None => {
                 let reason = format!("{ADDRESSES_ERR_PREFIX}{}", source.exhausted());
                 with_reason(task, reason.into(), self.now)

@@ -17,6 +17,7 @@ use swarm_reconcile::{Batch, Outcome, Wake};
 use swarm_store::{Commit, Root};
 use swarm_types::{IdSource, Node, NodeId, NodeState, SessionId, Timers, Timestamp, Version};
 use v1::update_task_status_request::TaskStatusUpdate;
+use v1::update_volume_status_request::VolumeStatusUpdate;
 
 use crate::config::{
     Config, GRACE_MULTIPLIER, SessionExtras, UNKNOWN_GRACE_MULTIPLIER, UnknownNodePolicy,
@@ -28,6 +29,7 @@ use crate::nodes::{HEARTBEAT_FAILURE, NodeIntent, UNKNOWN_HEARTBEAT_FAILURE};
 use crate::orphans;
 use crate::sessions::{AssignmentStream, Control, REGISTRATION_TIMEOUT, Session};
 use crate::statuses;
+use crate::volumes;
 
 /// Names one stream of messages to a node; never used twice by one dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -184,6 +186,11 @@ impl Dispatcher {
         }
     }
 
+    /// What nodes are told beside their own objects.
+    pub fn extras(&self) -> &SessionExtras {
+        &self.extras
+    }
+
     /// A node asks for a session.
     ///
     /// # Errors
@@ -263,6 +270,26 @@ impl Dispatcher {
         self.check_session(node, session)?;
         for (task, status) in statuses::check(node, updates, view)? {
             self.intake.put_status(now, task, status);
+        }
+        Ok(())
+    }
+
+    /// A node reports which cluster volumes it has let go of. Those which do not wait for it are
+    /// skipped.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::handle_heartbeat`].
+    pub fn handle_volume_statuses(
+        &mut self,
+        now: Timestamp,
+        node: &NodeId,
+        session: &str,
+        updates: &[VolumeStatusUpdate],
+        view: &Root,
+    ) -> Result<(), DispatchError> {
+        self.check_session(node, session)?;
+        for volume in volumes::check(node, updates, view) {
+            self.intake.put_volume(now, volume, node.clone());
         }
         Ok(())
     }

@@ -4,16 +4,17 @@
 //! Everything here is an intention which is turned into a write on the newest view, so a refused
 //! write needs no repair: the intention goes back to the queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use swarm_reconcile::{Batch, Outcome};
 use swarm_store::{Root, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet};
-use swarm_types::{NodeId, Task, TaskId, TaskStatus, Timestamp, Version};
+use swarm_types::{NodeId, Task, TaskId, TaskStatus, Timestamp, Version, VolumeId};
 
 use crate::config::Config;
 use crate::nodes::NodeIntent;
 use crate::orphans::{self, Orphans};
+use crate::volumes;
 
 /// How long the first intention of a batch waits for others (spec 5.1).
 pub const UPDATE_BATCH_DELAY: Duration = Duration::from_millis(100);
@@ -29,6 +30,8 @@ pub const UPDATE_RETRY_DELAY: Duration = Duration::from_millis(100);
 pub(crate) struct Intake {
     nodes: BTreeMap<NodeId, NodeIntent>,
     statuses: BTreeMap<TaskId, TaskStatus>,
+    /// Volumes that a node has let go of; one entry for each stored publication at most.
+    volumes: BTreeSet<(VolumeId, NodeId)>,
     pub(crate) orphans: Orphans,
     flush_at: Option<Timestamp>,
     in_flight: Vec<Item>,
@@ -40,6 +43,7 @@ pub(crate) struct Intake {
 enum Item {
     Node(NodeId, NodeIntent),
     Status(TaskId, TaskStatus),
+    Volume(VolumeId, NodeId),
     Orphan(NodeId),
 }
 
@@ -65,6 +69,12 @@ impl Intake {
                 self.statuses.insert(task, status);
             }
         }
+        self.arm(now);
+    }
+
+    /// A node has let go of a volume.
+    pub(crate) fn put_volume(&mut self, now: Timestamp, volume: VolumeId, node: NodeId) {
+        self.volumes.insert((volume, node));
         self.arm(now);
     }
 
@@ -149,12 +159,15 @@ impl Intake {
                     *queued = status;
                 }
             }
+            Item::Volume(volume, node) => {
+                self.volumes.insert((volume, node));
+            }
             Item::Orphan(node) => self.orphans.look_again(&node),
         }
     }
 
     fn len(&self) -> usize {
-        self.nodes.len() + self.statuses.len()
+        self.nodes.len() + self.statuses.len() + self.volumes.len()
     }
 
     fn is_empty(&self) -> bool {
@@ -179,6 +192,10 @@ impl Intake {
                 .and_then(|stored| with_status(stored, &status, now, config));
             if let Some(task) = update {
                 packer.push(Item::Status(id, status), Write::update(task));
+            }
+        } else if let Some((volume, node)) = self.volumes.pop_first() {
+            if let Some(write) = volumes::write(&volume, &node, view) {
+                packer.push(Item::Volume(volume, node), write);
             }
         } else if let Some(node) = self.orphans.pop() {
             self.pack_orphans(view, now, config, node, packer);

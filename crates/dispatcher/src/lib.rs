@@ -45,6 +45,7 @@ mod sessions;
 mod statuses;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 pub use assignments::{
     ASSIGNMENT_BATCH_CHANGES, ASSIGNMENT_BATCH_DELAY, ASSIGNMENT_MESSAGE_TASKS_MAX,

@@ -5,3 +5,4 @@ mod property;
 mod rig;
 mod sessions;
 mod statuses;
+mod volumes;

@@ -25,9 +25,11 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod extras;
 mod loops;
 mod seed;
 
+use swarm_api::v1;
 use swarm_dispatcher::Dispatcher;
 use swarm_reconcile::{Outcome, Queue, QueueStatus, Wake};
 use swarm_store::{Commit, Root, WriteSet};
@@ -58,6 +60,8 @@ pub struct Proposal {
 pub struct Leader {
     loops: Vec<Box<dyn Loop>>,
     dispatcher: Dispatcher,
+    /// The managers of the group, as far as nodes can dial them.
+    managers: Vec<v1::Peer>,
     /// Whose turn is next, so that a busy loop cannot starve the others.
     turn: usize,
 }
@@ -71,8 +75,10 @@ impl std::fmt::Debug for Leader {
 }
 
 impl Leader {
-    /// Starts a term from a view that holds everything committed so far.
-    pub fn new(view: &Root, dispatcher: Dispatcher) -> Self {
+    /// Starts a term from a view that holds everything committed so far. The managers are those of
+    /// which the dispatcher was told; their weights, the keys and the trust root are read off the
+    /// view.
+    pub fn new(view: &Root, mut dispatcher: Dispatcher) -> Self {
         use swarm_orchestrator as orchestrator;
         let loops: Vec<Box<dyn Loop>> = vec![
             Box::new(Queue::new(orchestrator::Init::default(), view)),
@@ -82,12 +88,27 @@ impl Leader {
             Box::new(Queue::new(swarm_scheduler::Scheduler::default(), view)),
             Box::new(Queue::new(orchestrator::ConstraintEnforcer, view)),
             Box::new(Queue::new(orchestrator::Reaper::default(), view)),
+            Box::new(Queue::new(orchestrator::NetworkKeys, view)),
         ];
+        let managers = extras::peers(dispatcher.extras());
+        dispatcher.handle_extras(extras::of(view, &managers));
         Self {
             loops,
             dispatcher,
+            managers,
             turn: 0,
         }
+    }
+
+    /// The group of managers changed; the list is complete.
+    pub fn set_managers(&mut self, view: &Root, managers: Vec<v1::Peer>) {
+        self.managers = managers;
+        self.tell_extras(view);
+    }
+
+    fn tell_extras(&mut self, view: &Root) {
+        self.dispatcher
+            .handle_extras(extras::of(view, &self.managers));
     }
 
     /// Shows a commit to everyone; `view` is at or after it.
@@ -96,6 +117,9 @@ impl Leader {
             each.handle_commit(commit, view);
         }
         self.dispatcher.handle_commit(now, commit, view);
+        if extras::concerns(commit, &self.managers) {
+            self.tell_extras(view);
+        }
     }
 
     /// Commits were lost on the way: everyone looks at everything again.
@@ -104,6 +128,7 @@ impl Leader {
             each.handle_lag(view);
         }
         self.dispatcher.handle_lag(now, view);
+        self.tell_extras(view);
     }
 
     /// Lets everything happen whose time has come.

@@ -4,8 +4,8 @@
 //! # Owns
 //! Creation of tasks, their desired state, the REJECTED status of tasks that lost their place, and
 //! deletion of tasks that nobody needs: [`replicated`] and [`global`] services, the [`restart`]
-//! rules that both share, tasks whose service is gone ([`init`]), the [`reaper`], and the
-//! [`constraints`] enforcer.
+//! rules that both share, tasks whose service is gone ([`init`]), the [`reaper`], the
+//! [`constraints`] enforcer, and the [`network_keys`] with which nodes encrypt among themselves.
 //!
 //! # Does not own
 //! The choice of nodes (`swarm-scheduler`), networks and ports (`swarm-allocator`), the status of
@@ -38,6 +38,7 @@ pub mod constraints;
 mod converge;
 pub mod global;
 pub mod init;
+pub mod network_keys;
 mod plan;
 pub mod reaper;
 pub mod replicated;
@@ -51,6 +52,7 @@ mod world;
 pub use constraints::ConstraintEnforcer;
 pub use global::Global;
 pub use init::Init;
+pub use network_keys::NetworkKeys;
 pub use reaper::Reaper;
 pub use replicated::Replicated;
 pub use swarm_types::dirty::is_dirty;

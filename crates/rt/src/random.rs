@@ -41,4 +41,10 @@ impl IdSource for OsIds {
         self.rng.fill_bytes(&mut bytes);
         Id::from_random(bytes)
     }
+
+    fn next_key(&mut self) -> [u8; 16] {
+        let mut key = [0u8; 16];
+        self.rng.fill_bytes(&mut key);
+        key
+    }
 }

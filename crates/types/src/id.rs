@@ -232,6 +232,19 @@ impl fmt::Debug for Id {
 pub trait IdSource {
     /// A fresh id.
     fn next_id(&mut self) -> Id;
+
+    /// 16 bytes for a key. This default follows from an id, which is right for seeded sources; a
+    /// source that feeds a real cluster draws them from the operating system's generator.
+    fn next_key(&mut self) -> [u8; 16] {
+        let mut key = [0; 16];
+        self.next_id().with_str(|text| {
+            for (index, byte) in text.bytes().enumerate() {
+                let slot: &mut u8 = &mut key[index % 16];
+                *slot = slot.rotate_left(3) ^ byte;
+            }
+        });
+        key
+    }
 }
 
 macro_rules! typed_ids {

@@ -44,6 +44,7 @@ pub mod task;
 pub mod text;
 pub mod time;
 pub mod timers;
+pub mod weights;
 
 pub use id::{
     ClusterId, ConfigId, ExtensionId, Id, IdSource, NetworkId, NodeId, ResourceId, SecretId,

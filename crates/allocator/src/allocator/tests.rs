@@ -349,7 +349,10 @@ fn a_task_on_a_predefined_network_waits_for_it_and_carries_all_of_it() {
     let network = only.network.as_ref().unwrap();
     assert_eq!(network.driver_state.as_ref().unwrap().name, "host");
     assert!(network.ipam.as_ref().unwrap().driver.is_some());
-    assert_eq!((&only.addresses[..], &only.aliases[..]), (&[][..], &["alias".to_owned()][..]));
+    assert_eq!(
+        (&only.addresses[..], &only.aliases[..]),
+        (&[][..], &["alias".to_owned()][..])
+    );
 }
 
 #[test]

@@ -71,9 +71,15 @@ fn outcome(network: &Network, view: &Root) -> String {
 fn the_ingress_network_gets_the_first_subnet_of_the_default_pool() {
     let ingress = ingress("", "");
     let view = view(std::slice::from_ref(&ingress), &[], 0);
-    assert_eq!(outcome(&ingress, &view), "overlay 10.0.0.0/24 10.0.0.1 4096");
+    assert_eq!(
+        outcome(&ingress, &view),
+        "overlay 10.0.0.0/24 10.0.0.1 4096"
+    );
     let done = allocate(&ingress, &view).unwrap().unwrap();
-    assert_eq!(done.ipam.as_ref().unwrap().driver.as_ref().unwrap().name, "default");
+    assert_eq!(
+        done.ipam.as_ref().unwrap().driver.as_ref().unwrap().name,
+        "default"
+    );
     let family = done.ipam.as_ref().unwrap().configs[0].family;
     assert_eq!(family, AddressFamily::Ipv4 as i32);
     assert_eq!(allocate(&done, &view), Ok(None));
@@ -84,7 +90,10 @@ fn pools_and_sizes_come_from_the_cluster() {
     let ingress = ingress("", "");
     let networks = std::slice::from_ref(&ingress);
     let view = view(networks, &["30.0.0.0/30", "40.1.0.0/16"], 20);
-    assert_eq!(outcome(&ingress, &view), "overlay 40.1.0.0/20 40.1.0.1 4096");
+    assert_eq!(
+        outcome(&ingress, &view),
+        "overlay 40.1.0.0/20 40.1.0.1 4096"
+    );
 }
 
 #[test]
@@ -126,7 +135,12 @@ fn what_cannot_be_had_is_named() {
     check(&any, &[], 30, &no_subnet("/30"));
     check(&any, &[], 300, &no_subnet("/300"));
     check(&ingress("fd00::/64", ""), &[], 0, &no_subnet("fd00::/64"));
-    check(&ingress("10.1.0.0/30", ""), &[], 0, &no_subnet("10.1.0.0/30"));
+    check(
+        &ingress("10.1.0.0/30", ""),
+        &[],
+        0,
+        &no_subnet("10.1.0.0/30"),
+    );
     let outside = "the gateway \"10.2.0.1\" of network \"ingress\" is not a host of subnet \
                    10.1.0.0/24";
     check(&ingress("10.1.0.0/24", "10.2.0.1"), &[], 0, outside);
@@ -144,11 +158,17 @@ fn a_range_restricts_the_hosts_and_must_be_in_the_subnet() {
     };
     let hosts = |range| space(&with(range).unwrap().unwrap()).unwrap().hosts;
     let number = |text: &str| u32::from(text.parse::<Ipv4Addr>().unwrap());
-    assert_eq!(hosts("10.1.0.128/25"), number("10.1.0.129")..=number("10.1.0.254"));
+    assert_eq!(
+        hosts("10.1.0.128/25"),
+        number("10.1.0.129")..=number("10.1.0.254")
+    );
     assert_eq!(hosts(""), number("10.1.0.1")..=number("10.1.0.254"));
     for range in ["10.2.0.0/25", "10.1.0.0/31", "x"] {
         let error = with(range).unwrap_err().to_string();
-        assert!(error.contains(range) && error.contains("10.1.0.0/24"), "{error}");
+        assert!(
+            error.contains(range) && error.contains("10.1.0.0/24"),
+            "{error}"
+        );
     }
 }
 

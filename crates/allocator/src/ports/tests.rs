@@ -127,14 +127,21 @@ fn a_number_is_taken_once_for_each_protocol() {
 
 #[test]
 fn what_was_decided_counts_beside_what_is_stored() {
-    let (stored, decided) = (taken(&[("a", "30000:1/tcp")]), taken(&[("b", "30001:1/tcp 80:1/tcp")]));
+    let (stored, decided) = (
+        taken(&[("a", "30000:1/tcp")]),
+        taken(&[("b", "30001:1/tcp 80:1/tcp")]),
+    );
     let occupied = Taken {
         stored: &stored,
         decided: &decided,
     };
     let got = allocate(&service("s", "0:1/tcp", "none"), occupied, Ingress::Present);
     assert_eq!(text(&got.unwrap().unwrap().ports), "30002:1/tcp");
-    let got = allocate(&service("s", "80:1/tcp", "none"), occupied, Ingress::Present);
+    let got = allocate(
+        &service("s", "80:1/tcp", "none"),
+        occupied,
+        Ingress::Present,
+    );
     assert!(got.unwrap_err().to_string().contains("service \"b\""));
 }
 

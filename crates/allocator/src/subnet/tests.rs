@@ -11,7 +11,14 @@ fn a_subnet_is_read_with_its_host_bits_cleared() {
     assert_eq!(subnet("10.0.0.7/24").to_string(), "10.0.0.0/24");
     assert_eq!(subnet("1.2.3.4/0").to_string(), "0.0.0.0/0");
     assert_eq!(subnet("1.2.3.4/32").to_string(), "1.2.3.4/32");
-    for text in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0/24", "fd00::/8", "10.0.0.0/-1"] {
+    for text in [
+        "",
+        "10.0.0.0",
+        "10.0.0.0/33",
+        "10.0.0/24",
+        "fd00::/8",
+        "10.0.0.0/-1",
+    ] {
         assert_eq!(text.parse::<Subnet>(), Err(NotASubnet), "{text}");
     }
 }

@@ -40,7 +40,8 @@ impl World {
     /// Ends a task, as the report of an agent does.
     fn end(&mut self, id: &str) {
         let mut task = (**self.root.task(&id.parse().unwrap()).unwrap()).clone();
-        task.advance(TaskStatus::new(TaskState::Shutdown, Timestamp::EPOCH, "")).unwrap();
+        task.advance(TaskStatus::new(TaskState::Shutdown, Timestamp::EPOCH, ""))
+            .unwrap();
         self.put(task);
     }
 
@@ -161,7 +162,11 @@ fn services_without_ingress_ports_have_no_virtual_address_and_lose_it_with_them(
     let mut world = World::new();
     world.put(service("s", &[]));
     assert_eq!(world.vips("s"), [""; 0]);
-    for (ports, vips) in [(&[80][..], &["10.0.0.2/24"][..]), (&[], &[]), (&[80], &["10.0.0.3/24"])] {
+    for (ports, vips) in [
+        (&[80][..], &["10.0.0.2/24"][..]),
+        (&[], &[]),
+        (&[80], &["10.0.0.3/24"]),
+    ] {
         let mut changed = world.service("s");
         changed.spec = service("s", ports).spec;
         world.put(changed);
@@ -186,7 +191,13 @@ fn freed_addresses_are_not_given_again_before_the_others() {
     world.put(task("t4", "s"));
     world.put(task("t5", "s"));
     let all = ["t1", "t2", "t3", "t4", "t5"].map(|id| world.addresses(id).concat());
-    let expected = ["10.0.0.3/29", "10.0.0.4/29", "10.0.0.5/29", "10.0.0.6/29", "10.0.0.3/29"];
+    let expected = [
+        "10.0.0.3/29",
+        "10.0.0.4/29",
+        "10.0.0.5/29",
+        "10.0.0.6/29",
+        "10.0.0.3/29",
+    ];
     assert_eq!(all, expected);
 }
 
@@ -285,7 +296,11 @@ impl World {
                 let name = name("s", id);
                 let wanted = service(&name, if ingress { &ports } else { &[] });
                 let stored = self.root.service(&wanted.id).is_some();
-                let mut service = if stored { self.service(&name) } else { wanted.clone() };
+                let mut service = if stored {
+                    self.service(&name)
+                } else {
+                    wanted.clone()
+                };
                 service.spec = wanted.spec;
                 self.put(service);
             }
@@ -297,7 +312,11 @@ impl World {
             }
             Op::Node(id, overlay) => {
                 let name = name("n", id);
-                let mut wanted = if overlay { overlay_node(&name) } else { node(&name) };
+                let mut wanted = if overlay {
+                    overlay_node(&name)
+                } else {
+                    node(&name)
+                };
                 if let Some(stored) = self.root.node(&wanted.id) {
                     wanted.meta = stored.meta;
                     wanted.attachments.clone_from(&stored.attachments);
@@ -361,14 +380,18 @@ impl World {
         let services = services.map(|service| service.id.to_string());
         let services = services.filter(|id| self.vips(id).is_empty());
         let tasks = self.root.all::<Task>().filter(|task| {
-            let service = task.service_id.as_ref().and_then(|id| self.root.service(id));
+            let service = task
+                .service_id
+                .as_ref()
+                .and_then(|id| self.root.service(id));
             !task.is_terminal()
                 && task.state() == TaskState::New
                 && service.is_some_and(|service| publishes(service))
         });
-        let nodes = self.root.all::<Node>().filter(|node| {
-            node.description.is_some() && node.attachments.is_empty()
-        });
+        let nodes = self
+            .root
+            .all::<Node>()
+            .filter(|node| node.description.is_some() && node.attachments.is_empty());
         services
             .chain(tasks.map(|task| task.id.to_string()))
             .chain(nodes.map(|node| node.id.to_string()))

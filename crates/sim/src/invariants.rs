@@ -38,6 +38,7 @@ invariants! {
     RESOURCES = "I-SCHED-2": "reservations, host ports and replicas per node stay within limits";
     EXPLAINED = "I-SCHED-5": "a task that waits says why, and no node would take it";
     PORTS = "I-ALLOC-1": "no two services publish the same ingress port";
+    ADDRESSES = "I-ALLOC-4": "no address has two holders";
     VERSIONS = "I-STORE-2": "versions of commits grow by one";
     FEED = "I-STORE-4": "the feed gives each commit once and in order; replayed it gives the store";
     REPLICA = "I-STORE-5": "a member that replays the log has the same store";

@@ -11,7 +11,7 @@ use swarm_agent::{
 use swarm_api::v1;
 use swarm_executor::fake::FakeNode;
 use swarm_executor::{Operation, Report};
-use swarm_types::{NodeId, Slot, Task, TaskId, TaskState, resources};
+use swarm_types::{NodeId, Slot, Task, TaskId, TaskState, networks, resources};
 
 use crate::event::{Caller, ConnId, Event, Life, NodeEvent, NodeIx, Payload, Request};
 use crate::invariants::{Checked, KEEPS_TASKS, PERSIST_FIRST, STARTS_ONCE, Violation, ensure};
@@ -267,6 +267,8 @@ impl Node {
                     previous: previous_session,
                 }
             }
+            // Nobody subscribes to logs in this world; the stream stays open and silent.
+            Call::ListenSubscriptions => return,
             Call::OpenAssignments { session } => Request::Assignments { session },
             Call::Heartbeat { session } => Request::Heartbeat { session },
             Call::UpdateTaskStatus {
@@ -468,6 +470,13 @@ fn describe(ix: NodeIx, size: u64) -> v1::NodeDescription {
             nano_cpus: (2 + size) * 1_000_000_000,
             memory_bytes: (2 + size) << 30,
             generic,
+        }),
+        engine: Some(v1::EngineDescription {
+            plugins: vec![v1::PluginDescription {
+                r#type: networks::NETWORK_PLUGIN.to_owned(),
+                name: networks::OVERLAY_DRIVER.to_owned(),
+            }],
+            ..Default::default()
         }),
         ..Default::default()
     }

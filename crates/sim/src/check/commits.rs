@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_store::{Action, Change, Commit, Root};
-use swarm_types::{AnyObject, Node, NodeState, Service, Slot, Task, TaskId, TaskState, Timestamp};
+use swarm_types::{
+    AnyObject, Cluster, Network, Node, NodeState, Service, Slot, Task, TaskId, TaskState, Timestamp,
+};
 
 use crate::invariants::{
     Checked, DELETION, DESIRED, ENDED, NODE_SET, ONE_LIVE, OWNER, SERVICE_EXISTS, STATE,
@@ -47,6 +49,16 @@ pub(super) fn check(
                     Some(_) | None => None,
                 };
                 check_service(author, change, old, service)?;
+            }
+            (AnyObject::Network(network), Some(AnyObject::Network(old)))
+                if author.name() == "allocator" =>
+            {
+                check_network(old, network)?;
+            }
+            (AnyObject::Cluster(cluster), Some(AnyObject::Cluster(old)))
+                if author.name() == "network-keys" =>
+            {
+                check_keys(old, cluster)?;
             }
             (object, _) if is_known => {
                 let may = matches!(author, Author::User(_) | Author::Seed);
@@ -316,6 +328,12 @@ fn check_node(author: Author, change: &Change, old: Option<&Node>, node: &Node) 
             expected.description.clone_from(&node.description);
             expected == *node
         }
+        ("allocator", Action::Update, Some(old)) => {
+            let mut expected = old.clone();
+            expected.meta = node.meta;
+            expected.attachments.clone_from(&node.attachments);
+            expected == *node
+        }
         ("user availability" | "user label", Action::Update, Some(old)) => {
             let mut expected = old.clone();
             expected.meta = node.meta;
@@ -330,6 +348,31 @@ fn check_node(author: Author, change: &Change, old: Option<&Node>, node: &Node) 
             author.name(),
             change.action
         )
+    })
+}
+
+/// The allocator sets a network up, once.
+fn check_network(old: &Network, network: &Network) -> Checked {
+    let mut expected = old.clone();
+    expected.meta = network.meta;
+    expected.driver_state.clone_from(&network.driver_state);
+    expected.ipam.clone_from(&network.ipam);
+    let is_first = old.driver_state.is_none() && network.driver_state.is_some();
+    ensure(is_first && expected == *network, OWNER, || {
+        format!("allocator turned {old:#?} into {network:#?}")
+    })
+}
+
+/// Only the keys of the network and their clock are the key loop's.
+fn check_keys(old: &Cluster, cluster: &Cluster) -> Checked {
+    let mut expected = old.clone();
+    expected.meta = cluster.meta;
+    expected
+        .network_bootstrap_keys
+        .clone_from(&cluster.network_bootstrap_keys);
+    expected.encryption_key_lamport_clock = cluster.encryption_key_lamport_clock;
+    ensure(expected == *cluster, OWNER, || {
+        format!("network-keys turned {old:#?} into {cluster:#?}")
     })
 }
 

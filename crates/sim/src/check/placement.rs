@@ -11,13 +11,14 @@ use v1::generic_resource::Resource;
 use v1::node_spec::Availability;
 use v1::port_config::PublishMode;
 
-use crate::invariants::{Checked, ELIGIBLE, PORTS, RESOURCES, ensure};
+use crate::invariants::{ADDRESSES, Checked, ELIGIBLE, PORTS, RESOURCES, ensure};
 use crate::manager::replica::Author;
 
 /// Checks assignments and published ports of a commit.
 pub(super) fn check(author: Author, root: &Root, commit: &Commit) -> Checked {
-    let mut has_services = false;
+    let (mut has_services, mut has_others) = (false, false);
     for change in &commit.changes {
+        has_others |= matches!(change.object, AnyObject::Task(_) | AnyObject::Node(_));
         let AnyObject::Task(task) = &change.object else {
             has_services |= matches!(change.object, AnyObject::Service(_));
             continue;
@@ -33,6 +34,9 @@ pub(super) fn check(author: Author, root: &Root, commit: &Commit) -> Checked {
     }
     if has_services && author.name() == "allocator" {
         check_ports(root)?;
+    }
+    if (has_services || has_others) && author.name() == "allocator" {
+        check_addresses(root)?;
     }
     Ok(())
 }
@@ -208,6 +212,33 @@ fn check_ports(root: &Root) -> Checked {
                 format!("{port:?} of {} is another's already", service.spec.name())
             })?;
         }
+    }
+    Ok(())
+}
+
+fn check_addresses(root: &Root) -> Checked {
+    let of = |attachments: &[v1::NetworkAttachment]| -> Vec<(String, String)> {
+        let pairs = attachments.iter().flat_map(|attachment| {
+            let network = attachment.network.clone().unwrap_or_default().id;
+            let addresses = attachment.addresses.clone();
+            addresses.into_iter().map(move |it| (network.clone(), it))
+        });
+        pairs.collect()
+    };
+    let services = root.all::<Service>().flat_map(|service| {
+        let endpoint = service.endpoint.as_deref().cloned().unwrap_or_default();
+        let vips = endpoint.virtual_ips.into_iter();
+        vips.map(|vip| (vip.network_id, vip.addr))
+    });
+    let tasks = root.all::<Task>().filter(|task| !task.is_terminal());
+    let tasks = tasks.flat_map(|task| of(&task.networks));
+    let nodes = root.all::<Node>().flat_map(|node| of(&node.attachments));
+    let mut taken = BTreeSet::new();
+    for held in services.chain(tasks).chain(nodes) {
+        ensure(!taken.contains(&held), ADDRESSES, || {
+            format!("{held:?} has two holders")
+        })?;
+        taken.insert(held);
     }
     Ok(())
 }

@@ -7,11 +7,16 @@ use std::fmt;
 
 use bytes::Bytes;
 use swarm_api::v1;
-use swarm_types::Cluster;
+use swarm_types::{Cluster, Timestamp};
 use v1::external_ca::CaProtocol;
 
-use crate::issue::{SignError, Signer};
+use crate::chain::{self, Expiry};
+use crate::csr;
+use crate::identity::CertIdentity;
+use crate::issue::{self, SignError, Signer, Subject};
 use crate::key::KeyPem;
+use crate::refusal::shown;
+use crate::root::RootBundle;
 
 /// External authorities of one root that are asked at most, in order.
 pub const EXTERNAL_URLS_MAX: usize = 8;
@@ -120,6 +125,38 @@ impl Issuer {
             intermediates_pem: cross_signed.cloned().unwrap_or_default(),
         }))
     }
+}
+
+/// Checks what an authority answered to a request: that it is about the key and the subject that
+/// were asked for, and leads to a root that is trusted. `chain_pem` has the intermediates.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn check_issued(
+    chain_pem: &str,
+    csr_pem: &[u8],
+    subject: &Subject,
+    trust_pem: &str,
+    now: Timestamp,
+) -> Result<(), String> {
+    let roots = RootBundle::parse(trust_pem.as_bytes(), now).map_err(|error| error.to_string())?;
+    let found = chain::validate(chain_pem.as_bytes(), &roots, now, Expiry::Enforce);
+    let leaf = found.map_err(|error| error.to_string())?.leaf;
+    let wanted_key = csr::public_key(csr_pem).map_err(|error| error.to_string())?;
+    if leaf.spki_der() != wanted_key {
+        return Err("it has another public key than was asked for".to_owned());
+    }
+    let identity = CertIdentity::of(&leaf).map_err(|error| error.to_string())?;
+    let role = issue::role_name(subject.role);
+    let is_wanted = identity.node == subject.node && identity.cluster == subject.cluster;
+    if !is_wanted || identity.roles != [role] {
+        let (node, roles) = (shown(&identity.node), identity.roles.join(", "));
+        return Err(format!(
+            "it is for {node} as {roles}; asked for was {} as {role}",
+            subject.node
+        ));
+    }
+    Ok(())
 }
 
 /// The external authorities of a root: those that name it, or that name none if it is the
@@ -233,6 +270,54 @@ mod tests {
             &rotating(cluster("key", &externals[..1]), "next"),
             "local CROSS next CROSS",
         );
+    }
+
+    #[test]
+    fn an_answer_must_be_about_what_was_asked_for() {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let ((root, key), (other_root, _)) =
+            (crate::root::new_root(now), crate::root::new_root(now));
+        let signer = Signer::new(&root, &key, "").unwrap();
+        let (csr, other) = (csr::new_key(), csr::new_key());
+        let (csr, other) = (csr::request(&csr).unwrap(), csr::request(&other).unwrap());
+        let subject = |node: &str, cluster: &str, role| Subject {
+            node: node.parse().unwrap(),
+            cluster: cluster.parse().unwrap(),
+            role,
+        };
+        let wanted = subject("n", "c", v1::NodeRole::Worker);
+        let chain = signer
+            .sign(csr.as_bytes(), &wanted, issue::MIN_EXPIRY, now, [1; 20])
+            .unwrap();
+        let check = |csr: &str, subject: &Subject, root: &str| {
+            check_issued(&chain, csr.as_bytes(), subject, root, now)
+        };
+        check(&csr, &wanted, &root).unwrap();
+        for (subject, csr, root, text) in [
+            (wanted.clone(), &csr, &other_root, "unknown authority"),
+            (wanted.clone(), &other, &root, "another public key"),
+            (
+                subject("m", "c", v1::NodeRole::Worker),
+                &csr,
+                &root,
+                "it is for n as swarm-worker",
+            ),
+            (
+                subject("n", "d", v1::NodeRole::Worker),
+                &csr,
+                &root,
+                "it is for n",
+            ),
+            (
+                subject("n", "c", v1::NodeRole::Manager),
+                &csr,
+                &root,
+                "was n as swarm-manager",
+            ),
+        ] {
+            let error = check(csr, &subject, root).unwrap_err();
+            assert!(error.contains(text), "{error}");
+        }
     }
 
     #[test]

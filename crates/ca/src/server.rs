@@ -149,6 +149,11 @@ impl Server {
         server
     }
 
+    /// The leader's node.
+    pub fn own(&self) -> Option<&NodeId> {
+        self.own.as_ref()
+    }
+
     /// Takes notice of a commit; `view` is at or after it.
     pub fn handle_commit(&mut self, now: Timestamp, commit: &Commit, view: &Root) {
         self.version_min = self.version_min.max(commit.version);

@@ -30,13 +30,15 @@ mod loops;
 mod seed;
 
 use swarm_api::v1;
+use swarm_ca::expiry::Warning;
+use swarm_ca::server::{JobId, Server, SignJob, Signed};
 use swarm_dispatcher::Dispatcher;
-use swarm_reconcile::{Outcome, Queue, QueueStatus, Wake};
+use swarm_reconcile::{Batch, Outcome, Queue, QueueStatus, Wake};
 use swarm_store::{Commit, Root, WriteSet};
 use swarm_types::{IdSource, Timestamp};
 
 use loops::Loop;
-pub use seed::{Seed, seed};
+pub use seed::{FirstRoot, Seed, seed};
 
 /// Whose transaction it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +47,8 @@ pub enum Origin {
     Loop(usize),
     /// The dispatcher.
     Dispatcher,
+    /// The certificate authority.
+    Ca,
 }
 
 /// A transaction that somebody wants committed; each set is applied or refused by itself.
@@ -60,6 +64,7 @@ pub struct Proposal {
 pub struct Leader {
     loops: Vec<Box<dyn Loop>>,
     dispatcher: Dispatcher,
+    ca: Server,
     /// The managers of the group, as far as nodes can dial them.
     managers: Vec<v1::Peer>,
     /// Whose turn is next, so that a busy loop cannot starve the others.
@@ -78,8 +83,9 @@ impl Leader {
     /// Starts a term from a view that holds everything committed so far. The managers are those of
     /// which the dispatcher was told; their weights, the keys and the trust root are read off the
     /// view.
-    pub fn new(view: &Root, mut dispatcher: Dispatcher) -> Self {
+    pub fn new(view: &Root, mut dispatcher: Dispatcher, ca: Server) -> Self {
         use swarm_orchestrator as orchestrator;
+        let own = ca.own().cloned();
         let loops: Vec<Box<dyn Loop>> = vec![
             Box::new(Queue::new(orchestrator::Init::default(), view)),
             Box::new(Queue::new(orchestrator::Replicated::default(), view)),
@@ -89,12 +95,14 @@ impl Leader {
             Box::new(Queue::new(orchestrator::ConstraintEnforcer, view)),
             Box::new(Queue::new(orchestrator::Reaper::default(), view)),
             Box::new(Queue::new(orchestrator::NetworkKeys, view)),
+            Box::new(Queue::new(orchestrator::Roles::new(own), view)),
         ];
         let managers = extras::peers(dispatcher.extras());
         dispatcher.handle_extras(extras::of(view, &managers));
         Self {
             loops,
             dispatcher,
+            ca,
             managers,
             turn: 0,
         }
@@ -117,6 +125,7 @@ impl Leader {
             each.handle_commit(commit, view);
         }
         self.dispatcher.handle_commit(now, commit, view);
+        self.ca.handle_commit(now, commit, view);
         if extras::concerns(commit, &self.managers) {
             self.tell_extras(view);
         }
@@ -128,6 +137,7 @@ impl Leader {
             each.handle_lag(view);
         }
         self.dispatcher.handle_lag(now, view);
+        self.ca.handle_lag(now, view);
         self.tell_extras(view);
     }
 
@@ -137,6 +147,7 @@ impl Leader {
             each.handle_timeout(now);
         }
         self.dispatcher.handle_timeout(now);
+        self.ca.handle_timeout(now);
     }
 
     /// The next transaction that someone wants; call until it yields nothing.
@@ -146,30 +157,38 @@ impl Leader {
         now: Timestamp,
         ids: &mut dyn IdSource,
     ) -> Option<Proposal> {
-        let turns = self.loops.len() + 1;
+        let turns = self.loops.len() + 2;
         for _ in 0..turns {
             let turn = self.turn;
             self.turn = (self.turn + 1) % turns;
-            let proposal = if turn == self.loops.len() {
-                self.dispatcher
-                    .poll_transaction(view, now)
-                    .map(|batch| Proposal {
-                        origin: Origin::Dispatcher,
-                        sets: batch.sets,
-                    })
-            } else {
-                self.loops[turn]
-                    .poll_transaction(view, now, ids)
-                    .map(|batch| Proposal {
-                        origin: Origin::Loop(turn),
-                        sets: batch.sets,
-                    })
-            };
-            if proposal.is_some() {
-                return proposal;
+            let (origin, batch) = self.poll_turn(turn, view, now, ids);
+            if let Some(batch) = batch {
+                let sets = batch.sets;
+                return Some(Proposal { origin, sets });
             }
         }
         None
+    }
+
+    /// The loops come first, then the dispatcher, then the certificate authority.
+    fn poll_turn(
+        &mut self,
+        turn: usize,
+        view: &Root,
+        now: Timestamp,
+        ids: &mut dyn IdSource,
+    ) -> (Origin, Option<Batch>) {
+        match turn.checked_sub(self.loops.len()) {
+            None => {
+                let batch = self.loops[turn].poll_transaction(view, now, ids);
+                (Origin::Loop(turn), batch)
+            }
+            Some(0) => {
+                let batch = self.dispatcher.poll_transaction(view, now);
+                (Origin::Dispatcher, batch)
+            }
+            Some(_) => (Origin::Ca, self.ca.poll_transaction(view, now, ids)),
+        }
     }
 
     /// Answers a proposal.
@@ -177,6 +196,7 @@ impl Leader {
         match origin {
             Origin::Loop(turn) => self.loops[turn].handle_outcome(outcome),
             Origin::Dispatcher => self.dispatcher.handle_outcome(now, outcome),
+            Origin::Ca => self.ca.handle_outcome(now, outcome),
         }
     }
 
@@ -186,12 +206,34 @@ impl Leader {
             .iter()
             .filter_map(|each| each.poll_timeout())
             .chain(self.dispatcher.poll_timeout())
+            .chain(self.ca.poll_timeout())
             .min_by_key(|wake| wake.at)
     }
 
     /// The sessions of the nodes.
     pub fn dispatcher(&mut self) -> &mut Dispatcher {
         &mut self.dispatcher
+    }
+
+    /// The next certificate to be signed; call until it yields nothing. The result belongs to
+    /// [`Leader::handle_signed`].
+    pub fn poll_sign_job(&mut self, view: &Root) -> Option<SignJob> {
+        self.ca.poll_sign_job(view)
+    }
+
+    /// Takes the result of a job.
+    pub fn handle_signed(&mut self, now: Timestamp, id: JobId, signed: Signed) {
+        self.ca.handle_signed(now, id, signed);
+    }
+
+    /// Certificates about which people are to be warned and were not yet.
+    pub fn poll_warnings(&mut self, view: &Root, now: Timestamp) -> Vec<Warning> {
+        self.ca.poll_warnings(view, now)
+    }
+
+    /// The certificate authority, to look at.
+    pub fn ca(&self) -> &Server {
+        &self.ca
     }
 
     /// Compares the caches of the loops with what they would build from the view (I-LOOP-4). To be
@@ -201,7 +243,8 @@ impl Leader {
     /// The first difference, in words.
     pub fn check_caches(&self, view: &Root) -> Result<(), String> {
         let drift = self.loops.iter().find_map(|each| each.cache_drift(view));
-        drift.map_or(Ok(()), Err)
+        drift.map_or(Ok(()), Err)?;
+        self.ca.check(view)
     }
 
     /// What each loop has to do.

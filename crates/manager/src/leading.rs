@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_api::v1;
+use swarm_ca::server::{JobId, Server as CaServer, Signed};
 use swarm_dispatcher::{
     Body, Config as DispatcherConfig, DispatchError, Dispatcher, SessionExtras, SessionOpen,
     StreamId, UnknownNodePolicy,
@@ -14,6 +15,7 @@ use swarm_leader::{Leader, Origin, Seed};
 use swarm_raft_io::ReplicatedStore;
 use swarm_reconcile::Outcome;
 use swarm_rt::tasks::TaskError;
+use swarm_rt::tls::Credentials;
 use swarm_rt::{Clock, OsIds, Shutdown};
 use swarm_store::{Filter, Received, Subscription, View};
 use tokio::sync::mpsc;
@@ -21,6 +23,7 @@ use tonic::Status;
 
 use crate::gate::Gate;
 use crate::services::status_of;
+use crate::signing::Signing;
 use crate::streams::{Call, Incoming, NodeStream, Sink, StreamEvent};
 
 /// Changes that may wait for the leader's task before it reads everything again.
@@ -37,6 +40,8 @@ pub(crate) struct Me {
     pub(crate) seed: Seed,
     /// Where agents reach it; `None` when it listens everywhere and nobody said where it is.
     pub(crate) address: Option<String>,
+    /// What external certificate authorities are shown.
+    pub(crate) credentials: Option<Credentials>,
 }
 
 impl Me {
@@ -121,6 +126,7 @@ struct Term {
     /// stream has at most one `Sent` and one `Closed` in it.
     events: mpsc::UnboundedReceiver<StreamEvent>,
     event_sender: mpsc::UnboundedSender<StreamEvent>,
+    signing: Signing,
     sessions: BTreeMap<StreamId, Sink<v1::SessionMessage>>,
     assignments: BTreeMap<StreamId, Sink<v1::AssignmentsMessage>>,
 }
@@ -132,6 +138,7 @@ enum Input {
     Call(Box<Call>),
     Stream(StreamEvent),
     Outcome(Origin, Outcome),
+    Signed(JobId, Signed),
     Time,
 }
 
@@ -156,18 +163,20 @@ impl Term {
         };
         let mut dispatcher = Dispatcher::new(clock.now(), &view, config, extras);
         dispatcher.handle_serving(clock.now(), &mut || ids.next_u64());
+        let ca = CaServer::new(clock.now(), &view, Some(me.seed.node.clone()));
         let (outcome_sender, outcomes) = mpsc::unbounded_channel();
         let (event_sender, events) = mpsc::unbounded_channel();
         Some(Self {
             store: store.clone(),
             clock: clock.clone(),
-            leader: Leader::new(&view, dispatcher),
+            leader: Leader::new(&view, dispatcher, ca),
             ids,
             feed,
             outcomes,
             outcome_sender,
             events,
             event_sender,
+            signing: Signing::new(clock.clone(), me.credentials.clone()),
             sessions: BTreeMap::new(),
             assignments: BTreeMap::new(),
         })
@@ -183,6 +192,7 @@ impl Term {
                 () = self.store.leadership_lost() => Input::Deposed,
                 Some((origin, outcome)) = self.outcomes.recv() => Input::Outcome(origin, outcome),
                 received = self.feed.next() => Input::Feed(received),
+                (id, signed) = self.signing.done() => Input::Signed(id, signed),
                 Some(event) = self.events.recv() => Input::Stream(event),
                 Some(call) = incoming.recv() => Input::Call(Box::new(call)),
                 () = self.clock.sleep_until(wake) => Input::Time,
@@ -208,6 +218,9 @@ impl Term {
         if let Some(received) = self.feed.try_next() {
             return Some(Input::Feed(received));
         }
+        if let Some((id, signed)) = self.signing.try_done() {
+            return Some(Input::Signed(id, signed));
+        }
         if let Ok(event) = self.events.try_recv() {
             return Some(Input::Stream(event));
         }
@@ -229,6 +242,13 @@ impl Term {
                 let _ = sender.send((origin, outcome));
             });
         }
+        while let Some(job) = self.leader.poll_sign_job(&view) {
+            self.signing.begin(job);
+        }
+        for warning in self.leader.poll_warnings(&view, now) {
+            let (node, text) = (&warning.node, &warning.text);
+            tracing::warn!(%node, next_step = warning.next_step, "a node: {text}");
+        }
         while let Some(message) = self.leader.dispatcher().poll_message(&view) {
             self.deliver(message.stream, message.body);
         }
@@ -239,6 +259,12 @@ impl Term {
         match input {
             Input::Deposed | Input::Time => {}
             Input::Outcome(origin, outcome) => self.leader.handle_outcome(now, origin, &outcome),
+            Input::Signed(id, signed) => {
+                if let Signed::Recoverable(reason) = &signed {
+                    tracing::warn!(reason, "a certificate was not signed; trying again");
+                }
+                self.leader.handle_signed(now, id, signed);
+            }
             Input::Feed(Received::Event(event)) => {
                 let view = self.store.view();
                 self.leader.handle_commit(now, event.commit(), &view);
@@ -319,6 +345,17 @@ impl Term {
             } => {
                 let dispatcher = self.leader.dispatcher();
                 let taken = dispatcher.handle_task_statuses(now, &node, &session, updates, &view);
+                drop(reply.send(taken));
+            }
+            Call::Volumes {
+                node,
+                session,
+                updates,
+                reply,
+            } => {
+                let dispatcher = self.leader.dispatcher();
+                let taken =
+                    dispatcher.handle_volume_statuses(now, &node, &session, &updates, &view);
                 drop(reply.send(taken));
             }
             Call::Assignments {

@@ -11,6 +11,7 @@
 
 mod connection;
 mod dial;
+pub mod https;
 mod listener;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,9 @@ use tokio::sync::watch;
 
 use crate::Clock;
 
-pub use connection::{ANONYMOUS_LIFETIME, Connection, Connections, LAST_WORDS, Peer, TlsIo};
+pub use connection::{
+    ANONYMOUS_LIFETIME, CallPlace, Connection, Connections, LAST_WORDS, Peer, TlsIo,
+};
 pub use dial::{DialError, Security, ServerName, dial};
 pub use listener::{Incoming, Limits, listen};
 pub use words::explain;

@@ -228,6 +228,8 @@ impl Manager {
             cluster: "simulated".parse().expect("the id is well formed"),
             node: self.node.clone(),
             availability: Availability::Active,
+            root: None,
+            own_certificate: bytes::Bytes::new(),
         }
     }
 

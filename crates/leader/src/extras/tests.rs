@@ -61,7 +61,11 @@ impl World {
         };
         let extras = of(&root, &[peer("m", "10.0.0.1:2377"), peer("x", "")]);
         let dispatcher = Dispatcher::new(NOW, &root, config, extras);
-        let leader = Leader::new(&root, dispatcher);
+        let leader = Leader::new(
+            &root,
+            dispatcher,
+            swarm_ca::server::Server::new(NOW, &root, None),
+        );
         let ids = Ids(0);
         Self { root, leader, ids }
     }

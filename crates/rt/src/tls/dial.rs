@@ -82,7 +82,7 @@ impl Configs {
     }
 }
 
-fn builder(
+pub(super) fn builder(
     verifier: Arc<dyn ServerCertVerifier>,
 ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     ClientConfig::builder_with_provider(provider())

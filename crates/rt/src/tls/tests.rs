@@ -2,6 +2,7 @@
 
 mod authority;
 mod hostile;
+mod https;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,7 +52,12 @@ impl Listening {
             let connection = request.extensions().get::<Arc<Connection>>().unwrap();
             let connection = Arc::clone(connection);
             let said = match request.uri().path() {
-                "/wait" => connection.closed().await.to_owned(),
+                "/wait" => loop {
+                    if let Some(reason) = connection.closing() {
+                        break reason.to_owned();
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                },
                 _ => match connection.peer() {
                     Peer::Certified(identity) => identity.node.to_string(),
                     Peer::Anonymous => "nobody".to_owned(),

@@ -60,7 +60,8 @@ impl Term {
         };
         let mut dispatcher = Dispatcher::new(now, &view, config, extras);
         dispatcher.handle_serving(now, &mut || draws.next());
-        let leader = Leader::new(&view, dispatcher);
+        let ca = swarm_ca::server::Server::new(now, &view, Some(node.clone()));
+        let leader = Leader::new(&view, dispatcher, ca);
         let names = leader.status().iter().map(|status| status.name).collect();
         Self {
             leader,
@@ -81,6 +82,7 @@ impl Term {
         match origin {
             Origin::Loop(place) => self.names.get(place).copied().unwrap_or("loop"),
             Origin::Dispatcher => "dispatcher",
+            Origin::Ca => "ca",
         }
     }
 

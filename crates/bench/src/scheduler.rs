@@ -277,13 +277,13 @@ impl Template {
                 name: "network".to_owned(),
                 ..Default::default()
             };
-            task.networks = vec![v1::NetworkAttachment {
+            task.networks = Arc::from([v1::NetworkAttachment {
                 network: Some(v1::Network {
                     driver_state: Some(driver),
                     ..Default::default()
                 }),
                 ..Default::default()
-            }];
+            }]);
         }
         task
     }

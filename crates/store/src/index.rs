@@ -8,6 +8,10 @@ use swarm_types::Id;
 
 use crate::map::{Map, Set};
 
+mod lists;
+
+pub(crate) use lists::ListIndex;
+
 /// The ids which share a value. Most values belong to one object (a slot, a name), and a set would
 /// cost them a whole tree node each.
 #[derive(Clone, Debug)]
@@ -180,43 +184,6 @@ impl<V: Ord + Clone> Index<V> {
         }
         for value in new.difference(&old) {
             self.insert(value.clone(), id);
-        }
-    }
-}
-
-/// An index whose values have several ids each and are hit at random: one tree of pairs. A write
-/// copies a few plain numbers, where two levels would touch the sets of all values nearby.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PairIndex<V: Ord + Clone> {
-    pairs: Set<(V, Id)>,
-}
-
-impl<V: Ord + Clone> Default for PairIndex<V> {
-    fn default() -> Self {
-        Self { pairs: Set::new() }
-    }
-}
-
-impl<V: Ord + Clone> PairIndex<V> {
-    /// The ids that have the value, in order.
-    pub(crate) fn ids<'a>(&'a self, value: &V) -> impl Iterator<Item = &'a Id> + use<'a, V> {
-        let value = value.clone();
-        self.pairs
-            .range((value.clone(), Id::min())..)
-            .take_while(move |(own, _)| *own == value)
-            .map(|(_, id)| id)
-    }
-
-    /// Moves an id from its old value to its new one; does nothing where they are equal.
-    pub(crate) fn change(&mut self, id: &Id, old: Option<V>, new: Option<V>) {
-        if old == new {
-            return;
-        }
-        if let Some(old) = old {
-            self.pairs.remove(&(old, id.clone()));
-        }
-        if let Some(new) = new {
-            self.pairs.insert((new, id.clone()));
         }
     }
 }

@@ -10,7 +10,7 @@ use swarm_types::{
     ServiceId, Slot, StateRegression, Task, TaskState, Volume, spec,
 };
 
-use crate::index::{Index, PairIndex};
+use crate::index::{Index, ListIndex};
 use crate::map::Map;
 
 /// The objects of one kind with their indices.
@@ -177,7 +177,7 @@ trait Refers: Sized {
 impl Refers for Task {
     fn same_references(old: &Self, new: &Self) -> bool {
         Arc::ptr_eq(&old.spec, &new.spec)
-            && old.networks == new.networks
+            && (Arc::ptr_eq(&old.networks, &new.networks) || old.networks == new.networks)
             && old.volumes == new.volumes
     }
     fn networks(&self) -> Vec<&str> {
@@ -234,7 +234,7 @@ impl Refers for Service {
 pub(crate) struct TaskIndices {
     pub(crate) common: Common,
     pub(crate) service: Index<ServiceId>,
-    pub(crate) node: PairIndex<NodeId>,
+    pub(crate) node: ListIndex<NodeId>,
     pub(crate) slot: Index<(ServiceId, Slot)>,
     pub(crate) desired_state: Index<TaskState>,
     pub(crate) references: References,

@@ -227,7 +227,7 @@ pub fn task_from_wire(wire: v1::Task, interner: &mut Interner) -> Result<Task, C
     task.node_id = other_id(kind, "node_id", &wire.node_id)?;
     task.annotations = wire.annotations.and_then(unless_empty);
     task.service_annotations = Arc::new(wire.service_annotations.unwrap_or_default());
-    task.networks = wire.networks;
+    task.networks = wire.networks.into();
     task.endpoint = wire.endpoint.map(Arc::new);
     task.log_driver = wire.log_driver.map(Arc::new);
     task.assigned_generic_resources = wire.assigned_generic_resources;
@@ -293,7 +293,7 @@ pub fn task_to_wire(task: &Task) -> v1::Task {
         service_annotations: Some((*task.service_annotations).clone()),
         status: Some(task_status_to_wire(task.status())),
         desired_state: task.desired_state().to_wire() as i32,
-        networks: task.networks.clone(),
+        networks: task.networks.to_vec(),
         endpoint: task.endpoint.as_deref().cloned(),
         log_driver: task.log_driver.as_deref().cloned(),
         spec_version: task.spec_version.map(version_to_wire),

@@ -36,8 +36,8 @@ pub struct Task {
     pub service_annotations: Arc<v1::Annotations>,
     status: TaskStatus,
     desired_state: TaskState,
-    /// Network attachments with their addresses.
-    pub networks: Vec<v1::NetworkAttachment>,
+    /// Network attachments with their addresses, shared by all versions of the task.
+    pub networks: Arc<[v1::NetworkAttachment]>,
     /// The service's endpoint as of the allocation.
     pub endpoint: Option<Arc<v1::Endpoint>>,
     /// The log driver that applies.
@@ -103,7 +103,7 @@ impl Task {
             service_annotations: Arc::default(),
             status: TaskStatus::default(),
             desired_state: TaskState::Running,
-            networks: Vec::new(),
+            networks: Arc::default(),
             endpoint: None,
             log_driver: None,
             assigned_generic_resources: Vec::new(),
@@ -178,7 +178,7 @@ impl Task {
     /// Whether two versions of a task differ at most in status and metadata: then a node has
     /// nothing to do (spec 5.7, 6.3). Shared parts cost one comparison of pointers.
     pub fn is_same_assignment(&self, other: &Self) -> bool {
-        fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
+        fn same<T: PartialEq + ?Sized>(a: &Arc<T>, b: &Arc<T>) -> bool {
             Arc::ptr_eq(a, b) || a == b
         }
         fn same_optional<T: PartialEq>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
@@ -198,7 +198,7 @@ impl Task {
             && same(&self.spec, &other.spec)
             && same(&self.service_annotations, &other.service_annotations)
             && self.annotations == other.annotations
-            && self.networks == other.networks
+            && same(&self.networks, &other.networks)
             && same_optional(self.endpoint.as_ref(), other.endpoint.as_ref())
             && same_optional(self.log_driver.as_ref(), other.log_driver.as_ref())
             && self.assigned_generic_resources == other.assigned_generic_resources

@@ -375,16 +375,20 @@ fn task_word(word: &str, task: &mut Task, spec: &mut v1::TaskSpec) {
         "has" => {
             task.assigned_generic_resources = resources::parse(&value.replace(';', ",")).unwrap();
         }
-        "net" => task.networks.push(v1::NetworkAttachment {
-            network: Some(v1::Network {
-                driver_state: Some(v1::Driver {
-                    name: value.to_owned(),
+        "net" => {
+            let attachment = v1::NetworkAttachment {
+                network: Some(v1::Network {
+                    driver_state: Some(v1::Driver {
+                        name: value.to_owned(),
+                        ..Default::default()
+                    }),
                     ..Default::default()
                 }),
                 ..Default::default()
-            }),
-            ..Default::default()
-        }),
+            };
+            let before = task.networks.iter().cloned();
+            task.networks = before.chain([attachment]).collect();
+        }
         "port" => {
             use v1::port_config::{Protocol, PublishMode};
             let (port, protocol) = value.split_once('/').unwrap();

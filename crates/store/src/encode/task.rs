@@ -36,7 +36,7 @@ pub(super) fn write(task: &Task, out: &mut impl Sink) {
     out.message(8, &*task.service_annotations);
     out.framed(9, |out| write_status(task.status(), out));
     out.number(10, u64::from(task.desired_state() as u16));
-    for network in &task.networks {
+    for network in task.networks.iter() {
         out.message(11, network);
     }
     if let Some(endpoint) = &task.endpoint {

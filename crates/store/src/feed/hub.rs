@@ -4,7 +4,7 @@
 //! ones by (kind, key). One message per commit and subscriber.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use swarm_types::{AnyObject, Kind, Task, Version};
@@ -16,7 +16,7 @@ use crate::transaction::{Change, Commit};
 
 /// Subscribers by what they want. Hashed, because a change looks up several routes and must not pay
 /// for the number of those who want others; never iterated, and the same in every run.
-type Routes<K> = HashMap<K, BTreeSet<u64>, BuildHasherDefault<DefaultHasher>>;
+type Routes = HashMap<(Kind, Key), BTreeSet<u64>, BuildHasherDefault<DefaultHasher>>;
 
 /// All subscribers.
 #[derive(Debug, Default)]
@@ -25,8 +25,9 @@ pub struct Hub {
     /// Subscribers without a filter.
     log: Arc<Log>,
     subscribers: BTreeMap<u64, Subscriber>,
-    by_kind: Routes<Kind>,
-    by_key: Routes<(Kind, Key)>,
+    /// Sets may be empty. There are ten kinds, so this is found faster than hashed.
+    by_kind: BTreeMap<Kind, BTreeSet<u64>>,
+    by_key: Routes,
     /// Subscribers that were dropped since the last publication.
     gone: Arc<Mutex<Vec<u64>>>,
 }
@@ -178,7 +179,11 @@ impl Hub {
         };
         for selector in subscriber.selectors {
             match selector.key {
-                None => leave(&mut self.by_kind, selector.kind, id),
+                None => {
+                    if let Some(ids) = self.by_kind.get_mut(&selector.kind) {
+                        ids.remove(&id);
+                    }
+                }
                 Some(key) => leave(&mut self.by_key, (selector.kind, key), id),
             }
         }
@@ -186,7 +191,7 @@ impl Hub {
 }
 
 /// Takes a subscriber off one list, and the list away if it was the last one there.
-fn leave<K: Eq + Hash>(lists: &mut Routes<K>, route: K, id: u64) {
+fn leave(lists: &mut Routes, route: (Kind, Key), id: u64) {
     if let Some(ids) = lists.get_mut(&route) {
         ids.remove(&id);
         if ids.is_empty() {

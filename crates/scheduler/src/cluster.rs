@@ -1,36 +1,43 @@
 //! The cache: nodes with what is used of them, and the tasks that wait. A function of the view
 //! (I-LOOP-4): each task and node is counted by what it is, and not by how it came to be so.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use swarm_api::v1;
 use swarm_store::Root;
-use swarm_types::{Node, NodeId, ServiceId, Task, TaskId, TaskState, Text, Version};
+use swarm_types::{Node, NodeId, ServiceId, Task, TaskId, TaskState, Version};
 
 use crate::due::Marks;
 use crate::load::{self, Load, NodeView};
 use crate::node_log::{NodeChange, NodeIx};
-use crate::requirements::Requirements;
+use crate::requirements::{self, Requirements};
+use crate::waiting::{Group, Tasks};
 
 /// Tasks that are placed by the same rules: the same service, spec and needs. Tasks without a
 /// service form a group with all others that need the same.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupKey {
     pub(crate) service: Option<ServiceId>,
     pub(crate) version: Option<Version>,
     pub(crate) needs: Arc<Requirements>,
 }
 
-/// Tasks by id.
-pub(crate) type Tasks = BTreeMap<TaskId, Arc<Task>>;
+impl Ord for GroupKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_spec = (&self.service, self.version).cmp(&(&other.service, other.version));
+        // Nearly always it is the same value, and comparing it reads every text in it.
+        by_spec.then_with(|| match Arc::ptr_eq(&self.needs, &other.needs) {
+            true => Ordering::Equal,
+            false => self.needs.cmp(&other.needs),
+        })
+    }
+}
 
-/// The waiting tasks of a group by the error in their status, so that those which already say why
-/// they wait need not be read again. Those without an error come first.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Group {
-    pub(crate) by_error: BTreeMap<Text, Tasks>,
-    pub(crate) len: usize,
+impl PartialOrd for GroupKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// A node, or tasks of a node that is not there (yet, or any more).
@@ -68,8 +75,9 @@ pub(crate) struct Cluster {
     pub(crate) obsolete: Tasks,
     /// Tasks that wait and have no error in their status.
     fresh: usize,
-    /// The needs of the spec that was read last. A shortcut: tasks of a service share their spec.
-    last_spec: Option<(Arc<v1::TaskSpec>, Arc<Requirements>)>,
+    /// The task whose needs were read last. A shortcut: those of one service need the same, and so
+    /// do most without one.
+    last_read: Option<(Arc<Task>, Arc<Requirements>)>,
 }
 
 /// How a task counts.
@@ -179,10 +187,8 @@ impl Cluster {
             Place::Waiting => {
                 let key = self.group_key(task);
                 let group = self.groups.entry(key.clone()).or_default();
-                let tasks = group.by_error.entry(task.status().err.clone()).or_default();
-                tasks.insert(task.id.clone(), Arc::clone(task));
-                group.len += 1;
-                marks.due.group(&key, group.len);
+                group.insert(task);
+                marks.due.group(&key, group.len());
                 self.fresh += usize::from(task.status().err.is_empty());
                 marks.due.stir();
             }
@@ -240,16 +246,9 @@ impl Cluster {
         let Some(group) = self.groups.get_mut(key) else {
             return;
         };
-        let error = &task.status().err;
-        if let Some(tasks) = group.by_error.get_mut(error) {
-            tasks.remove(&task.id);
-            group.len -= 1;
-            if tasks.is_empty() {
-                group.by_error.remove(error);
-            }
-        }
-        self.fresh -= usize::from(error.is_empty());
-        let left = group.len;
+        group.remove(task);
+        self.fresh -= usize::from(task.status().err.is_empty());
+        let left = group.len();
         if left == 0 {
             self.groups.remove(key);
         }
@@ -313,7 +312,7 @@ impl Cluster {
         }
     }
 
-    fn group_key(&mut self, task: &Task) -> GroupKey {
+    fn group_key(&mut self, task: &Arc<Task>) -> GroupKey {
         GroupKey {
             service: task.service_id.clone(),
             version: task.spec_version,
@@ -321,18 +320,22 @@ impl Cluster {
         }
     }
 
-    fn needs_of(&mut self, task: &Task) -> Arc<Requirements> {
-        if !task.networks.is_empty() || task.endpoint.is_some() {
-            return Arc::new(Requirements::of(task));
-        }
-        if let Some((spec, needs)) = &self.last_spec
-            && Arc::ptr_eq(spec, &task.spec)
+    fn needs_of(&mut self, task: &Arc<Task>) -> Arc<Requirements> {
+        if let Some((last, needs)) = &self.last_read
+            && requirements::are_same(last, task)
         {
             return Arc::clone(needs);
         }
         let needs = Arc::new(Requirements::of(task));
-        self.last_spec = Some((Arc::clone(&task.spec), Arc::clone(&needs)));
+        self.last_read = Some((Arc::clone(task), Arc::clone(&needs)));
         needs
+    }
+
+    /// Sorts in the tasks of a group, so that they can be read.
+    pub(crate) fn settle(&mut self, key: &GroupKey) {
+        if let Some(group) = self.groups.get_mut(key) {
+            group.settle();
+        }
     }
 
     /// How many places there are for nodes, free ones included.

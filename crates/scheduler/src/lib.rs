@@ -55,6 +55,7 @@ mod pool;
 mod requirements;
 mod scheduler;
 mod seating;
+mod waiting;
 
 pub use cluster::CacheDrift;
 pub use explain::{Nearest, Rejection, Report, explain};

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use swarm_api::v1;
+use swarm_store::TRANSACTION_CHANGES_MAX;
 use swarm_types::resources::Resources;
 use swarm_types::{Node, Task, TaskState, spec};
 use v1::generic_resource::Resource;
 
 use crate::counts::{Owner, ServiceCounts};
+use crate::node_log::NodeIx;
 use crate::requirements::host_ports;
 
 /// A port of the host.
@@ -118,6 +120,40 @@ fn decrement<K: Ord>(counts: &mut BTreeMap<K, u64>, key: &K) {
         if *count == 0 {
             counts.remove(key);
         }
+    }
+}
+
+/// What a plan adds to nodes, in the order in which it came to them. Loads are large: they stay
+/// where they are, and the tree that finds them holds numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Planned {
+    loads: Vec<(NodeIx, Load)>,
+    places: BTreeMap<NodeIx, usize>,
+}
+
+impl Planned {
+    /// What it adds to a node, if anything.
+    pub(crate) fn get(&self, ix: NodeIx) -> Option<&Load> {
+        let place = self.places.get(&ix)?;
+        Some(&self.loads[*place].1)
+    }
+
+    /// What it adds to a node, to add to it.
+    pub(crate) fn entry(&mut self, ix: NodeIx) -> &mut Load {
+        let place = *self.places.entry(ix).or_insert(self.loads.len());
+        if place == self.loads.len() {
+            if self.loads.is_empty() {
+                // A full plan places so many tasks; to grow on the way would move the loads.
+                self.loads.reserve(TRANSACTION_CHANGES_MAX);
+            }
+            self.loads.push((ix, Load::default()));
+        }
+        &mut self.loads[place].1
+    }
+
+    /// All nodes to which it adds something.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeIx, &Load)> {
+        self.loads.iter().map(|(ix, load)| (*ix, load))
     }
 }
 

@@ -8,12 +8,13 @@ use swarm_types::resources;
 use swarm_types::{Node, NodeId, Task, TaskState, TaskStatus, Text, Timestamp};
 
 use crate::candidates::{Candidates, Facts};
-use crate::cluster::{Group, GroupKey};
+use crate::cluster::GroupKey;
 use crate::filter::{Counts, Filter};
-use crate::load::{Load, NodeView};
+use crate::load::{Load, NodeView, Planned};
 use crate::node_log::NodeIx;
 use crate::requirements::{Pipeline, Requirements};
 use crate::seating::Seating;
+use crate::waiting::Group;
 
 const ASSIGNED: &str = "scheduler assigned task to node";
 const CONFIRMED: &str = "scheduler confirmed task can run on preassigned node";
@@ -25,7 +26,7 @@ pub(crate) struct Plan<'a> {
     view: &'a Root,
     now: Timestamp,
     /// What the plan adds to nodes.
-    planned: BTreeMap<NodeIx, Load>,
+    planned: Planned,
     pub(crate) sets: Vec<WriteSet>,
 }
 
@@ -35,7 +36,7 @@ impl<'a> Plan<'a> {
             facts,
             view,
             now,
-            planned: BTreeMap::new(),
+            planned: Planned::default(),
             sets: Vec::new(),
         }
     }
@@ -110,7 +111,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn place_group(&mut self, key: &GroupKey, group: &Group, candidates: &Candidates) {
         let mut seating = Seating::new(candidates, self.facts, &self.planned);
         let mut placed = 0;
-        for task in group.by_error.values().flat_map(BTreeMap::values) {
+        for task in group.tasks() {
             if self.is_full() {
                 return;
             }
@@ -122,7 +123,7 @@ impl<'a> Plan<'a> {
             }
             placed += 1;
         }
-        if placed < group.len && !is_group_dropped(key, group, self.view) {
+        if placed < group.len() && !is_group_dropped(key, group, self.view) {
             let reason = Text::from(seating.rejected.no_suitable_node());
             self.tell_group(group, placed, &reason);
         }
@@ -131,7 +132,7 @@ impl<'a> Plan<'a> {
     /// Tells the tasks of a group but the first ones, unless they know.
     fn tell_group(&mut self, group: &Group, first: usize, reason: &Text) {
         let mut skipped = first;
-        for (error, tasks) in &group.by_error {
+        for (error, tasks) in group.by_error() {
             let skip = skipped.min(tasks.len());
             skipped -= skip;
             if error == reason {
@@ -172,7 +173,7 @@ impl<'a> Plan<'a> {
         // Only tasks in PENDING wait, so this is a step forward.
         let status = TaskStatus::new(TaskState::Assigned, self.now, message);
         placed.advance(status).ok()?;
-        let planned = self.planned.entry(ix).or_default();
+        let planned = self.planned.entry(ix);
         planned.add(&placed);
         self.sets.push(WriteSet(vec![
             Write::require::<Node>(node),
@@ -192,7 +193,7 @@ impl<'a> Plan<'a> {
     }
 
     fn node_view(&self, ix: NodeIx) -> Option<NodeView<'_>> {
-        self.facts.cluster.view(ix, self.planned.get(&ix))
+        self.facts.cluster.view(ix, self.planned.get(ix))
     }
 
     fn write(&mut self, task: &Arc<Task>, status: TaskStatus) {
@@ -215,7 +216,7 @@ fn is_group_dropped(key: &GroupKey, group: &Group, view: &Root) -> bool {
         None => true,
         Some(service) => {
             let is_template_new = || {
-                let first = group.by_error.values().flat_map(BTreeMap::values).next();
+                let first = group.tasks().next();
                 first.is_some_and(|task| task.spec != *service.spec.task())
             };
             key.version.is_some() && service.spec_version > key.version && is_template_new()
@@ -234,6 +235,9 @@ pub(crate) fn is_group_idle(
         return false;
     }
     let reason = candidates.rejected.no_suitable_node();
-    let all_told = group.by_error.keys().all(|error| error.as_str() == reason);
+    let all_told = group
+        .by_error()
+        .keys()
+        .all(|error| error.as_str() == reason);
     all_told || is_group_dropped(key, group, view)
 }

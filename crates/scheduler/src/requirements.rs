@@ -153,6 +153,16 @@ impl Requirements {
     }
 }
 
+/// Whether two tasks need the same, as far as a quick look at what needs are read from can tell.
+pub(crate) fn are_same(one: &Task, two: &Task) -> bool {
+    fn drivers(task: &Task) -> impl Iterator<Item = &str> {
+        task.networks.iter().filter_map(network_driver)
+    }
+    (Arc::ptr_eq(&one.spec, &two.spec) || one.spec == two.spec)
+        && drivers(one).eq(drivers(two))
+        && host_ports(one).eq(host_ports(two))
+}
+
 /// The driver of an attached network, if the allocator has set it up.
 fn network_driver(attachment: &v1::NetworkAttachment) -> Option<&str> {
     let driver = attachment.network.as_ref()?.driver_state.as_ref()?;

@@ -172,7 +172,7 @@ impl Scheduler {
     fn choose_work(&mut self, view: &Root, now: Timestamp) {
         if self.marks.due.take_everything() {
             for (key, group) in &self.cluster.groups {
-                self.marks.due.group(key, group.len);
+                self.marks.due.group(key, group.len());
             }
         }
         let room = TRANSACTION_CHANGES_MAX.saturating_sub(self.cluster.obsolete.len());
@@ -216,6 +216,7 @@ impl Scheduler {
                 break;
             };
             let key = &next.1;
+            self.cluster.settle(key);
             let facts = Facts {
                 cluster: &self.cluster,
                 failures: &self.failures,
@@ -223,7 +224,7 @@ impl Scheduler {
             let candidates = self.pool.refresh(key, facts, &self.marks.log);
             match self.cluster.groups.get(key) {
                 Some(group) if !is_group_idle(key, group, candidates, view) => {
-                    room = room.saturating_sub(group.len);
+                    room = room.saturating_sub(group.len());
                     self.work.groups.push(key.clone());
                     is_within_bound = self.pool.shrink(since);
                 }

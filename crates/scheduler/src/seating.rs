@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::candidates::{BranchEntry, Candidates, Facts, NodeEntry, ROOT, Seat, Sums};
 use crate::filter::Counts;
 use crate::layered::Layered;
-use crate::load::Load;
+use crate::load::{Load, Planned};
 use crate::node_log::NodeIx;
 
 /// The candidates of a group with the changes of a plan over them.
@@ -20,11 +20,7 @@ pub(crate) struct Seating<'a> {
 }
 
 impl<'a> Seating<'a> {
-    pub(crate) fn new(
-        base: &'a Candidates,
-        facts: Facts<'a>,
-        planned: &BTreeMap<NodeIx, Load>,
-    ) -> Self {
+    pub(crate) fn new(base: &'a Candidates, facts: Facts<'a>, planned: &Planned) -> Self {
         let mut seating = Self {
             base,
             facts,
@@ -34,8 +30,8 @@ impl<'a> Seating<'a> {
             inner: BTreeMap::new(),
             rejected: base.rejected,
         };
-        for (ix, load) in planned {
-            seating.update(*ix, load);
+        for (ix, load) in planned.iter() {
+            seating.update(ix, load);
         }
         seating
     }

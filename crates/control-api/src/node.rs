@@ -8,7 +8,9 @@ use std::sync::Arc;
 use swarm_api::v1;
 use swarm_reconcile::Ctx;
 use swarm_store::{By, Root, Write, WriteSet};
-use swarm_types::{Kind, Node, NodeId, NodeState, TaskState, TaskStatus, Timestamp, convert};
+use swarm_types::{
+    Kind, Node, NodeId, NodeState, TaskState, TaskStatus, Timestamp, convert, weights,
+};
 use v1::node_spec::{Availability, Membership};
 use v1::raft_member_status::Reachability;
 
@@ -26,6 +28,8 @@ rules! {
         "attempting to demote the last manager of the swarm";
     ROLE_CHANGE_UNIMPLEMENTED: Unimplemented,
         "UpdateNode: a change of desired_role is not implemented yet; leave it as it is";
+    MANAGER_WEIGHT: InvalidArgument,
+        "NodeSpec: label {} must be a whole number from 0 to {}, not {}";
     MEMBERS_UNKNOWN: FailedPrecondition,
         "node {} is a manager but cannot access node information from the raft memberlist";
     IS_MEMBER: FailedPrecondition,
@@ -126,6 +130,7 @@ pub fn update_node(
     request::known::<v1::NodeRole>("NodeSpec.desired_role", spec.desired_role)?;
     request::known::<Membership>("NodeSpec.membership", spec.membership)?;
     request::known::<Availability>("NodeSpec.availability", spec.availability)?;
+    check_weight(&spec)?;
     let stored = found(root, &id)?;
     refuse_role_change(root, stored, &spec)?;
     let mut node = (**stored).clone();
@@ -138,6 +143,17 @@ pub fn update_node(
             node: Some(convert::node_to_wire(node)),
         })
     }))
+}
+
+/// The label that says how much nodes prefer this manager, if there is one.
+fn check_weight(spec: &v1::NodeSpec) -> Result<(), Refusal> {
+    match weights::label(spec) {
+        Some(text) if weights::parse(text).is_none() => {
+            let (label, most) = (weights::MANAGER_WEIGHT_LABEL, weights::MANAGER_WEIGHT_MAX);
+            Err(MANAGER_WEIGHT.refuse(&[&label, &most, &text]))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Removes a node: lists its certificate as removed, orphans its tasks that have not ended, and

@@ -4,8 +4,11 @@
 //! The checks of SwarmKit come with its texts. Checks that it lacks (numbers of enums, ranges,
 //! missing parts) stand where the field is looked at, and say in their text what is allowed.
 
+use std::sync::Arc;
+
 use swarm_api::v1;
-use swarm_store::Root;
+use swarm_store::{By, Root};
+use swarm_types::Network;
 use swarm_types::spec::{self, ServiceMode};
 use v1::update_config::{FailureAction, UpdateOrder};
 
@@ -48,15 +51,19 @@ rules! {
         "TaskSpec: {}-maxfailureratio cannot be less than 0 or bigger than 1";
     INGRESS_ATTACHED: InvalidArgument,
         "Service cannot be explicitly attached to the ingress network \"{}\"";
+    NETWORK_UNKNOWN: NotFound, "network {} not found";
+    NETWORK_LATER: Unimplemented,
+        "ServiceSpec: network {} is not implemented yet; attach to the predefined networks host or \
+         bridge, or to none";
 }
 
 /// Checks everything about the spec that does not depend on the cluster.
 pub(crate) fn service_spec(spec: &v1::ServiceSpec) -> Result<(), Refusal> {
     check_name(name(spec.annotations.as_ref()))?;
     match &spec.task {
-        Some(template) => task::check(template)?,
+        Some(template) => task::check(template, spec.annotations.as_ref())?,
         // An absent message is an empty one.
-        None => task::check(&v1::TaskSpec::default())?,
+        None => task::check(&v1::TaskSpec::default(), None)?,
     }
     let mode = check_mode(spec)?;
     match mode {
@@ -73,18 +80,33 @@ pub(crate) fn service_spec(spec: &v1::ServiceSpec) -> Result<(), Refusal> {
     endpoint::check(spec.endpoint.as_ref())
 }
 
-/// Refuses to attach a task to the ingress network by hand: the allocator does so.
+/// Refuses networks that a service cannot be attached to: ingress, because the allocator does so;
+/// those of users, because they are not implemented yet; and what does not exist. SwarmKit takes
+/// the last, and the service then runs without it.
 pub(crate) fn networks(root: &Root, spec: &v1::ServiceSpec) -> Result<(), Refusal> {
-    let Some(ingress) = root.ingress_network() else {
-        return Ok(());
-    };
-    let task = spec.task.iter().flat_map(spec::network_targets);
-    for target in task {
-        if ingress.id.as_id().with_str(|id| id == target) {
-            return Err(INGRESS_ATTACHED.refuse(&[&target]));
+    let of_task = spec.task.iter().flat_map(|task| &task.networks);
+    for config in of_task.chain(&spec.networks) {
+        let target = &config.target;
+        let network = find_network(root, target)?;
+        if network.spec.ingress || root.ingress_network().is_some_and(|it| it.id == network.id) {
+            return Err(INGRESS_ATTACHED.refuse(&[target]));
+        }
+        if !swarm_types::networks::is_predefined(&network.spec) {
+            return Err(NETWORK_LATER.refuse(&[target]));
         }
     }
     Ok(())
+}
+
+/// The network with this id, or else with this name.
+fn find_network(root: &Root, target: &str) -> Result<Arc<Network>, Refusal> {
+    let by_id = target.parse().ok().and_then(|id| root.get::<Network>(&id));
+    if let Some(network) = by_id {
+        return Ok(Arc::clone(network));
+    }
+    let named = root.find::<Network>(&By::Name(target.to_owned()))?;
+    let network = named.into_iter().next();
+    network.ok_or_else(|| NETWORK_UNKNOWN.refuse(&[&target]))
 }
 
 /// The name; an absent message has none.

@@ -388,3 +388,24 @@ fn a_spec_with_a_task_on_the_ingress_network_is_refused() {
     let refusal = World::new().create(spec).unwrap_err();
     assert_eq!(refusal.code(), Code::InvalidArgument);
 }
+
+#[test]
+fn a_service_on_a_predefined_network_is_taken_by_name_and_by_id() {
+    let mut world = World::new();
+    let mut host = v1::NetworkSpec::default();
+    let annotations = host.annotations.get_or_insert_default();
+    annotations.name = "host".to_owned();
+    let label = swarm_types::networks::PREDEFINED_LABEL;
+    annotations
+        .labels
+        .insert(label.to_owned(), "true".to_owned());
+    world.put(swarm_types::Network::new("host-id".parse().unwrap(), host));
+    for (name, target) in [("a", "host"), ("b", "host-id")] {
+        let mut spec = web(name);
+        spec.task.as_mut().unwrap().networks = vec![v1::NetworkAttachmentConfig {
+            target: target.to_owned(),
+            ..Default::default()
+        }];
+        world.create(spec).unwrap();
+    }
+}

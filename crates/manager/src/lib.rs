@@ -25,11 +25,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod gate;
+mod guard;
 mod leading;
+mod logs;
 mod services;
+mod signing;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod watchman;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,11 +41,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_api::v1;
-use swarm_leader::Seed;
+use swarm_ca::key::KeyPem;
+use swarm_ca::tokens;
+use swarm_leader::{FirstRoot, Seed};
 use swarm_raft_io::{OpenError, ReplicatedConfig, ReplicatedStore};
+use swarm_rt::metrics::Metrics;
 use swarm_rt::tasks::TaskError;
+use swarm_rt::tls::{self, Connections, Credentials};
 use swarm_rt::{Clock, OnError, OsIds, Shutdown, Tasks, net};
 use swarm_types::{ClusterId, NodeId};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::transport::server::Connected;
+
+use services::Services;
 
 pub use gate::READY_WAIT_MAX;
 pub use swarm_raft_io::ReplicatedConfig as LogConfig;
@@ -69,6 +81,35 @@ pub struct Config {
     pub advertise_remote: Option<String>,
     /// Path of the control socket.
     pub control_socket: PathBuf,
+    /// What the manager proves itself with; without, the remote listener takes plain connections,
+    /// whose callers are not known.
+    pub security: Option<Credentials>,
+    /// The root of a cluster which this node starts. Later the store has it.
+    pub first_root: Option<RootMaterial>,
+    /// Where the manager's figures go.
+    pub metrics: Metrics,
+}
+
+/// A root certificate and its key, as PEM.
+#[derive(Clone, Debug)]
+pub struct RootMaterial {
+    /// The certificate, byte for byte as nodes get it.
+    pub cert_pem: String,
+    /// The key.
+    pub key_pem: KeyPem,
+}
+
+impl RootMaterial {
+    fn first_root(&self) -> FirstRoot {
+        let mut ids = OsIds::new();
+        FirstRoot {
+            cert_pem: self.cert_pem.clone().into(),
+            key_pem: self.key_pem.as_bytes().to_vec().into(),
+            token_secrets: [tokens::secret(&mut ids), tokens::secret(&mut ids)],
+            unlock_key: None,
+            external_cas: Vec::new(),
+        }
+    }
 }
 
 /// Why a manager did not start.
@@ -123,8 +164,11 @@ impl Manager {
                 cluster: config.cluster.clone(),
                 node: config.node.clone(),
                 availability: config.availability,
+                root: config.first_root.as_ref().map(RootMaterial::first_root),
+                own_certificate: own_certificate(config.security.as_ref()),
             },
             address: known,
+            credentials: config.security.clone(),
         };
         let leading = leading::run(
             store.clone(),
@@ -135,45 +179,33 @@ impl Manager {
             tasks.shutdown().clone(),
         );
         tasks.spawn("leader", OnError::Stop, leading);
-        let services = services::Services {
+        let (log_calls, log_incoming) = logs::channel();
+        let stop = tasks.shutdown().clone();
+        let broker = logs::run(store.clone(), clock.clone(), log_incoming, stop);
+        tasks.spawn("log broker", OnError::Stop, broker);
+        let services = Arc::new(Services {
             store: store.clone(),
             gate: gate.clone(),
             calls,
+            logs: log_calls,
             clock,
-            own_node: config.node,
+            metrics: config.metrics.clone(),
+            own_node: config.node.clone(),
             address,
-        };
-        Self::serve(&tasks, Arc::new(services), remote_stream, control_stream);
+        });
+        serve_control(&tasks, &services, control_stream);
+        Listening {
+            tasks: &tasks,
+            services: &services,
+            config: &config,
+        }
+        .serve(remote_stream);
         Ok(Self {
             tasks,
             store,
             remote,
             gate,
         })
-    }
-
-    fn serve(
-        tasks: &Tasks,
-        services: Arc<services::Services>,
-        remote: tokio_stream::wrappers::TcpListenerStream,
-        control: tokio_stream::wrappers::UnixListenerStream,
-    ) {
-        let stop = tasks.shutdown().clone();
-        let router = services::remote(&services);
-        tasks.spawn("remote listener", OnError::Stop, async move {
-            let served = router.serve_with_incoming_shutdown(remote, async move {
-                stop.begun().await;
-            });
-            served.await.map_err(TaskError::from)
-        });
-        let stop = tasks.shutdown().clone();
-        let router = services::control(&services);
-        tasks.spawn("control socket", OnError::Stop, async move {
-            let served = router.serve_with_incoming_shutdown(control, async move {
-                stop.begun().await;
-            });
-            served.await.map_err(TaskError::from)
-        });
     }
 
     /// The address that agents dial.
@@ -207,6 +239,83 @@ impl Manager {
         let result = self.tasks.finish(STOP_GRACE).await;
         self.store.close().await.map_err(TaskError::from)?;
         result
+    }
+}
+
+fn own_certificate(security: Option<&Credentials>) -> bytes::Bytes {
+    security
+        .map(|own| own.chain_pem().into())
+        .unwrap_or_default()
+}
+
+/// Serves clients on the control socket.
+fn serve_control(
+    tasks: &Tasks,
+    services: &Arc<Services>,
+    socket: tokio_stream::wrappers::UnixListenerStream,
+) {
+    let stop = tasks.shutdown().clone();
+    let router = services::control(services);
+    tasks.spawn("control socket", OnError::Stop, async move {
+        let served = router.serve_with_incoming_shutdown(socket, async move {
+            stop.begun().await;
+        });
+        served.await.map_err(TaskError::from)
+    });
+}
+
+/// What serves nodes.
+struct Listening<'a> {
+    tasks: &'a Tasks,
+    services: &'a Arc<Services>,
+    config: &'a Config,
+}
+
+impl Listening<'_> {
+    fn serve(self, socket: tokio_stream::wrappers::TcpListenerStream) {
+        match &self.config.security {
+            None => self.run(socket, self.guard(true)),
+            Some(credentials) => {
+                let (incoming, connections) = tls::listen(
+                    self.tasks,
+                    socket.into_inner(),
+                    credentials,
+                    tls::Limits::default(),
+                    self.config.metrics.clone(),
+                );
+                let guard = self.guard(false);
+                self.watch(connections, guard.clone());
+                self.run(incoming, guard);
+            }
+        }
+    }
+
+    fn guard(&self, is_plain: bool) -> guard::Guard {
+        let Services { store, gate, .. } = &**self.services;
+        let (cluster, metrics) = (self.config.cluster.clone(), self.config.metrics.clone());
+        guard::Guard::new(store.clone(), gate.clone(), cluster, metrics, is_plain)
+    }
+
+    fn watch(&self, connections: Connections, guard: guard::Guard) {
+        let (store, stop) = (self.services.store.clone(), self.tasks.shutdown().clone());
+        let watching = watchman::run(store, connections, guard, stop);
+        self.tasks.spawn("watchman", OnError::Stop, watching);
+    }
+
+    fn run<S, C>(&self, incoming: S, guard: guard::Guard)
+    where
+        S: tokio_stream::Stream<Item = std::io::Result<C>> + Send + 'static,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let stop = self.tasks.shutdown().clone();
+        let router = services::remote(self.services, guard);
+        self.tasks
+            .spawn("remote listener", OnError::Stop, async move {
+                let served = router.serve_with_incoming_shutdown(incoming, async move {
+                    stop.begun().await;
+                });
+                served.await.map_err(TaskError::from)
+            });
     }
 }
 

@@ -1,9 +1,12 @@
 //! The gRPC services and where each of them is offered.
 
+pub(crate) mod ca;
 mod control;
 mod dispatcher;
 mod explain;
 mod health;
+pub(crate) mod logs;
+mod resources;
 
 use std::sync::Arc;
 
@@ -11,12 +14,16 @@ use swarm_api::{ext, v1};
 use swarm_control_api::{Member, Members, Refusal};
 use swarm_dispatcher::{Code, DispatchError};
 use swarm_raft_io::{ReplicatedStore, WriteError};
+use swarm_rt::metrics::Metrics;
 use swarm_rt::{Clock, net};
 use swarm_types::NodeId;
 use tonic::Status;
 use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
 
 use crate::gate::Gate;
+use crate::guard::Guard;
+use crate::logs::LogCalls;
 use crate::streams::Calls;
 
 /// What every service needs.
@@ -24,7 +31,9 @@ pub(crate) struct Services {
     pub(crate) store: ReplicatedStore,
     pub(crate) gate: Gate,
     pub(crate) calls: Calls,
+    pub(crate) logs: LogCalls,
     pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
     pub(crate) own_node: NodeId,
     /// Where agents reach this manager.
     pub(crate) address: String,
@@ -43,29 +52,59 @@ impl Services {
     }
 }
 
-/// The services for agents.
-pub(crate) fn remote(services: &Arc<Services>) -> Router {
+/// The services for nodes, behind the guard. Clients' services are there as well, for managers with
+/// a certificate; on a plain connection nobody can show to be one.
+pub(crate) fn remote(services: &Arc<Services>, guard: Guard) -> Router<Stack<Guard, Identity>> {
+    let is_plain = guard.is_plain();
     net::server()
+        .layer(guard)
         .add_service(dispatcher_server(services))
+        .add_service(log_broker_server(services))
+        .add_optional_service((!is_plain).then(|| logs_server(services)))
+        .add_service(ca_server(services))
+        .add_service(node_ca_server(services))
+        .add_optional_service((!is_plain).then(|| control_server(services)))
+        .add_optional_service((!is_plain).then(|| explain_server(services)))
+        .add_service(resources_server())
         .add_service(health_server(services))
 }
 
 /// The services on the control socket: those for agents, since the manager's own agent comes this
 /// way, and those for clients.
 pub(crate) fn control(services: &Arc<Services>) -> Router {
-    let control = control::Control(Arc::clone(services));
     net::server()
-        .add_service(
-            v1::control_server::ControlServer::new(control)
-                .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
-                .max_encoding_message_size(usize::MAX),
-        )
-        .add_service(
-            ext::explain_server::ExplainServer::new(explain::Explain(Arc::clone(services)))
-                .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX),
-        )
+        .add_service(control_server(services))
+        .add_service(explain_server(services))
+        .add_service(logs_server(services))
         .add_service(dispatcher_server(services))
+        .add_service(log_broker_server(services))
+        .add_service(ca_server(services))
+        .add_service(node_ca_server(services))
+        .add_service(resources_server())
         .add_service(health_server(services))
+}
+
+fn control_server(services: &Arc<Services>) -> v1::control_server::ControlServer<control::Control> {
+    v1::control_server::ControlServer::new(control::Control(Arc::clone(services)))
+        .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
+        .max_encoding_message_size(usize::MAX)
+}
+
+fn explain_server(
+    services: &Arc<Services>,
+) -> ext::explain_server::ExplainServer<explain::Explain> {
+    ext::explain_server::ExplainServer::new(explain::Explain(Arc::clone(services)))
+        .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
+}
+
+fn ca_server(services: &Arc<Services>) -> v1::ca_server::CaServer<ca::Ca> {
+    v1::ca_server::CaServer::new(ca::Ca(Arc::clone(services)))
+        .max_decoding_message_size(ca::RECEIVE_BYTES_MAX)
+}
+
+fn node_ca_server(services: &Arc<Services>) -> v1::node_ca_server::NodeCaServer<ca::NodeCa> {
+    v1::node_ca_server::NodeCaServer::new(ca::NodeCa(Arc::clone(services)))
+        .max_decoding_message_size(ca::RECEIVE_BYTES_MAX)
 }
 
 fn dispatcher_server(
@@ -74,6 +113,24 @@ fn dispatcher_server(
     v1::dispatcher_server::DispatcherServer::new(dispatcher::Dispatcher(Arc::clone(services)))
         .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
         .max_encoding_message_size(usize::MAX)
+}
+
+fn logs_server(services: &Arc<Services>) -> v1::logs_server::LogsServer<logs::Logs> {
+    v1::logs_server::LogsServer::new(logs::Logs(Arc::clone(services)))
+        .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
+}
+
+fn log_broker_server(
+    services: &Arc<Services>,
+) -> v1::log_broker_server::LogBrokerServer<logs::LogBroker> {
+    v1::log_broker_server::LogBrokerServer::new(logs::LogBroker(Arc::clone(services)))
+        .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
+}
+
+fn resources_server()
+-> v1::resource_allocator_server::ResourceAllocatorServer<resources::ResourceAllocator> {
+    v1::resource_allocator_server::ResourceAllocatorServer::new(resources::ResourceAllocator)
+        .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
 }
 
 fn health_server(services: &Arc<Services>) -> v1::health_server::HealthServer<health::Health> {

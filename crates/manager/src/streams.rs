@@ -41,6 +41,12 @@ pub(crate) enum Call {
         updates: Vec<v1::update_task_status_request::TaskStatusUpdate>,
         reply: oneshot::Sender<Result<(), DispatchError>>,
     },
+    Volumes {
+        node: NodeId,
+        session: String,
+        updates: Vec<v1::update_volume_status_request::VolumeStatusUpdate>,
+        reply: oneshot::Sender<Result<(), DispatchError>>,
+    },
     Assignments {
         node: NodeId,
         session: String,

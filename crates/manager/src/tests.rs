@@ -31,6 +31,9 @@ fn config(directory: &Path) -> Config {
         listen_remote: "127.0.0.1:0".to_owned(),
         advertise_remote: None,
         control_socket: directory.join("control.sock"),
+        security: None,
+        first_root: None,
+        metrics: Metrics::new(),
     }
 }
 

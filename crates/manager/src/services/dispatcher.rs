@@ -1,12 +1,15 @@
 //! `Dispatcher`: hands the calls of nodes to the leader's task.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use swarm_api::v1;
-use swarm_dispatcher::DispatchError;
+use swarm_dispatcher::{Code, DispatchError};
+use swarm_rt::metrics::Refused;
 use swarm_rt::net::{self, Caller};
 use swarm_types::{NodeId, time};
 use tokio::sync::oneshot;
+use tokio_stream::StreamExt as _;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
@@ -35,10 +38,23 @@ impl Dispatcher {
         let gone = || Status::aborted("dispatcher is stopped");
         self.0.gate.pass().await?;
         self.0.calls.send(call).await.map_err(|_| gone())?;
-        reply
-            .await
-            .map_err(|_| gone())?
-            .map_err(|error| status_of(&error))
+        reply.await.map_err(|_| gone())?.map_err(|error| {
+            if let Some(reason) = refused(error.code) {
+                self.0.metrics.refused(reason);
+            }
+            status_of(&error)
+        })
+    }
+}
+
+/// The counter of what the dispatcher refuses; its codes say which rule it was.
+fn refused(code: Code) -> Option<Refused> {
+    match code {
+        Code::InvalidArgument => Some(Refused::InvalidSession),
+        Code::NotFound => Some(Refused::NotRegistered),
+        Code::PermissionDenied => Some(Refused::OtherNodesTask),
+        Code::Unavailable => Some(Refused::RegistrationRate),
+        Code::Aborted | Code::Unknown => None,
     }
 }
 
@@ -127,19 +143,109 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
 
     async fn update_volume_status(
         &self,
-        _: Request<v1::UpdateVolumeStatusRequest>,
+        request: Request<v1::UpdateVolumeStatusRequest>,
     ) -> Result<Response<v1::UpdateVolumeStatusResponse>, Status> {
-        Err(Status::unimplemented(
-            "Dispatcher.UpdateVolumeStatus is not implemented yet",
-        ))
+        let node = self.node(&net::caller(&request))?;
+        let (reply, answer) = oneshot::channel();
+        let v1::UpdateVolumeStatusRequest {
+            session_id: session,
+            updates,
+        } = request.into_inner();
+        let call = Call::Volumes {
+            node,
+            session,
+            updates,
+            reply,
+        };
+        self.ask(call, answer).await?;
+        Ok(Response::new(v1::UpdateVolumeStatusResponse {}))
     }
 
+    /// For agents older than `Assignments`: the same stream, told as all tasks each time.
     async fn tasks(
         &self,
-        _: Request<v1::TasksRequest>,
+        request: Request<v1::TasksRequest>,
     ) -> Result<Response<BoxStream<v1::TasksMessage>>, Status> {
-        Err(Status::unimplemented(
-            "Dispatcher.Tasks is not implemented; use Dispatcher.Assignments",
-        ))
+        let node = self.node(&net::caller(&request))?;
+        let (reply, answer) = oneshot::channel();
+        let session = request.into_inner().session_id;
+        let call = Call::Assignments {
+            node,
+            session,
+            reply,
+        };
+        let changes = self.ask(call, answer).await?;
+        let mut known = AllTasks::default();
+        let messages = changes.map(move |change| change.map(|message| known.after(message)));
+        Ok(Response::new(Box::pin(messages)))
+    }
+}
+
+/// The tasks of a node, kept from incremental messages. Secrets, configs and volumes have no place
+/// in the old message.
+#[derive(Default)]
+struct AllTasks(BTreeMap<String, v1::Task>);
+
+impl AllTasks {
+    fn after(&mut self, message: v1::AssignmentsMessage) -> v1::TasksMessage {
+        use v1::assignment::Item;
+        use v1::assignment_change::AssignmentAction;
+        use v1::assignments_message::Type;
+        if message.r#type == Type::Complete as i32 {
+            self.0.clear();
+        }
+        for change in message.changes {
+            let Some(Item::Task(task)) = change.assignment.and_then(|it| it.item) else {
+                continue;
+            };
+            if change.action == AssignmentAction::Remove as i32 {
+                self.0.remove(&task.id);
+            } else {
+                self.0.insert(task.id.clone(), task);
+            }
+        }
+        v1::TasksMessage {
+            tasks: self.0.values().cloned().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use v1::assignment::Item;
+    use v1::assignment_change::AssignmentAction;
+    use v1::assignments_message::Type;
+
+    fn message(kind: Type, changes: &[(&str, AssignmentAction)]) -> v1::AssignmentsMessage {
+        let change = |(id, action): &(&str, AssignmentAction)| v1::AssignmentChange {
+            assignment: Some(v1::Assignment {
+                item: Some(Item::Task(v1::Task {
+                    id: (*id).to_owned(),
+                    ..Default::default()
+                })),
+            }),
+            action: *action as i32,
+        };
+        v1::AssignmentsMessage {
+            r#type: kind as i32,
+            changes: changes.iter().map(change).collect(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn an_old_agent_gets_all_tasks_with_each_change() {
+        use AssignmentAction::{Remove, Update};
+        let mut known = AllTasks::default();
+        let mut after = |message| -> Vec<String> {
+            let tasks = known.after(message).tasks.into_iter();
+            tasks.map(|task| task.id).collect()
+        };
+        let first = message(Type::Complete, &[("a", Update), ("b", Update)]);
+        assert_eq!(after(first), ["a", "b"]);
+        let next = message(Type::Incremental, &[("a", Remove), ("c", Update)]);
+        assert_eq!(after(next), ["b", "c"]);
+        assert_eq!(after(message(Type::Complete, &[("d", Update)])), ["d"]);
     }
 }

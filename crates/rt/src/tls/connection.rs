@@ -1,9 +1,9 @@
 //! The connections that are open on a listener: who is at the other end, and how one is closed
 //! from this side.
 //!
-//! A connection is closed in two steps. First it is marked: calls that begin are refused and
-//! streams end with the reason, which whoever serves them takes from [`Connection::closed`]. After
-//! [`LAST_WORDS`] the socket is closed, whatever the peer does.
+//! A connection is closed in two steps. First it is marked: whoever serves it refuses further calls
+//! and ends streams with the reason. After [`LAST_WORDS`] the socket is closed, whatever the peer
+//! does.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +18,6 @@ use swarm_ca::identity::CertIdentity;
 use swarm_types::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -61,7 +60,6 @@ pub struct Connection {
     remote: SocketAddr,
     peer: Peer,
     closing: OnceLock<String>,
-    ended: Notify,
     /// The task that reads the socket, to wake it when the connection is to close.
     reader: Mutex<Option<Waker>>,
     calls: AtomicU32,
@@ -99,17 +97,6 @@ impl Connection {
         self.closing.get().map(String::as_str)
     }
 
-    /// Waits until the connection is being closed; the reason. Cancel safe.
-    pub async fn closed(&self) -> &str {
-        loop {
-            let ended = self.ended.notified();
-            if let Some(reason) = self.closing() {
-                return reason;
-            }
-            ended.await;
-        }
-    }
-
     /// Counts a call in progress; `None` when there are `max` already.
     pub fn begin_call(self: &Arc<Self>, max: u32) -> Option<CallPlace> {
         let place = CallPlace(Arc::clone(self));
@@ -119,7 +106,6 @@ impl Connection {
 
     fn close(&self, reason: &str) {
         if self.closing.set(reason.to_owned()).is_ok() {
-            self.ended.notify_waiters();
             if let Some(waker) = lock(&self.reader).take() {
                 waker.wake();
             }
@@ -281,7 +267,6 @@ impl Open {
             remote,
             peer,
             closing: OnceLock::new(),
-            ended: Notify::new(),
             reader: Mutex::new(None),
             calls: AtomicU32::new(0),
         });

@@ -1,0 +1,344 @@
+//! Stands in front of every service of the remote listener.
+//!
+//! Owns that each call has a caller who may make it, that one connection makes only so many at
+//! once, that a call which never finishes its request ends, and that a stream ends when its caller
+//! may no longer have it. The rule itself is `swarm_ca::authorization`. Services find the caller
+//! by `net::caller`.
+
+mod body;
+mod count;
+mod hop;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use swarm_api::authorization::{self as table, Method};
+use swarm_ca::authorization::{Accepted, Arrival, Denial, Here, Hop, Reason, authorize};
+use swarm_raft_io::ReplicatedStore;
+use swarm_rt::metrics::{Metrics, Refused};
+use swarm_rt::net::{Caller, Peer};
+use swarm_rt::tls::{CallPlace, Connection};
+use swarm_types::ClusterId;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::Service;
+
+use crate::gate::{Gate, READY_WAIT_MAX};
+use count::Rpcs;
+
+/// Calls in progress on one connection of a worker. An agent has three streams and a few calls.
+const WORKER_CALLS_MAX: u32 = 64;
+/// The same of a manager, which may forward for all workers.
+const MANAGER_CALLS_MAX: u32 = 20_000;
+/// The same of somebody without a certificate, who asks one thing after the other.
+const ANONYMOUS_CALLS_MAX: u32 = 8;
+/// How long a call that is no stream may take: the wait for a leader, the wait for the disk, and
+/// time to send the request. Longer than any answer of ours takes.
+const CALL_TIMEOUT: Duration = READY_WAIT_MAX.saturating_mul(2).saturating_add(CALL_SLACK);
+const CALL_SLACK: Duration = Duration::from_secs(15);
+
+/// Shared by all calls of the remote listener.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: ReplicatedStore,
+    gate: Gate,
+    cluster: ClusterId,
+    metrics: Metrics,
+    rpcs: Rpcs,
+    rechecks: Arc<Notify>,
+    is_plain: bool,
+}
+
+impl Guard {
+    pub(crate) fn new(
+        store: ReplicatedStore,
+        gate: Gate,
+        cluster: ClusterId,
+        metrics: Metrics,
+        is_plain: bool,
+    ) -> Self {
+        let inner = Inner {
+            store,
+            gate,
+            cluster,
+            rpcs: Rpcs::new(&metrics),
+            metrics,
+            rechecks: Arc::default(),
+            is_plain,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Whether callers are not known, and nothing is guarded.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.inner.is_plain
+    }
+
+    /// Every stream checks anew whether its caller may have it.
+    pub(crate) fn recheck(&self) {
+        self.inner.rechecks.notify_waiters();
+    }
+
+    fn authorize(
+        &self,
+        method: &Method,
+        connection: &Connection,
+        hop: &Hop,
+    ) -> Result<Accepted, Denial> {
+        let here = Here {
+            cluster: &self.inner.cluster,
+            leads: self.inner.gate.is_open(),
+        };
+        let direct = match connection.peer() {
+            Peer::Certified(identity) => Some(&**identity),
+            Peer::Local | Peer::Anonymous | Peer::Claimed(_) => None,
+        };
+        let arrival = Arrival {
+            method,
+            direct,
+            hop,
+        };
+        authorize(&self.inner.store.view(), here, arrival)
+    }
+
+    fn refuse(&self, reason: Refused, status: Status) -> Status {
+        self.inner.metrics.refused(reason);
+        tracing::debug!(
+            reason = reason.label(),
+            text = status.message(),
+            "call refused"
+        );
+        status
+    }
+
+    fn denied(&self, denial: Denial) -> Status {
+        let code = match denial.reason {
+            Reason::NotLeader => Code::ResourceExhausted,
+            _ => Code::PermissionDenied,
+        };
+        self.refuse(refused(denial.reason), Status::new(code, denial.message))
+    }
+
+    /// Lets a call in: its caller, and what watches over it.
+    fn enter<B>(&self, request: &Request<B>) -> Result<(Caller, Watch), Status> {
+        let path = request.uri().path();
+        let Some(method) = table::method(path) else {
+            let status = Status::unimplemented(format!("there is no method {}", shown(path)));
+            return Err(self.refuse(Refused::UnknownMethod, status));
+        };
+        let Some(connection) = request.extensions().get::<Arc<Connection>>() else {
+            return Err(Status::internal("the connection is not known"));
+        };
+        // Before the check, so that no change is missed between it and the stream.
+        let notified = method
+            .server_streaming
+            .then(|| Box::pin(Arc::clone(&self.inner.rechecks).notified_owned()));
+        let max = calls_max(connection.peer());
+        let Some(place) = connection.begin_call(max) else {
+            let text = format!("one connection may have {max} calls in progress; wait for some");
+            let status = Status::resource_exhausted(text);
+            return Err(self.refuse(Refused::TooManyCalls, status));
+        };
+        let hop = hop::read(request.headers());
+        let accepted = self
+            .authorize(method, connection, &hop)
+            .map_err(|denial| self.denied(denial))?;
+        if let Some(reason) = connection.closing() {
+            return Err(Status::aborted(reason));
+        }
+        let caller = match accepted {
+            Accepted::Peer => Caller {
+                peer: connection.peer().clone(),
+                addr: connection.remote().ip().to_string(),
+                forwarded_by: None,
+            },
+            Accepted::Forwarded(identity) => Caller {
+                peer: identity.map_or(Peer::Anonymous, |it| Peer::Certified(Arc::new(it))),
+                addr: hop::remote_host(request.headers()),
+                forwarded_by: connection.peer().node().cloned(),
+            },
+        };
+        let watch = Watch {
+            guard: self.clone(),
+            method,
+            connection: Arc::clone(connection),
+            hop: (hop != Hop::default()).then(|| Box::new(hop)),
+            notified,
+            _place: place,
+        };
+        Ok((caller, watch))
+    }
+}
+
+/// What goes on for as long as a call does.
+pub(crate) struct Watch {
+    guard: Guard,
+    method: &'static Method,
+    connection: Arc<Connection>,
+    /// Set for calls that were sent on, which are few.
+    hop: Option<Box<Hop>>,
+    /// Set for streams.
+    notified: Option<Pin<Box<OwnedNotified>>>,
+    _place: CallPlace,
+}
+
+impl Watch {
+    /// The reason for which the stream must end, as soon as there is one.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        let Some(notified) = &mut self.notified else {
+            return Poll::Pending;
+        };
+        while notified.as_mut().poll(context).is_ready() {
+            let next = Arc::clone(&self.guard.inner.rechecks).notified_owned();
+            notified.set(next);
+            let direct = Hop::default();
+            let hop = self.hop.as_deref().unwrap_or(&direct);
+            match self.guard.authorize(self.method, &self.connection, hop) {
+                Err(denial) => return Poll::Ready(self.guard.denied(denial)),
+                Ok(_) => {
+                    if let Some(reason) = self.connection.closing() {
+                        return Poll::Ready(Status::aborted(reason));
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+fn calls_max(peer: &Peer) -> u32 {
+    match peer {
+        Peer::Certified(identity) if identity.is_manager() => MANAGER_CALLS_MAX,
+        Peer::Certified(_) => WORKER_CALLS_MAX,
+        Peer::Local | Peer::Anonymous | Peer::Claimed(_) => ANONYMOUS_CALLS_MAX,
+    }
+}
+
+fn refused(reason: Reason) -> Refused {
+    match reason {
+        Reason::NoCertificate => Refused::NoCertificate,
+        Reason::WrongRole => Refused::WrongRole,
+        Reason::WrongOrganization => Refused::WrongOrganization,
+        Reason::RemovedNode => Refused::RemovedNode,
+        Reason::BadForwarding => Refused::BadForwarding,
+        Reason::NotLeader => Refused::ForwardedToFollower,
+    }
+}
+
+/// A path from outside, cut to a length that an answer bears.
+fn shown(path: &str) -> String {
+    path.chars().take(128).collect()
+}
+
+impl<S> tower::Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Guarded {
+            guard: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// The services behind the guard.
+#[derive(Clone)]
+pub(crate) struct Guarded<S> {
+    guard: Guard,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if self.guard.is_plain() {
+            return Box::pin(self.inner.call(request));
+        }
+        let (caller, watch) = match self.guard.enter(&request) {
+            Ok(entered) => entered,
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+        };
+        request.extensions_mut().insert(caller);
+        watch.guard.inner.rpcs.started(watch.method);
+        let answer = self.inner.call(request);
+        Box::pin(async move { Ok(finish(watch, answer).await) })
+    }
+}
+
+/// Waits for the answer of a service, within bounds, and watches over it if it is a stream.
+async fn finish(
+    watch: Watch,
+    answer: impl Future<Output = Result<Response<Body>, Infallible>>,
+) -> Response<Body> {
+    let method = watch.method;
+    let answered = if method.client_streaming {
+        // Its answer comes at the end of the stream, which may be far away.
+        Ok(answer.await)
+    } else {
+        tokio::time::timeout(CALL_TIMEOUT, answer).await
+    };
+    let guard = watch.guard.clone();
+    let response = match answered {
+        Ok(Ok(response)) => response,
+        Err(_) => {
+            let text = format!("the call took longer than {} s", CALL_TIMEOUT.as_secs());
+            let status = Status::deadline_exceeded(text);
+            guard.refuse(Refused::CallTimeout, status).into_http()
+        }
+    };
+    let response = guard.reword(method, response);
+    match response.extensions().get::<Status>().map(Status::code) {
+        Some(code) => guard.inner.rpcs.handled(method, code),
+        None if method.server_streaming => {
+            return response.map(|inner| Body::new(body::Watched::new(inner, watch)));
+        }
+        None => guard.inner.rpcs.handled(method, Code::Ok),
+    }
+    response
+}
+
+impl Guard {
+    /// Gives answers of the transport the codes and words of ours.
+    fn reword(&self, method: &Method, response: Response<Body>) -> Response<Body> {
+        let Some(status) = response.extensions().get::<Status>() else {
+            return response;
+        };
+        let (service, name) = method.names();
+        match status.code() {
+            // The transport's text has both sizes; other implementations use this code for them.
+            Code::OutOfRange if status.message().contains("length too large") => {
+                let status = Status::resource_exhausted(status.message());
+                self.refuse(Refused::OversizedMessage, status).into_http()
+            }
+            Code::Unimplemented if !status.message().contains(name) => {
+                let text = format!("{service}.{name} is not implemented on this listener");
+                Status::unimplemented(text).into_http()
+            }
+            _ => response,
+        }
+    }
+}

@@ -1,8 +1,10 @@
 //! `swarmctl node`.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
 use swarm_api::v1;
-use swarm_types::resources;
+use swarm_types::{resources, weights};
 use v1::node_spec::{Availability, Membership};
 use v1::raft_member_status::Reachability;
 
@@ -55,9 +57,32 @@ pub(crate) enum Verb {
 pub(crate) struct Update {
     #[command(flatten)]
     object: ObjectArg,
-    /// A label, as key=value; all labels of the node are replaced by those given.
+    /// A label, as key=value; all labels of the node are replaced by those given, but for the
+    /// weight of a manager.
     #[arg(long, value_parser = pair)]
     label: Vec<(String, String)>,
+    /// How much nodes prefer this manager: 10 unless set, 256 at most, 0 only when no other
+    /// manager answers. Kept in a label of the node.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(0..=256))]
+    manager_weight: Option<u16>,
+}
+
+impl Update {
+    /// The labels that a node with these labels should have.
+    fn labels(&self, stored: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut labels: BTreeMap<_, _> = if self.label.is_empty() {
+            stored.clone()
+        } else {
+            self.label.iter().cloned().collect()
+        };
+        let key = weights::MANAGER_WEIGHT_LABEL;
+        let kept = stored.get(key).cloned();
+        let weight = self.manager_weight.map(|weight| weight.to_string());
+        if let Some(weight) = weight.or_else(|| labels.get(key).cloned()).or(kept) {
+            labels.insert(key.to_owned(), weight);
+        }
+        labels
+    }
 }
 
 /// Runs a verb.
@@ -218,7 +243,7 @@ fn describe(description: &v1::NodeDescription, push: &mut impl FnMut(&str, Strin
         }
     }
     let engine = description.engine.clone().unwrap_or_default();
-    let mut kinds: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
+    let mut kinds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for plugin in &engine.plugins {
         kinds.entry(&plugin.r#type).or_default().push(&plugin.name);
     }
@@ -287,13 +312,14 @@ async fn role(context: &Context, object: &ObjectArg, wanted: v1::NodeRole) -> Re
 }
 
 async fn update(context: &Context, flags: Update) -> Result<(), Failure> {
-    let labels: std::collections::BTreeMap<_, _> = flags.label.into_iter().collect();
     let node = change(context, &flags.object, |node, spec| {
         let annotations = spec.annotations.get_or_insert_default();
-        if labels.is_empty() || annotations.labels == labels {
+        let labels = flags.labels(&annotations.labels);
+        if annotations.labels == labels {
             return Err(
-                Failure::refused(format!("nothing to change on node {:?}", node.name()))
-                    .hint("give its new labels with --label key=value"),
+                Failure::refused(format!("nothing to change on node {:?}", node.name())).hint(
+                    "give its new labels with --label key=value, or --manager-weight of a manager",
+                ),
             );
         }
         annotations.labels = labels;
@@ -354,6 +380,37 @@ mod tests {
              a   host-a  ACCEPTED    READY   ACTIVE        REACHABLE *\n\
              b   host-b  ACCEPTED    DOWN    ACTIVE        UNKNOWN\n\
              c   host-c  ACCEPTED    READY   ACTIVE\n"
+        );
+    }
+
+    #[test]
+    fn new_labels_leave_the_weight_of_a_manager_alone() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let check = |label: &[(&str, &str)], manager_weight, expected: &[(&str, &str)]| {
+            let update = Update {
+                object: ObjectArg {
+                    object: "n".to_owned(),
+                },
+                label: map(label).into_iter().collect(),
+                manager_weight,
+            };
+            let stored = map(&[("disk", "ssd"), (weights::MANAGER_WEIGHT_LABEL, "7")]);
+            assert_eq!(update.labels(&stored), map(expected));
+        };
+        let key = weights::MANAGER_WEIGHT_LABEL;
+        check(&[], None, &[("disk", "ssd"), (key, "7")]);
+        check(&[], Some(0), &[("disk", "ssd"), (key, "0")]);
+        check(&[("a", "b")], None, &[("a", "b"), (key, "7")]);
+        check(&[("a", "b"), (key, "9")], None, &[("a", "b"), (key, "9")]);
+        check(
+            &[("a", "b"), (key, "9")],
+            Some(3),
+            &[("a", "b"), (key, "3")],
         );
     }
 }

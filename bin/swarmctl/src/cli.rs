@@ -49,15 +49,15 @@ pub(crate) enum Command {
     Why(crate::why::Why),
     /// Print the version.
     Version,
+    /// Secrets: data for tasks that no answer shows again.
+    #[command(subcommand)]
+    Secret(crate::payload::SecretVerb),
+    /// Configs: data for tasks.
+    #[command(subcommand)]
+    Config(crate::payload::ConfigVerb),
     /// Not implemented yet.
     #[command(hide = true)]
     Network(Anything),
-    /// Not implemented yet.
-    #[command(hide = true)]
-    Secret(Anything),
-    /// Not implemented yet.
-    #[command(hide = true)]
-    Config(Anything),
 }
 
 /// Arguments of a command that is refused anyway.
@@ -161,6 +161,18 @@ mod tests {
             "why web --kind service",
             "version",
             "network create --name x",
+            "secret create db -f x --label a=b",
+            "secret create db --driver vault",
+            "secret ls -q",
+            "secret inspect db --format json",
+            "secret update db --label a=b",
+            "secret rm db",
+            "config create c --file x --template-driver golang",
+            "config ls",
+            "config inspect c",
+            "config remove c",
+            "service create --name web --secret db --config c:/etc/c -- x",
+            "service update web --add-secret db,mode=0400 --rm-config c",
             "-s /run/x.sock -n service ls",
         ] {
             let words: Vec<&str> = line.split(' ').collect();
@@ -180,6 +192,11 @@ mod tests {
             "task inspect",
             "why",
             "why x --kind cluster",
+            "secret create db hush",
+            "secret create db --driver vault --file x",
+            "secret update db",
+            "config create c --driver vault",
+            "service create --name web --secret db,x=y -- x",
         ] {
             let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
             assert_eq!(parse(&words).unwrap_err().exit_code(), 2, "{line}");

@@ -4,7 +4,6 @@ use crate::failure::Failure;
 
 pub(crate) const NO_NETWORKS: &str =
     "tasks use the network of their node; publish ports with --ports name:target:published";
-pub(crate) const NO_SECRETS: &str = "mount a file of the node with --bind source:target instead";
 
 /// Refuses all commands of a noun.
 pub(crate) fn noun(name: &str, way_out: &str) -> Failure {

@@ -190,6 +190,58 @@ impl Named for v1::Service {
     }
 }
 
+impl Named for v1::Secret {
+    const NOUN: &'static str = "secret";
+
+    named!(
+        get_secret(GetSecretRequest { secret_id }),
+        list_secrets(ListSecretsRequest),
+        secret,
+        secrets,
+        list_secrets_request
+    );
+    by_name!(
+        list_secrets,
+        ListSecretsRequest,
+        list_secrets_request,
+        secrets
+    );
+
+    fn name(&self) -> String {
+        annotated(
+            self.spec
+                .as_ref()
+                .and_then(|spec| spec.annotations.as_ref()),
+        )
+    }
+}
+
+impl Named for v1::Config {
+    const NOUN: &'static str = "config";
+
+    named!(
+        get_config(GetConfigRequest { config_id }),
+        list_configs(ListConfigsRequest),
+        config,
+        configs,
+        list_configs_request
+    );
+    by_name!(
+        list_configs,
+        ListConfigsRequest,
+        list_configs_request,
+        configs
+    );
+
+    fn name(&self) -> String {
+        annotated(
+            self.spec
+                .as_ref()
+                .and_then(|spec| spec.annotations.as_ref()),
+        )
+    }
+}
+
 impl Named for v1::Task {
     const NOUN: &'static str = "task";
 

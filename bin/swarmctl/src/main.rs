@@ -13,6 +13,7 @@ mod later;
 mod lookup;
 mod node;
 mod output;
+mod payload;
 mod service;
 mod table;
 mod task;
@@ -56,7 +57,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Why(command) => why::run(&context, command).await,
         Command::Version => output::emit(&format!("swarmctl {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Network(_) => Err(later::noun("network", later::NO_NETWORKS)),
-        Command::Secret(_) => Err(later::noun("secret", later::NO_SECRETS)),
-        Command::Config(_) => Err(later::noun("config", later::NO_SECRETS)),
+        Command::Secret(command) => payload::run_secret(&context, command).await,
+        Command::Config(command) => payload::run_config(&context, command).await,
     }
 }

@@ -4,6 +4,7 @@ mod create;
 mod flags;
 mod parse;
 mod progress;
+mod references;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -250,6 +251,12 @@ fn template(task: &v1::TaskSpec, push: &mut impl FnMut(&str, String)) {
         }
         for variable in &container.env {
             push("Env", variable.clone());
+        }
+        for secret in &container.secrets {
+            push("Secret", secret.secret_name.clone());
+        }
+        for config in &container.configs {
+            push("Config", config.config_name.clone());
         }
         for mount in &container.mounts {
             let kind = enum_name(mount.r#type, |kind: v1::mount::Type| kind.as_str_name());

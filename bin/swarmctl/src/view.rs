@@ -5,9 +5,11 @@
 //! message does not leak. Fields are added, never renamed or removed.
 
 mod objects;
+mod payloads;
 mod spec;
 
 pub(crate) use objects::{ClusterView, NodeView, ServiceView, TaskView, WhyView};
+pub(crate) use payloads::{ConfigView, SecretView};
 pub(crate) use spec::{LogDriverView, PortView};
 
 use std::collections::BTreeMap;

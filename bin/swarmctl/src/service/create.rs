@@ -7,6 +7,7 @@ use swarm_api::v1;
 use v1::service_spec::Mode;
 
 use super::flags::Flags;
+use super::references::{ChangedReferences, NewReferences};
 use super::wait;
 use crate::cli::ObjectArg;
 use crate::failure::Failure;
@@ -30,6 +31,8 @@ pub(crate) struct Create {
     #[command(flatten)]
     flags: Flags,
     #[command(flatten)]
+    references: NewReferences,
+    #[command(flatten)]
     wait: WaitFlags,
 }
 
@@ -46,6 +49,8 @@ pub(crate) struct Update {
     force: bool,
     #[command(flatten)]
     flags: Flags,
+    #[command(flatten)]
+    references: ChangedReferences,
     #[command(flatten)]
     wait: WaitFlags,
 }
@@ -75,8 +80,9 @@ pub(crate) struct WaitFlags {
 /// # Errors
 /// What is refused; that it does not converge.
 pub(crate) async fn create(context: &Context, flags: Create) -> Result<(), Failure> {
-    let spec = new_spec(&flags)?;
+    let mut spec = new_spec(&flags)?;
     let manager = &context.manager;
+    flags.references.apply(manager, &mut spec).await?;
     let request = v1::CreateServiceRequest { spec: Some(spec) };
     let answer = manager
         .call(manager.control().create_service(request))
@@ -128,6 +134,7 @@ pub(crate) async fn update(context: &Context, flags: Update) -> Result<(), Failu
     let name = service.name();
     let mut spec = service.spec.clone().unwrap_or_default();
     flags.flags.apply(&mut spec)?;
+    flags.references.apply(manager, &mut spec).await?;
     if flags.force {
         let task = spec.task.get_or_insert_default();
         task.force_update = task.force_update.wrapping_add(1);

@@ -194,18 +194,6 @@ struct Later {
     #[arg(long, hide = true)]
     network: Vec<String>,
     #[arg(long, hide = true)]
-    secret: Vec<String>,
-    #[arg(long, hide = true)]
-    add_secret: Vec<String>,
-    #[arg(long, hide = true)]
-    rm_secret: Vec<String>,
-    #[arg(long, hide = true)]
-    config: Vec<String>,
-    #[arg(long, hide = true)]
-    add_config: Vec<String>,
-    #[arg(long, hide = true)]
-    rm_config: Vec<String>,
-    #[arg(long, hide = true)]
     add_capability: Vec<String>,
     #[arg(long, hide = true)]
     rm_capability: Vec<String>,
@@ -218,12 +206,6 @@ impl Later {
         const NO_CAPABILITIES: &str = "tasks have the capabilities of the user they run as";
         let refused = [
             ("--network", &self.network, later::NO_NETWORKS),
-            ("--secret", &self.secret, later::NO_SECRETS),
-            ("--add-secret", &self.add_secret, later::NO_SECRETS),
-            ("--rm-secret", &self.rm_secret, later::NO_SECRETS),
-            ("--config", &self.config, later::NO_SECRETS),
-            ("--add-config", &self.add_config, later::NO_SECRETS),
-            ("--rm-config", &self.rm_config, later::NO_SECRETS),
             ("--add-capability", &self.add_capability, NO_CAPABILITIES),
             ("--rm-capability", &self.rm_capability, NO_CAPABILITIES),
             (

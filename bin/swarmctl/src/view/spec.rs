@@ -6,6 +6,7 @@ use swarm_types::resources;
 use swarm_types::spec::container;
 use v1::service_spec::Mode;
 
+use super::payloads::ReferenceView;
 use super::{AnnotationsView, Map, enum_name, nanos};
 
 /// `ServiceSpec`.
@@ -168,6 +169,8 @@ struct ContainerView {
     tty: bool,
     open_stdin: bool,
     mounts: Vec<MountView>,
+    secrets: Vec<ReferenceView>,
+    configs: Vec<ReferenceView>,
     stop_signal: String,
     stop_grace_period_nanos: Option<i64>,
     init: Option<bool>,
@@ -183,6 +186,8 @@ impl ContainerView {
         Self {
             stop_grace_period_nanos: nanos(wire.stop_grace_period.as_ref()),
             mounts: wire.mounts.iter().map(MountView::of).collect(),
+            secrets: wire.secrets.iter().map(ReferenceView::of_secret).collect(),
+            configs: wire.configs.iter().map(ReferenceView::of_config).collect(),
             ulimits: wire.ulimits.iter().map(UlimitView::of).collect(),
             image: wire.image,
             labels: wire.labels,

@@ -119,12 +119,6 @@ fn an_update_config_begins_without_a_limit() {
 fn flags_of_later_features_are_refused_by_name() {
     for flag in [
         "--network",
-        "--secret",
-        "--add-secret",
-        "--rm-secret",
-        "--config",
-        "--add-config",
-        "--rm-config",
         "--add-capability",
         "--rm-capability",
         "--npipe",

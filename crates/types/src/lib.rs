@@ -21,7 +21,7 @@
 //!
 //! # SwarmKit counterpart
 //! `api` (without the generated part), `identity`, `manager/constraint`, `api/genericresource`,
-//! `api/naming`, `api/defaults`. Intended differences: ids are a packed value type instead of
+//! `api/naming`, `api/defaults`, `template`. Intended differences: ids are a packed value type instead of
 //! strings; timestamps are a single integer of nanoseconds; states are an ordered enum whose
 //! mutators refuse to go back.
 
@@ -41,6 +41,7 @@ pub mod resources;
 pub mod spec;
 pub mod state;
 pub mod task;
+pub mod template;
 pub mod text;
 pub mod time;
 pub mod timers;

@@ -73,7 +73,7 @@ fn a_config_in_use_is_kept_until_its_service_is_gone() {
             container.configs = vec![reference]
         }))
         .unwrap();
-    let mut remove = |world: &mut World| {
+    let remove = |world: &mut World| {
         let config_id = created.id.clone();
         let request = v1::RemoveConfigRequest { config_id };
         world.write(|root, _| remove_config(root, request))

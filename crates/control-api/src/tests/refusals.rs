@@ -205,6 +205,10 @@ fn node_cases() -> Vec<Refusal> {
     last.role = v1::NodeRole::Manager;
     last.spec = std::sync::Arc::new(manager());
     world.put(last);
+    let mut heavy = v1::NodeSpec::default();
+    let labels = &mut heavy.annotations.get_or_insert_default().labels;
+    let label = swarm_types::weights::MANAGER_WEIGHT_LABEL;
+    labels.insert(label.to_owned(), "257".to_owned());
     let members = Members::from([(
         id("m"),
         crate::Member {
@@ -239,6 +243,7 @@ fn node_cases() -> Vec<Refusal> {
     vec![
         update(&mut world, "m", v1::NodeSpec::default()),
         update(&mut world, "w", manager()),
+        update(&mut world, "w", heavy),
         remove(&mut world, "m", None, true),
         remove(&mut world, "m", Some(&members), true),
         remove(&mut world, "w", None, false),
@@ -281,6 +286,17 @@ fn service_cases() -> Vec<Refusal> {
             ..Default::default()
         }];
     }));
+    let on = |target: &str| {
+        with(web("other"), |spec| {
+            spec.networks = vec![v1::NetworkAttachmentConfig {
+                target: target.to_owned(),
+                ..Default::default()
+            }];
+        })
+    };
+    let unknown = world.create(on("nowhere")).unwrap_err();
+    world.put(Network::new(id("mine"), v1::NetworkSpec::default()));
+    let later = world.create(on("mine")).unwrap_err();
     world.put(Network::new(id(INGRESS), v1::NetworkSpec::default()));
     let no_ingress = world
         .create(with_ports("c", vec![port(Ingress, 82)]))
@@ -293,6 +309,8 @@ fn service_cases() -> Vec<Refusal> {
         taken,
         host_taken,
         attached.unwrap_err(),
+        unknown,
+        later,
         no_ingress,
     ]
 }
@@ -423,6 +441,9 @@ fn task_cases() -> Vec<Refusal> {
             preferences: vec![Default::default()],
             ..Default::default()
         }),
+        created(with_container(|container| {
+            container.env = vec!["APP={{.Service.Labels.none}}".to_owned()];
+        })),
         change(&|task| task.runtime = None),
         change(&|task| task.runtime = Some(Runtime::Attachment(attachment.clone()))),
         runtime("ab", None),
@@ -527,10 +548,6 @@ fn reference_cases() -> Vec<Refusal> {
 }
 
 fn later_cases() -> Vec<Refusal> {
-    let network = || v1::NetworkAttachmentConfig {
-        target: "n".to_owned(),
-        ..Default::default()
-    };
     let mounted = |mount: v1::Mount| with_container(|container| container.mounts = vec![mount]);
     let specs = vec![
         with(web("web"), |spec| {
@@ -539,17 +556,9 @@ fn later_cases() -> Vec<Refusal> {
         with(web("web"), |spec| {
             spec.mode = Some(Mode::GlobalJob(v1::GlobalJob {}))
         }),
-        with(web("web"), |spec| spec.networks = vec![network()]),
-        with_task(|task| task.networks = vec![network()]),
         with_task(|task| task.resource_references = vec![v1::ResourceReference::default()]),
         mounted(v1::Mount {
             r#type: v1::mount::Type::Cluster as i32,
-            ..Default::default()
-        }),
-        with_container(|container| container.env = vec!["A={{.Node.ID}}".to_owned()]),
-        with_container(|container| container.hostname = "{{.Node.Hostname}}".to_owned()),
-        mounted(v1::Mount {
-            source: "/{{.Task.Slot}}".to_owned(),
             ..Default::default()
         }),
     ];

@@ -13,15 +13,10 @@ rules! {
     NOT_YET: Unimplemented, "ServiceSpec: {} is not implemented yet; {}";
 }
 
-/// Templates in the sense of SwarmKit begin with this.
-const TEMPLATE: &str = "{{";
-
 /// Refuses the first part that is not implemented, by name, with the way out.
 pub(crate) fn not_implemented_yet(spec: &v1::ServiceSpec) -> Result<(), Refusal> {
     let task = spec.task.as_ref();
-    let found = job(spec)
-        .or_else(|| (!spec.networks.is_empty()).then_some(("networks", NO_NETWORKS)))
-        .or_else(|| task.and_then(part_of_task));
+    let found = job(spec).or_else(|| task.and_then(part_of_task));
     match found {
         Some((field, way_out)) => Err(NOT_YET.refuse(&[&field, &way_out])),
         None => Ok(()),
@@ -30,8 +25,6 @@ pub(crate) fn not_implemented_yet(spec: &v1::ServiceSpec) -> Result<(), Refusal>
 
 /// A field, and what to do instead.
 type Part = (&'static str, &'static str);
-
-const NO_NETWORKS: &str = "leave it empty, tasks use the network of their node";
 
 fn job(spec: &v1::ServiceSpec) -> Option<Part> {
     let way_out = "use mode replicated or global with restart condition none";
@@ -43,9 +36,6 @@ fn job(spec: &v1::ServiceSpec) -> Option<Part> {
 }
 
 fn part_of_task(task: &v1::TaskSpec) -> Option<Part> {
-    if !task.networks.is_empty() {
-        return Some(("task.networks", NO_NETWORKS));
-    }
     let is_payload = |reference: &v1::ResourceReference| {
         use v1::ResourceType::{Config, Secret};
         [Secret as i32, Config as i32].contains(&reference.resource_type)
@@ -61,36 +51,9 @@ fn part_of_task(task: &v1::TaskSpec) -> Option<Part> {
 
 fn part_of_container(container: &v1::ContainerSpec) -> Option<Part> {
     let mut mounts = container.mounts.iter();
-    if mounts.any(|mount| mount.r#type == Type::Cluster as i32) {
-        return Some(("a mount of type CLUSTER", "use a mount of type BIND"));
-    }
-    templated_field(container).map(|field| (field, "write the value without {{ }}"))
-}
-
-/// The first field with a template. The fields are those that SwarmKit expands on the worker.
-fn templated_field(container: &v1::ContainerSpec) -> Option<&'static str> {
-    let has_template = |text: &String| text.contains(TEMPLATE);
-    if container.env.iter().any(has_template) {
-        return Some("a template in task.container.env");
-    }
-    if has_template(&container.hostname) {
-        return Some("a template in task.container.hostname");
-    }
-    let mut mounts = container.mounts.iter();
     mounts
-        .any(|mount| mount_texts(mount).any(has_template))
-        .then_some("a template in task.container.mounts")
-}
-
-fn mount_texts(mount: &v1::Mount) -> impl Iterator<Item = &String> {
-    let options = mount.volume_options.as_ref();
-    let labels = options.map(|options| options.labels.values());
-    let driver = options.and_then(|options| options.driver_config.as_ref());
-    let driver_options = driver.map(|driver| driver.options.values());
-    [&mount.source, &mount.target]
-        .into_iter()
-        .chain(labels.into_iter().flatten())
-        .chain(driver_options.into_iter().flatten())
+        .any(|mount| mount.r#type == Type::Cluster as i32)
+        .then_some(("a mount of type CLUSTER", "use a mount of type BIND"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use swarm_api::v1;
 use swarm_types::constraint::Constraint;
-use swarm_types::resources;
+use swarm_types::{resources, template};
 use v1::restart_policy::RestartCondition;
 use v1::task_spec::Runtime;
 
@@ -28,6 +28,7 @@ rules! {
     CONSTRAINT: Unknown, "{}";
     PREFERENCE_EMPTY: InvalidArgument,
         "TaskSpec: placement preference number {} is of no known kind; use spread";
+    TEMPLATE: InvalidArgument, "{}";
     RUNTIME_MISSING: InvalidArgument, "TaskSpec: missing runtime";
     RUNTIME_UNIMPLEMENTED: Unimplemented, "RuntimeSpec: unimplemented runtime in service spec";
     RUNTIME_KIND: InvalidArgument, "Generic runtime: Invalid name \"{}\"";
@@ -37,7 +38,8 @@ rules! {
     PAYLOAD_EMPTY: InvalidArgument, "Generic runtime has an empty payload";
 }
 
-pub(super) fn check(spec: &v1::TaskSpec) -> Result<(), Refusal> {
+/// `service` has the labels that templates may use.
+pub(super) fn check(spec: &v1::TaskSpec, service: Option<&v1::Annotations>) -> Result<(), Refusal> {
     if let Some(requirements) = &spec.resources {
         check_resources(requirements.limits.as_ref())?;
         check_resources(requirements.reservations.as_ref())?;
@@ -53,7 +55,11 @@ pub(super) fn check(spec: &v1::TaskSpec) -> Result<(), Refusal> {
     match &spec.runtime {
         None => Err(RUNTIME_MISSING.plain()),
         Some(Runtime::Attachment(_)) => Err(RUNTIME_UNIMPLEMENTED.plain()),
-        Some(Runtime::Container(container)) => container::check(container),
+        // Judged as a task would have it: two mounts may only collide once they are expanded.
+        Some(Runtime::Container(container)) => {
+            let expanded = template::task::rehearse(container, service);
+            container::check(&expanded.map_err(|error| TEMPLATE.refuse(&[&error]))?)
+        }
         Some(Runtime::Generic(generic)) => check_generic(generic),
     }
 }

@@ -227,3 +227,48 @@ fn a_generic_runtime_has_a_name_of_its_own_and_a_payload() {
     );
     assert_eq!(generic("abc", payload("t", b"")), Some(PAYLOAD_EMPTY));
 }
+
+#[test]
+fn templates_are_tried_before_a_spec_is_accepted() {
+    use crate::Code;
+    use crate::tests::world::{verdict, web, with_container};
+    let with_env = |env: &str| {
+        let mut spec = with_container(|container| container.env = vec![env.to_owned()]);
+        let labels = [("tier".to_owned(), "front".to_owned())].into();
+        spec.annotations.as_mut().unwrap().labels = labels;
+        verdict(&spec).map_err(|(code, text)| {
+            assert_eq!(code, Code::InvalidArgument);
+            text
+        })
+    };
+    assert_eq!(
+        with_env("A={{.Task.Slot}}-{{.Service.Labels.tier}}"),
+        Ok(())
+    );
+    // Only the value is a template.
+    assert_eq!(with_env("{{.Nope}}=1"), Ok(()));
+    let missing = "template env A:1:3: map has no entry for key \"none\"";
+    assert_eq!(with_env("A={{.Service.Labels.none}}").unwrap_err(), missing);
+    assert!(with_env("A={{").unwrap_err().contains("unclosed action"));
+    assert!(
+        with_env("A={{secret \"x\"}}")
+            .unwrap_err()
+            .contains("not defined")
+    );
+    assert_eq!(verdict(&web("web")), Ok(()));
+}
+
+#[test]
+fn mount_targets_are_compared_as_a_task_would_have_them() {
+    use crate::tests::world::{verdict, with_container};
+    let mount = |target: &str| v1::Mount {
+        target: target.to_owned(),
+        ..Default::default()
+    };
+    let pair = |one: &str, two: &str| {
+        let mounts = vec![mount(one), mount(two)];
+        verdict(&with_container(|container| container.mounts = mounts))
+    };
+    assert!(pair("/{{.Task.Slot}}", "/1").is_err());
+    assert!(pair("/{{.Task.Slot}}", "/2").is_ok());
+}

@@ -9,7 +9,8 @@ use swarm_agent::{
     Agent, AgentRpc, Call, NodeAction, OpId, PersistBatch, Reply, RpcError, TaskOperation,
 };
 use swarm_api::v1;
-use swarm_executor::{Controller, ExecError, Executor, Operation, Report};
+use swarm_executor::{Controller, Dependencies, ExecError, Executor, Operation, Report};
+use swarm_rt::tls::{Changes, Credentials};
 use swarm_rt::{Clock, OsIds, Shutdown};
 use swarm_types::{NodeId, Task, TaskId};
 use tokio::sync::{mpsc, watch};
@@ -17,7 +18,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::calls::{Attempt, Heard};
 use crate::db::{DbError, TaskDb};
+use crate::publications::Publications;
 use crate::remotes::Remotes;
+use crate::told::{self, Told};
 
 /// Messages and answers that wait for the agent; the streams are held back beyond it.
 const HEARD_MAX: usize = 64;
@@ -41,6 +44,8 @@ pub struct Config {
     pub database: PathBuf,
     /// The managers to begin with.
     pub remotes: Remotes,
+    /// What the node proves itself with to managers on other machines.
+    pub credentials: Option<Credentials>,
 }
 
 /// Why an agent ended.
@@ -69,7 +74,10 @@ pub struct Runner {
     work: JoinSet<Done>,
     operations: BTreeMap<TaskId, AbortHandle>,
     controllers: BTreeMap<TaskId, Arc<dyn Controller>>,
+    publications: Publications,
     connected: watch::Sender<bool>,
+    told: watch::Sender<Told>,
+    renewed: Option<Changes>,
     /// Why the last session failed, so that the log says it once and not at every attempt.
     trouble: Option<String>,
 }
@@ -135,6 +143,13 @@ impl Runner {
             tracing::warn!(failure, "a leftover could not be cleaned up");
         }
         let (heard_sender, heard) = mpsc::channel(HEARD_MAX);
+        let renewed = config.credentials.as_ref().map(Credentials::watch);
+        let publications = Publications::new(
+            config.node.clone(),
+            Arc::clone(&executor),
+            clock.clone(),
+            heard_sender.clone(),
+        );
         Ok(Self {
             config,
             executor,
@@ -148,7 +163,10 @@ impl Runner {
             work: JoinSet::new(),
             operations: BTreeMap::new(),
             controllers: BTreeMap::new(),
+            publications,
             connected: watch::Sender::new(false),
+            told: watch::Sender::default(),
+            renewed,
             trouble: None,
         })
     }
@@ -156,6 +174,11 @@ impl Runner {
     /// Tells whether the node has a session.
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.connected.subscribe()
+    }
+
+    /// Tells what managers say about the node.
+    pub fn told(&self) -> watch::Receiver<Told> {
+        self.told.subscribe()
     }
 
     /// Runs until shutdown. The tasks run on afterwards.
@@ -168,6 +191,7 @@ impl Runner {
                 () = shutdown.begun() => break,
                 Some(done) = self.work.join_next() => Input::Work(Box::new(done)),
                 Some(heard) = self.heard.recv() => Input::Heard(heard),
+                () = renewed(self.renewed.as_mut()) => Input::Renewed,
                 () = self.clock.sleep_until(wake) => Input::Time,
             };
             self.take_all(input);
@@ -205,6 +229,8 @@ impl Runner {
         while let Some(rpc) = self.agent.poll_rpc(now) {
             self.call(rpc);
         }
+        self.publications
+            .turn(now, &mut self.agent, self.attempt.as_ref());
         while let Some(action) = self.agent.poll_node_action() {
             self.act(action);
         }
@@ -214,6 +240,7 @@ impl Runner {
     fn take(&mut self, input: Input) {
         match input {
             Input::Time => {}
+            Input::Renewed => self.agent.handle_certificate_changed(self.clock.now()),
             Input::Heard(heard) => self.hear(heard),
             Input::Work(done) => match *done {
                 Ok(done) => self.finish(done),
@@ -230,9 +257,12 @@ impl Runner {
             Done::Described(description) => {
                 let ids = &mut self.ids;
                 let hostname = self.config.hostname.clone();
+                let credentials = self.config.credentials.as_ref();
+                let tls_info = credentials.and_then(|own| told::tls_info(own, now));
                 let description = description
                     .map(|description| v1::NodeDescription {
                         hostname: hostname.unwrap_or_else(|| description.hostname.clone()),
+                        tls_info,
                         ..description
                     })
                     .map_err(|error| error.to_string());
@@ -316,8 +346,14 @@ impl Runner {
                 self.agent
                     .handle_assignments_message(now, epoch, message, draw);
             }
+            Heard::Subscription(epoch, message) => {
+                self.agent.handle_subscription_message(now, epoch, message);
+            }
             Heard::Reply(epoch, reply) => {
                 self.agent.handle_rpc_result(now, epoch, reply, draw);
+            }
+            Heard::Published(id, epoch, ended) => {
+                self.agent.handle_published(now, &id, epoch, ended);
             }
         }
     }
@@ -388,11 +424,18 @@ impl Runner {
                 RpcError::new(tonic::Code::Unavailable as i32, "no manager is known")
             })?;
         let (node, heard) = (self.config.node.clone(), self.heard_sender.clone());
-        self.attempt = Some(Attempt::new(rpc.epoch, address, node, heard)?);
+        let credentials = self.config.credentials.as_ref();
+        self.attempt = Some(Attempt::new(
+            rpc.epoch,
+            address,
+            credentials,
+            (node, heard),
+        )?);
         Ok(())
     }
 
     fn act(&mut self, action: NodeAction) {
+        told::note(&self.told, &action);
         match action {
             NodeAction::Describe => {
                 let executor = Arc::clone(&self.executor);
@@ -405,8 +448,8 @@ impl Runner {
                     .spawn(async move { Done::Configured(executor.configure(&node).await) });
             }
             NodeAction::Managers(managers) => self.config.remotes.replace(&managers),
-            // Trust roots and network keys come with the identity and the networks issues; the
-            // executors of today have no use for them.
+            // The node installs a root. Network keys come with the networks issue; the executors of
+            // today have no use for them.
             NodeAction::RootCa(_) | NodeAction::NetworkKeys(_) => {}
             NodeAction::Warn(text) => tracing::warn!("{text}"),
         }
@@ -424,10 +467,13 @@ impl Runner {
             running.abort();
         }
         let known = self.controllers.get(&task_id).cloned();
+        let needs = (operation == Operation::Prepare).then(|| self.agent.dependencies(&task_id));
+        let dependencies = needs.flatten();
         let executor = Arc::clone(&self.executor);
         let id = task_id.clone();
         let handle = self.work.spawn(async move {
-            let (controller, report) = operate(executor, known, operation, task).await;
+            let (controller, report) =
+                operate(executor, known, operation, task, dependencies).await;
             Done::Operation {
                 task: id,
                 op,
@@ -460,8 +506,18 @@ impl Runner {
 
 enum Input {
     Time,
+    /// The node has another certificate or root.
+    Renewed,
     Heard(Heard),
     Work(Box<Result<Done, tokio::task::JoinError>>),
+}
+
+/// Waits for another certificate; for ever on a node that has none.
+async fn renewed(changes: Option<&mut Changes>) {
+    match changes {
+        Some(changes) => changes.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Runs one operation, with a fresh controller if the task has none yet.
@@ -470,6 +526,7 @@ async fn operate(
     known: Option<Arc<dyn Controller>>,
     operation: Operation,
     task: Arc<Task>,
+    dependencies: Option<Dependencies>,
 ) -> (Option<Arc<dyn Controller>>, Report) {
     let controller = match known {
         Some(controller) => controller,
@@ -478,6 +535,9 @@ async fn operate(
             Err(error) => return (None, Report::new(Err(error))),
         },
     };
+    if let Some(dependencies) = dependencies {
+        controller.provide(dependencies);
+    }
     let report = Report::of(&*controller, operation, task).await;
     (Some(controller), report)
 }

@@ -5,6 +5,7 @@
 //! [`Agent::poll_timeout`]. The order between them does not matter for safety.
 
 mod assignments;
+mod logs;
 mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,11 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_api::v1;
-use swarm_executor::Report;
+use swarm_executor::{Dependencies, Report};
 use swarm_types::{Task, TaskId, TaskState, TaskStatus, Timers, Timestamp, convert};
 use v1::update_task_status_request::TaskStatusUpdate;
 
-use crate::dependencies::{self, Dependencies};
+use crate::dependencies;
+use crate::logs::Logs;
 use crate::persist::{Persist, PersistBatch, PersistedTask};
 use crate::reporter::Reporter;
 use crate::rpc::{AgentRpc, Epoch, Reply, RpcError};
@@ -35,6 +37,8 @@ enum Timer {
     Retry(TaskId),
     /// An operation takes too long.
     Operation(TaskId),
+    /// No manager named a broken log subscription again.
+    Log(String),
 }
 
 /// The state of one node's agent.
@@ -54,6 +58,7 @@ pub struct Agent {
     dependencies: dependencies::Store,
     actions: NodeActions,
     heeded: Heeded,
+    logs: Logs,
     is_leaving: bool,
 }
 
@@ -74,6 +79,7 @@ impl Agent {
             dependencies: dependencies::Store::default(),
             actions: NodeActions::default(),
             heeded: Heeded::default(),
+            logs: Logs::default(),
             is_leaving: false,
         };
         for persisted in recovered {
@@ -186,6 +192,9 @@ impl Agent {
             Reply::StatusesTaken(_, Err(error)) => format!("status report: {error}"),
             Reply::SessionEnded(error) => format!("session: {error}"),
             Reply::AssignmentsEnded(error) => format!("assignments: {error}"),
+            // Managers without a log broker are as good for everything else (spec 5.9).
+            Reply::SubscriptionsEnded(error) if error.code == RpcError::UNIMPLEMENTED => return,
+            Reply::SubscriptionsEnded(error) => format!("log subscriptions: {error}"),
         };
         self.fail_session(now, &error, true, draw);
     }
@@ -228,6 +237,7 @@ impl Agent {
                         self.runnable.insert(task);
                     }
                 }
+                Timer::Log(id) => self.logs.give_up(&id),
                 Timer::Operation(task) => {
                     let machine = self.machines.get_mut(&task);
                     if let Some(effects) = machine.and_then(|own| own.time_out(now)) {
@@ -244,6 +254,7 @@ impl Agent {
     /// The node leaves the cluster: every task is removed, and no new one is taken.
     pub fn handle_leave(&mut self, now: Timestamp) {
         self.is_leaving = true;
+        self.logs.cancel_all();
         let all: Vec<TaskId> = self.machines.keys().cloned().collect();
         for task in all {
             self.unassign(now, &task);

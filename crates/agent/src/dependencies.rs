@@ -5,16 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use swarm_api::v1;
-use swarm_types::{Task, TaskId, spec};
-
-/// What one task may see: exactly what its spec refers to, as far as it has arrived.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Dependencies {
-    /// By the id in the task's spec.
-    pub secrets: BTreeMap<String, Arc<v1::Secret>>,
-    /// By the id in the task's spec.
-    pub configs: BTreeMap<String, Arc<v1::Config>>,
-}
+use swarm_executor::Dependencies;
+use swarm_types::{Task, TaskId};
 
 /// Everything that was assigned.
 #[derive(Debug, Default)]
@@ -46,14 +38,11 @@ impl Store {
     }
 
     pub(crate) fn of(&self, task: &Task) -> Dependencies {
-        let secrets = spec::secret_ids(&task.spec)
-            .filter_map(|id| Some((id.to_owned(), self.secret(id, &task.id)?)));
-        let configs = spec::config_ids(&task.spec)
-            .filter_map(|id| Some((id.to_owned(), Arc::clone(self.configs.get(id)?))));
-        Dependencies {
-            secrets: secrets.collect(),
-            configs: configs.collect(),
-        }
+        Dependencies::of(
+            task,
+            |id| self.secret(id, &task.id),
+            |id| self.configs.get(id).map(Arc::clone),
+        )
     }
 
     /// A secret that was made for this task alone goes before the shared one (spec 6.5).

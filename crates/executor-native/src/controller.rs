@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use swarm_api::v1;
 use swarm_api::v1::port_config::PublishMode;
-use swarm_executor::{BoxFuture, Controller, ExecError};
+use swarm_executor::{BoxFuture, Controller, Dependencies, ExecError};
 use swarm_types::Task;
 use tokio::time::{Instant, sleep};
 
 use crate::executor::Shared;
 use crate::lifecycle::{self, Heard, LOOK_PAUSE, Link, SHIM_SLACK, State, blocking, refused};
+use crate::payload;
 use crate::records::{Cause, Exit, Phase, Request};
 use crate::spec;
 use crate::task_dir::TaskDir;
@@ -29,6 +30,8 @@ pub(crate) struct NativeController {
     shared: Arc<Shared>,
     dir: TaskDir,
     task: Mutex<Arc<Task>>,
+    /// In memory only: nothing of it is in a record.
+    dependencies: Mutex<Dependencies>,
     warnings: Mutex<Vec<String>>,
     is_closed: AtomicBool,
 }
@@ -47,6 +50,7 @@ impl NativeController {
             shared,
             dir,
             task: Mutex::new(task),
+            dependencies: Mutex::default(),
             warnings,
             is_closed,
         }
@@ -63,6 +67,11 @@ impl NativeController {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn dependencies_now(&self) -> MutexGuard<'_, Dependencies> {
+        let dependencies = self.dependencies.lock();
+        dependencies.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn check_open(&self) -> Result<(), ExecError> {
         match self.is_closed.load(Ordering::Relaxed) {
             true => Err(ExecError::ControllerClosed),
@@ -72,6 +81,7 @@ impl NativeController {
 
     async fn do_prepare(&self) -> Result<(), ExecError> {
         let (dir, shared, task) = (self.dir.clone(), self.shared.clone(), self.task());
+        let dependencies = self.dependencies_now().clone();
         // The inner result is the judgement, the outer one that of the disk.
         let prepared = blocking(move || {
             if dir.plan()?.is_some() {
@@ -81,6 +91,11 @@ impl NativeController {
                 Ok(plan) => plan,
                 Err(reason) => return Ok(Err(ExecError::fatal(reason))),
             };
+            let contents = match payload::contents(&plan, &dependencies, &task, &shared) {
+                Ok(contents) => contents,
+                Err(error) => return Ok(Err(error)),
+            };
+            payload::write(&plan, contents, &shared)?;
             dir.create()?;
             dir.write_plan(&plan).map(Ok)
         });
@@ -248,7 +263,9 @@ impl NativeController {
         let ended = lifecycle::end(&self.dir, Request::Kill).await;
         // Even when the end could not be recorded: a full disk must not keep tasks from going. A
         // task that still runs holds its lock and stays.
-        let removed = lifecycle::remove(&self.dir).await;
+        let name = self.task().id.to_string();
+        let forgotten = payload::forget(&self.shared, &name).await;
+        let removed = lifecycle::remove(&self.dir).await.and(forgotten);
         self.shared.reap_shims();
         match removed {
             Ok(()) => Ok(()),
@@ -316,6 +333,9 @@ impl Controller for NativeController {
             *self.task.lock().unwrap_or_else(PoisonError::into_inner) = task;
             Ok(())
         })
+    }
+    fn provide(&self, dependencies: Dependencies) {
+        *self.dependencies_now() = dependencies;
     }
     fn prepare(&self) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(async {

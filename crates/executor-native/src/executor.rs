@@ -8,13 +8,15 @@ use std::process::Child;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use swarm_api::v1;
-use swarm_executor::{BoxFuture, Controller, ExecError, Executor, Recovery};
+use swarm_executor::{BoxFuture, Controller, ExecError, Executor, LogOptions, LogStream, Recovery};
 use swarm_types::{Task, TaskId};
 
 use crate::controller::NativeController;
 use crate::files::FileError;
 use crate::lifecycle::{self, State};
+use crate::log_reader::NativeLogs;
 use crate::machine::{self, LocalMachine};
+use crate::memory::{self, Memory};
 use crate::records::Request;
 use crate::spec::Settings;
 use crate::task_dir::TaskDir;
@@ -111,12 +113,14 @@ impl NativeExecutor {
             .map_err(refused)?;
         config.root = root;
         let settings = Settings {
+            node: description(&config),
             shim_args: config.shim_args.clone(),
             log_file_bytes_max: config.log_file_bytes_max,
             log_files_max: config.log_files_max.max(1),
         };
         let machine = LocalMachine {
             path: config.path.clone(),
+            root: config.root.clone(),
         };
         let shims = Mutex::default();
         Ok(Self {
@@ -130,29 +134,24 @@ impl NativeExecutor {
     }
 
     fn description(&self) -> v1::NodeDescription {
-        let config = &self.shared.config;
-        v1::NodeDescription {
-            hostname: config.hostname.clone().unwrap_or_else(machine::hostname),
-            platform: Some(v1::Platform {
-                architecture: std::env::consts::ARCH.to_owned(),
-                os: std::env::consts::OS.to_owned(),
-            }),
-            resources: Some(v1::Resources {
-                nano_cpus: config.nano_cpus.unwrap_or_else(machine::nano_cpus),
-                memory_bytes: config.memory_bytes.unwrap_or_else(machine::memory_bytes),
-                generic: config.generic_resources.clone(),
-            }),
-            engine: Some(v1::EngineDescription {
-                engine_version: format!("swarmkit-rs {}", env!("CARGO_PKG_VERSION")),
-                labels: config.engine_labels.clone(),
-                plugins: Vec::new(),
-            }),
-            ..v1::NodeDescription::default()
-        }
+        description(&self.shared.config)
+    }
+
+    /// Removes secrets and configs of tasks that nobody knows.
+    async fn forget_payloads(&self, known: &BTreeSet<TaskId>) -> Option<String> {
+        let memory = Memory::find(&self.shared.config.root).ok()?;
+        let known: BTreeSet<String> = known.iter().map(ToString::to_string).collect();
+        let removed = lifecycle::blocking(move || {
+            let names = memory.names()?;
+            let mut gone = names.iter().filter(|name| !known.contains(*name));
+            gone.try_for_each(|name| memory::remove(&memory.of_task(name)))
+        });
+        removed.await.err().map(|error| error.to_string())
     }
 
     async fn recover_all(&self, known: &BTreeSet<TaskId>) -> Result<Recovery, ExecError> {
         let mut recovery = Recovery::default();
+        recovery.failures.extend(self.forget_payloads(known).await);
         let mut orphans = Vec::new();
         for (name, dir) in self.shared.task_dirs()? {
             match name.parse::<TaskId>() {
@@ -179,6 +178,27 @@ impl NativeExecutor {
             }
         }
         Ok(recovery)
+    }
+}
+
+fn description(config: &NativeConfig) -> v1::NodeDescription {
+    v1::NodeDescription {
+        hostname: config.hostname.clone().unwrap_or_else(machine::hostname),
+        platform: Some(v1::Platform {
+            architecture: std::env::consts::ARCH.to_owned(),
+            os: std::env::consts::OS.to_owned(),
+        }),
+        resources: Some(v1::Resources {
+            nano_cpus: config.nano_cpus.unwrap_or_else(machine::nano_cpus),
+            memory_bytes: config.memory_bytes.unwrap_or_else(machine::memory_bytes),
+            generic: config.generic_resources.clone(),
+        }),
+        engine: Some(v1::EngineDescription {
+            engine_version: format!("swarmkit-rs {}", env!("CARGO_PKG_VERSION")),
+            labels: config.engine_labels.clone(),
+            plugins: Vec::new(),
+        }),
+        ..v1::NodeDescription::default()
     }
 }
 
@@ -261,5 +281,18 @@ impl Executor for NativeExecutor {
         known: &'a BTreeSet<TaskId>,
     ) -> BoxFuture<'a, Result<Recovery, ExecError>> {
         Box::pin(self.recover_all(known))
+    }
+
+    fn logs(
+        &self,
+        task: Arc<Task>,
+        options: LogOptions,
+    ) -> BoxFuture<'_, Result<Box<dyn LogStream>, ExecError>> {
+        Box::pin(async move {
+            let dir = self.shared.task_dir(&task.id)?;
+            let files_max = self.shared.settings.log_files_max;
+            let stream: Box<dyn LogStream> = Box::new(NativeLogs::new(dir, files_max, options));
+            Ok(stream)
+        })
     }
 }

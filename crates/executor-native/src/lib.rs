@@ -11,6 +11,10 @@
 //!   port published as 0 gets a free one, which the status of the task shows);
 //!   `DOCKER_RESOURCE_<KIND>` for assigned generic resources; and what the spec says, which wins
 //!   over all but `SWARM_TASK_ID`. Nothing of the agent's own environment but its search path.
+//! * `SWARM_SECRETS_DIR` (and `CREDENTIALS_DIRECTORY`, as for systemd services) and
+//!   `SWARM_CONFIGS_DIR`: directories with the files of relative targets, in memory and never on a
+//!   disk, gone when the task ends. With an agent of root the secrets are at `/run/secrets` too, and
+//!   absolute targets of files that exist show the task its own content; others do not see either.
 //! * A session and process group of its own, `/` or the spec's directory, no standard input. Its
 //!   output is captured with time and stream (format: the first lines of `src/logs.rs`).
 //! * The stop signal goes to its whole process group; after the grace period, and whenever its
@@ -21,7 +25,7 @@
 //! output, health checks, and finding what an earlier agent left.
 //!
 //! # Does not own
-//! When a task starts or ends (`swarm-agent`), templates in specs, images, networks, volumes.
+//! When a task starts or ends (`swarm-agent`), images, networks, volumes.
 //!
 //! # Invariants
 //! * A task never outlives its shim for longer than it takes an agent to notice, and never
@@ -50,8 +54,11 @@ mod controller;
 mod executor;
 mod files;
 mod lifecycle;
+mod log_reader;
 mod logs;
 mod machine;
+mod memory;
+mod payload;
 mod process;
 mod records;
 pub mod shim;

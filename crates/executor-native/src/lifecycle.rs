@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::cleanup::{self, KILL_DEADLINE, KILL_TICK};
 use crate::clock;
 use crate::files::FileError;
+use crate::memory;
 use crate::process::{self, Family, Identity};
 use crate::records::{Cause, Exit, Record, Request, STATUS_BYTES_MAX, Status};
 use crate::task_dir::{Lock, TaskDir};
@@ -83,11 +84,9 @@ pub(crate) async fn settled(dir: &TaskDir) -> Result<State, ExecError> {
 async fn settle(dir: &TaskDir, lock: File, mut record: Record) -> Result<Exit, ExecError> {
     let deadline = Instant::now() + KILL_DEADLINE;
     let was_restarted = record.boot_id != process::boot_id();
-    let task_id = dir
-        .plan()
-        .map_err(refused)?
-        .map(|plan| plan.task_id)
-        .unwrap_or_default();
+    let plan = dir.plan().map_err(refused)?;
+    let payload_dir = plan.as_ref().and_then(|plan| plan.payload_dir.clone());
+    let task_id = plan.map(|plan| plan.task_id).unwrap_or_default();
     loop {
         let (id, groups, main) = (task_id.clone(), record.groups.clone(), record.main);
         let found = if was_restarted {
@@ -105,6 +104,10 @@ async fn settle(dir: &TaskDir, lock: File, mut record: Record) -> Result<Exit, E
             return Err(ExecError::temporary(unkillable(dir, &found)));
         }
         sleep(KILL_TICK).await;
+    }
+    if let Some(directory) = payload_dir {
+        // What cannot be removed now is tried again with the task itself.
+        let _tried_again = blocking(move || memory::remove(&directory)).await;
     }
     let message = match was_restarted {
         true => "the node was restarted while it ran",

@@ -8,15 +8,20 @@ use std::path::PathBuf;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist, getgroups};
 use swarm_api::v1::port_config::Protocol;
 
+use crate::memory::Memory;
 use crate::records::Credentials;
 use crate::spec::{Account, Machine};
 
+/// The number of the capability to mount, from capability(7).
+const CAP_SYS_ADMIN: u32 = 21;
 const NANOS_PER_CPU: u64 = 1_000_000_000;
 
 /// The machine this process runs on.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LocalMachine {
     pub(crate) path: Option<String>,
+    /// The state directory of the executor.
+    pub(crate) root: PathBuf,
 }
 
 impl Machine for LocalMachine {
@@ -62,6 +67,35 @@ impl Machine for LocalMachine {
     fn path(&self) -> Option<String> {
         self.path.clone()
     }
+
+    fn payload_dir(&self, task: &str) -> Result<PathBuf, String> {
+        Memory::find(&self.root).map(|memory| memory.of_task(task))
+    }
+
+    fn can_mount(&self) -> bool {
+        geteuid().is_root() && has_capability(CAP_SYS_ADMIN)
+    }
+
+    fn check_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), String> {
+        let is_us = uid.is_none_or(|uid| uid == geteuid().as_raw())
+            && gid.is_none_or(|gid| gid == getegid().as_raw());
+        if is_us || geteuid().is_root() {
+            return Ok(());
+        }
+        Err(format!(
+            "only an agent of root can give files away, this one is of user {}; leave uid and gid \
+             out",
+            geteuid()
+        ))
+    }
+}
+
+/// Whether this process has a capability.
+fn has_capability(number: u32) -> bool {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    set.is_some_and(|set| set & (1 << number) != 0)
 }
 
 /// Processors of this machine in billionths.

@@ -33,6 +33,56 @@ pub(crate) struct Plan {
     /// Files of captured output that are kept, the current one included.
     pub(crate) log_files_max: u32,
     pub(crate) ports: Vec<Port>,
+    /// Files with secrets and configs, below `payload_dir`. Their content is in no record.
+    #[serde(default)]
+    pub(crate) payloads: Vec<PayloadFile>,
+    /// The task's directory in memory; removed with the end of the task.
+    #[serde(default)]
+    pub(crate) payload_dir: Option<PathBuf>,
+    /// What the spec asked for and this node cannot give.
+    #[serde(default)]
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A file that holds a secret or config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PayloadFile {
+    pub(crate) kind: PayloadKind,
+    /// The id of the object.
+    pub(crate) id: String,
+    /// Below the task's directory in memory.
+    pub(crate) path: PathBuf,
+    /// `None`: that of the task.
+    pub(crate) uid: Option<u32>,
+    /// `None`: that of the task.
+    pub(crate) gid: Option<u32>,
+    /// Permissions.
+    pub(crate) mode: u32,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PayloadKind {
+    Secret,
+    Config,
+}
+
+impl PayloadKind {
+    pub(crate) fn noun(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+            Self::Config => "config",
+        }
+    }
+}
+
+/// A path at which the task sees something else than the rest of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bind {
+    pub(crate) source: PathBuf,
+    pub(crate) target: PathBuf,
+    /// Directories are made where they are missing; files must be there.
+    pub(crate) is_dir: bool,
 }
 
 /// What one process of the task looks like.
@@ -47,6 +97,9 @@ pub(crate) struct Launch {
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) oom_score_adj: Option<i64>,
     pub(crate) no_new_privileges: bool,
+    /// In the order in which they are made; the process gets a mount namespace if there are any.
+    #[serde(default)]
+    pub(crate) binds: Vec<Bind>,
 }
 
 /// Who a process of the task is.

@@ -10,6 +10,7 @@
 mod clients;
 mod exec;
 mod health;
+mod mounts;
 mod outputs;
 mod start;
 mod supervisor;
@@ -24,6 +25,7 @@ use thiserror::Error;
 
 use crate::clock;
 use crate::files::FileError;
+use crate::memory;
 use crate::records::{Cause, Exit};
 use crate::task_dir::{Lock, TaskDir};
 
@@ -121,6 +123,7 @@ fn run(dir: &TaskDir) -> Result<(), ShimError> {
     let Some(plan) = dir.plan()? else {
         return Ok(());
     };
+    let payload_dir = plan.payload_dir.clone();
     let exit = match start::start(dir, plan) {
         Ok(supervisor) => supervisor.run(),
         Err(error) => Exit {
@@ -132,6 +135,12 @@ fn run(dir: &TaskDir) -> Result<(), ShimError> {
             log_bytes_lost: 0,
         },
     };
+    if let Some(directory) = payload_dir
+        && let Err(error) = memory::remove(&directory)
+    {
+        // The agent tries again when it removes the task.
+        let _nowhere_else_to_say_it = writeln!(std::io::stderr(), "{error}");
+    }
     record_end(dir, &exit)
 }
 

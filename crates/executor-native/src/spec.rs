@@ -6,6 +6,7 @@
 
 mod fields;
 mod health;
+mod payloads;
 mod privileges;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use nix::sys::signal::Signal;
 use swarm_api::v1;
 use swarm_api::v1::port_config::{Protocol, PublishMode};
 use swarm_types::time::duration_from_wire;
-use swarm_types::{Task, defaults};
+use swarm_types::{Task, defaults, template};
 
 use crate::process::COOKIE;
 use crate::records::{Credentials, Launch, Limits, Plan, Port, Rlimit};
@@ -35,6 +36,12 @@ pub(crate) trait Machine {
     fn free_port(&self, protocol: Protocol) -> Result<u16, String>;
     /// The agent's own search path.
     fn path(&self) -> Option<String>;
+    /// The directory for a task's secrets and configs, which is in memory.
+    fn payload_dir(&self, task: &str) -> Result<PathBuf, String>;
+    /// Whether a task can have a view of the file system of its own.
+    fn can_mount(&self) -> bool;
+    /// Whether a file can belong to these; `None` is the task's own.
+    fn check_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), String>;
 }
 
 /// Who a task is.
@@ -46,8 +53,10 @@ pub(crate) struct Account {
 }
 
 /// What the executor's configuration adds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
+    /// What templates say about the node.
+    pub(crate) node: v1::NodeDescription,
     pub(crate) shim_args: Vec<String>,
     pub(crate) log_file_bytes_max: u64,
     pub(crate) log_files_max: u32,
@@ -62,7 +71,8 @@ pub(crate) fn plan(
     settings: &Settings,
     machine: &dyn Machine,
 ) -> Result<Plan, String> {
-    let Some(container) = task.container() else {
+    let expanded = template::task::container(task, Some(&settings.node));
+    let Some(container) = &expanded.map_err(|error| error.to_string())? else {
         return Err("the task has no container spec; the native executor runs nothing else".into());
     };
     let mut problems = fields::unsupported(task, container);
@@ -95,7 +105,15 @@ pub(crate) fn plan(
         .as_ref()
         .map(|account| account.home.clone())
         .unwrap_or_default();
-    let env = environment(task, container, &ports, home, machine).map_err(&mut keep);
+    let payloads = payloads::plan(&task.id.to_string(), container, machine)
+        .map_err(&mut keep)
+        .unwrap_or_default();
+    let facts = Facts {
+        ports: &ports,
+        home,
+        payloads: &payloads,
+    };
+    let env = environment(task, container, facts, machine).map_err(&mut keep);
     if !problems.is_empty() {
         return Err(format!(
             "the native executor cannot run this task: {}",
@@ -110,6 +128,7 @@ pub(crate) fn plan(
         rlimits,
         oom_score_adj,
         no_new_privileges: no_new_privileges.unwrap_or_default(),
+        binds: payloads.binds,
     };
     Ok(Plan {
         task_id: task.id.to_string(),
@@ -122,6 +141,9 @@ pub(crate) fn plan(
         log_file_bytes_max: settings.log_file_bytes_max,
         log_files_max: settings.log_files_max,
         ports,
+        payloads: payloads.files,
+        payload_dir: payloads.directory,
+        warnings: payloads.warnings,
     })
 }
 
@@ -283,12 +305,18 @@ fn ports(task: &Task, machine: &dyn Machine) -> Result<Vec<Port>, String> {
     Ok(ports)
 }
 
+/// What the environment tells besides the spec.
+struct Facts<'a> {
+    ports: &'a [Port],
+    home: PathBuf,
+    payloads: &'a payloads::Payloads,
+}
+
 /// See the crate's documentation for what a task finds in its environment.
 fn environment(
     task: &Task,
     container: &v1::ContainerSpec,
-    ports: &[Port],
-    home: PathBuf,
+    facts: Facts<'_>,
     machine: &dyn Machine,
 ) -> Result<BTreeMap<String, String>, String> {
     let mut env = BTreeMap::new();
@@ -301,7 +329,7 @@ fn environment(
         "PATH",
         machine.path().unwrap_or_else(|| PATH_DEFAULT.to_owned()),
     );
-    set("HOME", home.display().to_string());
+    set("HOME", facts.home.display().to_string());
     set("SWARM_TASK_SLOT", task.slot.0.to_string());
     set("SWARM_SERVICE_NAME", task.service_annotations.name.clone());
     set(
@@ -311,7 +339,10 @@ fn environment(
             .map(ToString::to_string)
             .unwrap_or_default(),
     );
-    for port in ports {
+    for (name, value) in facts.payloads.env() {
+        set(name, value);
+    }
+    for port in facts.ports {
         set(
             &format!("SWARM_PORT_{}", port.target),
             port.published.to_string(),

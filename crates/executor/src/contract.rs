@@ -11,6 +11,7 @@ use std::sync::Arc;
 use swarm_api::v1;
 use swarm_types::{Task, TaskId};
 
+use crate::dependencies::Dependencies;
 use crate::error::ExecError;
 use crate::logs::{LogOptions, LogStream};
 
@@ -91,6 +92,10 @@ pub trait Controller: Send + Sync {
     /// # Errors
     /// [`ExecError::UpdateRejected`] when the change cannot be applied to a task under way.
     fn update(&self, task: Arc<Task>) -> BoxFuture<'_, Result<(), ExecError>>;
+
+    /// Takes the secrets and configs of the task, before every [`Controller::prepare`]: what had
+    /// not arrived the last time may be there.
+    fn provide(&self, dependencies: Dependencies);
 
     /// Gets everything ready that can fail before the task starts; judges the spec.
     ///

@@ -29,10 +29,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod contract;
+pub mod dependencies;
 pub mod error;
 pub mod fake;
 pub mod logs;
 
 pub use contract::{BoxFuture, Controller, Executor, Operation, Recovery, Report};
+pub use dependencies::Dependencies;
 pub use error::{ErrorClass, ExecError};
 pub use logs::{LineFilter, LogLine, LogOptions, LogOrigin, LogStream, Tail};

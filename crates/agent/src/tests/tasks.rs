@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_api::v1;
-use swarm_executor::{ExecError, Operation};
+use swarm_executor::{Dependencies, ExecError, Operation};
 use swarm_types::{Task, TaskState, TaskStatus, Timestamp};
 use v1::assignment::Item;
 use v1::assignment_change::AssignmentAction;
@@ -425,16 +425,19 @@ fn a_task_sees_only_the_secrets_and_configs_that_its_spec_names() {
         ],
     );
     let seen = rig.agent.dependencies(&id("a")).unwrap();
-    assert_eq!(seen.secrets.keys().collect::<Vec<_>>(), ["s"]);
-    assert_eq!(seen.configs.keys().collect::<Vec<_>>(), ["c"]);
+    let data = |seen: &Dependencies| seen.secret("s").unwrap().spec.clone().unwrap().data;
+    assert_eq!(data(&seen), "shared");
+    assert!(seen.config("c").is_ok());
+    let refused = seen.secret("other").unwrap_err().to_string();
+    assert_eq!(refused, "task not authorized to access secret other");
     let specific = change(Item::Secret(secret("s.a", "own")), update);
     rig.assign(Type::Incremental, "1", "2", vec![specific]);
     let seen = rig.agent.dependencies(&id("a")).unwrap();
-    assert_eq!(seen.secrets["s"].spec.as_ref().unwrap().data, "own");
+    assert_eq!(data(&seen), "own");
     let gone = change(Item::Secret(secret("s.a", "")), AssignmentAction::Remove);
     rig.assign(Type::Incremental, "2", "3", vec![gone]);
     let seen = rig.agent.dependencies(&id("a")).unwrap();
-    assert_eq!(seen.secrets["s"].spec.as_ref().unwrap().data, "shared");
+    assert_eq!(data(&seen), "shared");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Pid, Uid, getppid, setgid, setgroups, setsid, setuid};
 use serde::{Deserialize, Serialize};
 
-use super::ShimError;
+use super::{ShimError, mounts};
 use crate::process;
 use crate::records::{Credentials, Launch, Rlimit};
 
@@ -177,6 +177,10 @@ fn become_program(link: &mut UnixStream) -> Result<Never, Failure> {
         fs::write(entrance, "0").map_err(cannot(action))?;
     }
     let launch = orders.launch;
+    mounts::make(&launch.binds).map_err(|report| Failure {
+        code: EXIT_NOT_RUNNABLE,
+        report,
+    })?;
     if let Some(score) = launch.oom_score_adj {
         let action =
             format!("set the out-of-memory score to {score}; use 0 or more, or run as root");

@@ -18,13 +18,14 @@ use crate::cgroup::{self, Group, Tree};
 use crate::clock;
 use crate::logs::{Stream, Writer};
 use crate::process::{self, Identity};
-use crate::records::{Plan, Record};
+use crate::records::{PayloadFile, Plan, Record};
 use crate::task_dir::TaskDir;
 
 /// Starts the task. A program that could not be executed gives a supervisor as well, which has the
 /// rest to clean up.
 pub(super) fn start(dir: &TaskDir, plan: Plan) -> Result<Supervisor, ShimError> {
     leave_agent(dir)?;
+    refuse_lost_payloads(&plan)?;
     let signals = block_signals()?;
     let clients = Clients::listen()?;
     let (groups, mut warnings) =
@@ -39,6 +40,7 @@ pub(super) fn start(dir: &TaskDir, plan: Plan) -> Result<Supervisor, ShimError> 
     // Before anything is made, so that whoever finds us killed knows what to look for.
     dir.write_record(&record)?;
     warnings.extend(cgroup::create(&mut record.groups, &plan.limits));
+    warnings.extend(plan.warnings.iter().cloned());
     record.warnings = warnings;
     let (waiting, mut child) = exec::spawn(&plan.shim_args, Stdio::piped(), Stdio::piped())
         .inspect_err(|_| drop(record.groups.iter().map(Group::remove).collect::<Vec<_>>()))?;
@@ -89,6 +91,22 @@ fn give_orders(
     dir.write_record(record)?;
     let entrances = record.groups.iter().map(Group::entrance).collect();
     waiting.order(&plan.launch, entrances)?.wait()
+}
+
+/// A node that was restarted after the task was prepared has forgotten what was in memory.
+fn refuse_lost_payloads(plan: &Plan) -> Result<(), ShimError> {
+    let is_lost = |file: &PayloadFile| {
+        let directory = plan.payload_dir.as_ref();
+        directory.is_none_or(|directory| !directory.join(&file.path).exists())
+    };
+    match plan.payloads.iter().find(|file| is_lost(file)) {
+        None => Ok(()),
+        Some(file) => Err(ShimError::NotStarted(format!(
+            "the file of {} {} is gone, as after a restart of the node",
+            file.kind.noun(),
+            file.id
+        ))),
+    }
 }
 
 /// Signals to the agent's terminal or group must not reach the task, and what the task leaves

@@ -23,8 +23,6 @@ pub(super) fn unsupported(task: &Task, container: &v1::ContainerSpec) -> Vec<Str
         "use paths of the node itself",
     );
     refuse("pull_options", has_pull_options(container), CONTAINER);
-    refuse("secrets", !container.secrets.is_empty(), CONTAINER);
-    refuse("configs", !container.configs.is_empty(), CONTAINER);
     refuse("tty", container.tty, CONTAINER);
     refuse("open_stdin", container.open_stdin, CONTAINER);
     refuse("hostname", !container.hostname.is_empty(), CONTAINER);

@@ -1,5 +1,6 @@
 //! Judging specs, without a machine.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use swarm_api::prost_types;
@@ -7,7 +8,10 @@ use swarm_api::v1::task_spec::Runtime;
 
 use super::*;
 
-struct FakeMachine;
+#[derive(Default)]
+struct FakeMachine {
+    is_root: bool,
+}
 
 impl Machine for FakeMachine {
     fn credentials(&self, user: &str, _groups: &[String]) -> Result<Account, String> {
@@ -24,6 +28,18 @@ impl Machine for FakeMachine {
     }
     fn path(&self) -> Option<String> {
         None
+    }
+    fn payload_dir(&self, task: &str) -> Result<PathBuf, String> {
+        Ok(Path::new("/memory").join(task))
+    }
+    fn can_mount(&self) -> bool {
+        self.is_root
+    }
+    fn check_owner(&self, uid: Option<u32>, _gid: Option<u32>) -> Result<(), String> {
+        match uid {
+            Some(1) => Err("it is not us".into()),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
@@ -49,13 +65,21 @@ fn task(container: v1::ContainerSpec) -> Task {
 }
 
 fn judge(task: &Task) -> Result<Plan, String> {
+    judge_on(task, &FakeMachine::default())
+}
+
+fn judge_on(task: &Task, machine: &FakeMachine) -> Result<Plan, String> {
     let shim_args = words("shim");
     let settings = Settings {
+        node: v1::NodeDescription {
+            hostname: "host1".into(),
+            ..Default::default()
+        },
         shim_args,
         log_file_bytes_max: 1,
         log_files_max: 2,
     };
-    plan(task, &settings, &FakeMachine)
+    plan(task, &settings, machine)
 }
 
 /// The plan for a host command that `change` was applied to.
@@ -106,17 +130,11 @@ type Change = fn(&mut v1::ContainerSpec);
 
 #[test]
 fn every_container_field_that_cannot_be_honoured_is_refused_by_name() {
-    let changes: [(&str, Change); 22] = [
+    let changes: [(&str, Change); 20] = [
         ("mounts", |c| c.mounts.push(v1::Mount::default())),
         ("pull_options", |c| {
             let registry_auth = "secret".to_owned();
             c.pull_options = Some(v1::container_spec::PullOptions { registry_auth });
-        }),
-        ("secrets", |c| {
-            c.secrets.push(v1::SecretReference::default())
-        }),
-        ("configs", |c| {
-            c.configs.push(v1::ConfigReference::default())
         }),
         ("tty", |c| c.tty = true),
         ("open_stdin", |c| c.open_stdin = true),
@@ -376,3 +394,5 @@ fn negative_limits_are_refused_and_zero_means_none() {
     let unlimited = judge_with(|c| c.pids_limit = -1).unwrap();
     assert_eq!(unlimited.limits.pids, None);
 }
+
+mod payloads;

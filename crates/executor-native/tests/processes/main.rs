@@ -6,5 +6,6 @@ mod adoption;
 mod ends;
 mod health;
 mod limits;
+mod payloads;
 mod runs;
 mod world;

@@ -11,6 +11,7 @@ use swarm_types::{Task, TaskId, Timestamp};
 use super::node::FakeNode;
 use super::{Begun, Draw};
 use crate::contract::{BoxFuture, Controller, Executor, Operation, Recovery};
+use crate::dependencies::Dependencies;
 use crate::error::ExecError;
 use crate::logs::{LineFilter, LogLine, LogOptions, LogStream};
 
@@ -249,6 +250,9 @@ impl Controller for FakeController {
     fn update(&self, task: Arc<Task>) -> BoxFuture<'_, Result<(), ExecError>> {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = task;
         self.run(Operation::Update)
+    }
+    fn provide(&self, _dependencies: Dependencies) {
+        // Scripts say what a task does, whatever it could read.
     }
     fn prepare(&self) -> BoxFuture<'_, Result<(), ExecError>> {
         self.run(Operation::Prepare)

@@ -32,6 +32,7 @@
 
 mod agent;
 mod dependencies;
+mod logs;
 mod persist;
 mod reporter;
 mod rpc;
@@ -42,7 +43,9 @@ mod task;
 mod tests;
 
 pub use agent::{ASSIGNMENTS_TIMEOUT, Agent, DESCRIBE_INTERVAL, NodeAction, WARNINGS_MAX};
-pub use dependencies::Dependencies;
+pub use logs::{
+    LOG_BURST_BYTES, LOG_BYTES_PER_SECOND, LOG_RECLAIM, LOG_SUBSCRIPTIONS_MAX, LogAction, LogPace,
+};
 pub use persist::{PersistBatch, PersistOp, PersistedTask};
 pub use reporter::{REPORT_CHUNK_MAX, REPORT_DELAY};
 pub use rpc::{AgentRpc, Call, Epoch, Reply, RpcError};

@@ -19,7 +19,7 @@ pub struct AgentRpc {
     pub call: Call,
 }
 
-/// The calls of service `Dispatcher`.
+/// The calls of services `Dispatcher` and `LogBroker`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Call {
     /// Choose a manager, connect, open the session stream. Messages go to
@@ -36,6 +36,10 @@ pub enum Call {
         /// The session.
         session: String,
     },
+    /// Open the stream of log subscriptions (service `LogBroker`). Messages go to
+    /// [`crate::Agent::handle_subscription_message`], the end of the stream is
+    /// [`Reply::SubscriptionsEnded`].
+    ListenSubscriptions,
     /// Answered by [`Reply::Heartbeat`].
     Heartbeat {
         /// The session.
@@ -70,6 +74,8 @@ pub enum Reply {
     SessionEnded(RpcError),
     /// The assignments stream ended or could not be opened.
     AssignmentsEnded(RpcError),
+    /// The stream of log subscriptions ended or could not be opened.
+    SubscriptionsEnded(RpcError),
 }
 
 /// Why a call failed.
@@ -85,6 +91,17 @@ pub struct RpcError {
 impl RpcError {
     /// The number of gRPC's `NotFound`.
     pub const NOT_FOUND: i32 = 5;
+    /// The number of gRPC's `Unimplemented`.
+    pub const UNIMPLEMENTED: i32 = 12;
+    /// `InvalidArgument`, `NotFound`, `PermissionDenied`, `ResourceExhausted`,
+    /// `FailedPrecondition`, `Unimplemented` and `Unauthenticated`: the other side understood, and
+    /// trying again would not help.
+    const REFUSALS: [i32; 7] = [3, Self::NOT_FOUND, 7, 8, 9, Self::UNIMPLEMENTED, 16];
+
+    /// Whether the manager refused, rather than that it could not be reached.
+    pub(crate) fn is_refusal(&self) -> bool {
+        Self::REFUSALS.contains(&self.code)
+    }
 
     /// An error with a code and a text.
     pub fn new(code: i32, message: impl Into<String>) -> Self {

@@ -47,6 +47,8 @@ struct Active {
     session: String,
     heartbeat: Heartbeat,
     assignments: Stream,
+    /// Whether the stream of log subscriptions was opened; that happens once in a session.
+    is_listening: bool,
     report_deadline: Option<Timestamp>,
     /// The number of the last report.
     report: u64,
@@ -257,6 +259,7 @@ impl Session {
             session: session.to_owned(),
             heartbeat: Heartbeat::At(now),
             assignments: Stream::Closed,
+            is_listening: false,
             report_deadline: None,
             report: 0,
         });
@@ -358,6 +361,10 @@ impl Active {
             let deadline = now.saturating_add(crate::agent::ASSIGNMENTS_TIMEOUT);
             self.assignments = Stream::Opened { deadline };
             return Some(call);
+        }
+        if !self.is_listening {
+            self.is_listening = true;
+            return Some(Call::ListenSubscriptions);
         }
         None
     }

@@ -1,6 +1,7 @@
 //! Behaviour of the whole agent, through its public face.
 
 mod garbage;
+mod logs;
 mod rig;
 mod session;
 mod tasks;

@@ -18,10 +18,10 @@ use crate::publication::Publication;
 use crate::request::{SubscriptionId, Wish};
 use crate::subscription::{Part, Subscription};
 
-/// Subscriptions that one manager serves. Each may have one stream open on every node's connection,
+/// Subscriptions that one manager serves. Each has at most one stream on the connection of a node,
 /// so this also bounds what log traffic can take of a connection (`swarm_rt::net`).
-pub const SUBSCRIPTIONS_MAX: usize = 100;
-/// A node that was asked must open its stream so soon.
+pub const SUBSCRIPTIONS_MAX: usize = 50;
+/// A node that was asked must publish its first message so soon, unless it follows.
 pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(10);
 /// A node that publishes what there is, without following, may be silent for so long while nobody
 /// holds it up. The shell watches this, because it alone knows who waits for whom.
@@ -333,8 +333,10 @@ impl Broker {
         if !matches!(subscription.part(node), Some(Part::Publishing(_))) {
             subscription.set(node, Part::Asked);
             let timer = (id.clone(), node.clone());
-            // A node that listens anew gets no more time: it could do so for ever.
-            if self.timers.get(&timer).is_none() {
+            // A node that listens anew gets no more time: it could do so for ever. One that follows
+            // a quiet task may have nothing to say (the Engine's agent sends its first message with
+            // the first line); whether it is alive is seen by its stream of subscriptions.
+            if !subscription.follow && self.timers.get(&timer).is_none() {
                 self.timers.set(timer, now.saturating_add(PUBLISH_DEADLINE));
             }
         }

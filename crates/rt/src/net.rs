@@ -33,8 +33,17 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the answer to a ping may take.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Streams that one connection may have open; an agent needs four.
+/// Streams that one connection may have open; an agent needs five, and one for each log
+/// subscription.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 1_000;
+/// What a caller may send on one stream before a listener of ours has read it, in bytes. Small, for
+/// two reasons: everything on a connection travels behind what was sent before, so this bounds how
+/// long a heartbeat waits for bulk data; and it is what a stream that nobody reads costs.
+pub const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// The same for all streams of a connection together. Streams that nobody reads take their share of
+/// it for as long as they stay, and must leave room for the others: a node may have 64 calls in
+/// progress, which take at most half.
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// Metadata by which a node names itself as long as there are no certificates.
 const NODE_ID_KEY: &str = "swarm-node-id";
@@ -136,6 +145,8 @@ pub fn server() -> Server {
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .tcp_nodelay(true)
 }
 

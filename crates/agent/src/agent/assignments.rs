@@ -103,7 +103,9 @@ impl Agent {
                 return;
             }
             None => {
-                self.machines.insert(id.clone(), Machine::new(task));
+                let machine = Machine::new(task);
+                self.logs.handle_task(machine.task());
+                self.machines.insert(id.clone(), machine);
                 true
             }
         };

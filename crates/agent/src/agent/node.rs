@@ -81,6 +81,11 @@ impl Agent {
         }
     }
 
+    /// The node has another certificate or root: what it says about itself is out of date.
+    pub fn handle_certificate_changed(&mut self, now: Timestamp) {
+        self.describe(now);
+    }
+
     /// The next thing to do for the node as a whole.
     pub fn poll_node_action(&mut self) -> Option<NodeAction> {
         let actions = &mut self.actions;

@@ -211,6 +211,7 @@ impl Rig {
                 } => Some((report, updates)),
                 Call::OpenSession { .. }
                 | Call::OpenAssignments { .. }
+                | Call::ListenSubscriptions
                 | Call::Heartbeat { .. }
                 | Call::Close { .. } => None,
             })

@@ -18,6 +18,7 @@ fn closes(calls: &[Call]) -> Vec<&str> {
             Call::Close { reason, .. } => Some(reason.as_str()),
             Call::OpenSession { .. }
             | Call::OpenAssignments { .. }
+            | Call::ListenSubscriptions
             | Call::Heartbeat { .. }
             | Call::UpdateTaskStatus { .. } => None,
         })

@@ -322,6 +322,8 @@ impl World {
                 previous_session, ..
             } => self.open_session(epoch, previous_session),
             Call::OpenAssignments { .. } => self.open_assignments(epoch),
+            // Nobody subscribes to logs here; the stream stays open and silent.
+            Call::ListenSubscriptions => {}
             Call::Heartbeat { .. } => {
                 let reply = Reply::Heartbeat(Ok(Duration::from_secs(5)));
                 self.send(|| Arrival::Reply(epoch, reply.clone()));

@@ -67,12 +67,11 @@ fn a_follower_hears_of_nodes_that_are_not_there() {
     assert_eq!(texts(&mut rig), ["node n1 disconnected unexpectedly\n"]);
     rig.listen("n1");
     assert_eq!(rig.take_told("n1"), "+");
-    rig.pass(PUBLISH_DEADLINE);
-    assert_eq!(
-        texts(&mut rig),
-        ["node n1 did not begin to publish within 10 s\n"]
+    rig.pass(100 * PUBLISH_DEADLINE);
+    assert!(
+        texts(&mut rig).is_empty(),
+        "its tasks may have nothing to say"
     );
-    // Late is better than never.
     let publisher = rig.publish("n1", &id);
     rig.end(publisher, Err("disk on fire"));
     assert_eq!(

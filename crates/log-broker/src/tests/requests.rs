@@ -83,7 +83,7 @@ fn subscriptions_have_a_limit_and_the_end_of_one_makes_room() {
         .unwrap_err();
     assert_eq!(refused.code, Code::ResourceExhausted);
     assert!(
-        refused.message.contains("serves 100 log subscriptions"),
+        refused.message.contains("serves 50 log subscriptions"),
         "{refused}"
     );
     rig.broker.handle_unsubscribe(&last.unwrap());

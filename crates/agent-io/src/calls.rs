@@ -5,7 +5,9 @@ use std::sync::Arc;
 use swarm_agent::{AgentRpc, Call, Epoch, RPC_TIMEOUT, Reply, RpcError};
 use swarm_api::v1;
 use swarm_api::v1::dispatcher_client::DispatcherClient;
+use swarm_api::v1::log_broker_client::LogBrokerClient;
 use swarm_rt::net::{self, Address};
+use swarm_rt::tls::{self, Credentials, Security, ServerName};
 use swarm_types::{NodeId, time};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -15,12 +17,23 @@ use tonic::{Request, Status, Streaming};
 /// The gRPC code for "cannot be reached".
 const UNAVAILABLE: i32 = 14;
 
+/// Where to publish.
+#[derive(Clone, Debug)]
+pub(crate) struct LogClient {
+    pub(crate) client: LogBrokerClient<Channel>,
+    pub(crate) epoch: Epoch,
+    pub(crate) address: String,
+}
+
 /// What the manager said.
 #[derive(Debug)]
 pub(crate) enum Heard {
     Session(Epoch, Box<v1::SessionMessage>),
     Assignments(Epoch, v1::AssignmentsMessage),
+    Subscription(Epoch, v1::SubscriptionMessage),
     Reply(Epoch, Reply),
+    /// The publishing stream of a log subscription ended.
+    Published(String, Epoch, Result<(), RpcError>),
 }
 
 /// Everything that is open for one attempt. Dropping it ends all calls.
@@ -29,9 +42,10 @@ pub(crate) struct Attempt {
     pub(crate) epoch: Epoch,
     pub(crate) address: Address,
     client: DispatcherClient<Channel>,
+    logs: LogBrokerClient<Channel>,
     node: NodeId,
     heard: mpsc::Sender<Heard>,
-    /// At most four calls: session, assignments, heartbeat, status report.
+    /// At most five calls: session, assignments, log subscriptions, heartbeat, status report.
     calls: JoinSet<()>,
 }
 
@@ -40,11 +54,13 @@ impl Attempt {
     pub(crate) fn new(
         epoch: Epoch,
         address: Address,
-        node: NodeId,
-        heard: mpsc::Sender<Heard>,
+        credentials: Option<&Credentials>,
+        (node, heard): (NodeId, mpsc::Sender<Heard>),
     ) -> Result<Self, RpcError> {
-        let channel = net::dial(&address)
+        let channel = dial(&address, credentials)
             .map_err(|error| RpcError::new(UNAVAILABLE, format!("{address}: {error}")))?;
+        let logs = LogBrokerClient::new(channel.clone())
+            .max_decoding_message_size(net::CLIENT_RECEIVE_BYTES_MAX);
         let client = DispatcherClient::new(channel)
             .max_decoding_message_size(net::CLIENT_RECEIVE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
@@ -52,10 +68,21 @@ impl Attempt {
             epoch,
             address,
             client,
+            logs,
             node,
             heard,
             calls: JoinSet::new(),
         })
+    }
+
+    /// For the publishing streams of this attempt. They live on when the attempt ends, until the
+    /// connection does.
+    pub(crate) fn logs(&self) -> LogClient {
+        LogClient {
+            client: self.logs.clone(),
+            epoch: self.epoch,
+            address: self.address.to_string(),
+        }
     }
 
     /// Makes a call; what comes of it arrives as [`Heard`].
@@ -76,6 +103,12 @@ impl Attempt {
                 let request = named(request, &node);
                 self.calls
                     .spawn(session(client, request, epoch, address, heard));
+            }
+            Call::ListenSubscriptions => {
+                let request = named(v1::ListenSubscriptionsRequest {}, &node);
+                let client = self.logs.clone();
+                self.calls
+                    .spawn(subscriptions(client, request, epoch, address, heard));
             }
             Call::OpenAssignments { session } => {
                 let request = named(
@@ -115,13 +148,26 @@ impl Attempt {
     }
 }
 
-fn named<T>(message: T, node: &NodeId) -> Request<T> {
+fn dial(
+    address: &Address,
+    credentials: Option<&Credentials>,
+) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>> {
+    match (address, credentials) {
+        (Address::Tcp(address), Some(credentials)) => {
+            let security = Security::Node(credentials.clone(), ServerName::Manager);
+            Ok(tls::dial(address, &security)?)
+        }
+        (Address::Tcp(_), None) | (Address::Unix(_), _) => Ok(net::dial(address)?),
+    }
+}
+
+pub(crate) fn named<T>(message: T, node: &NodeId) -> Request<T> {
     let mut request = Request::new(message);
     net::identify(&mut request, node);
     request
 }
 
-fn rpc_error(address: &str, status: &Status) -> RpcError {
+pub(crate) fn rpc_error(address: &str, status: &Status) -> RpcError {
     let reason = std::error::Error::source(status).map_or_else(
         || status.message().to_owned(),
         |source| swarm_rt::chain(source).to_string(),
@@ -166,6 +212,31 @@ async fn assignments(
     tell(
         &heard,
         Heard::Reply(epoch, Reply::AssignmentsEnded(rpc_error(&address, &ended))),
+    )
+    .await;
+}
+
+async fn subscriptions(
+    mut client: LogBrokerClient<Channel>,
+    request: Request<v1::ListenSubscriptionsRequest>,
+    epoch: Epoch,
+    address: Arc<String>,
+    heard: mpsc::Sender<Heard>,
+) {
+    let opened = client
+        .listen_subscriptions(request)
+        .await
+        .map(tonic::Response::into_inner);
+    let ended = follow(opened, &heard, |message| {
+        Heard::Subscription(epoch, message)
+    })
+    .await;
+    tell(
+        &heard,
+        Heard::Reply(
+            epoch,
+            Reply::SubscriptionsEnded(rpc_error(&address, &ended)),
+        ),
     )
     .await;
 }
@@ -234,6 +305,6 @@ async fn limited<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, 
 }
 
 /// Fails only when the agent is gone, and nobody has to be told then.
-async fn tell(heard: &mpsc::Sender<Heard>, what: Heard) {
+pub(crate) async fn tell(heard: &mpsc::Sender<Heard>, what: Heard) {
     drop(heard.send(what).await);
 }

@@ -2,7 +2,7 @@
 //!
 //! # Owns
 //! The task database, the calls to a manager, the controllers of the executor and the tasks that
-//! run their operations; which manager is dialled.
+//! run their operations, the streams on which output is published; which manager is dialled.
 //!
 //! # Does not own
 //! What to call, run or store next: `swarm-agent` decides, and is tested in the simulator.
@@ -23,9 +23,13 @@
 
 mod calls;
 mod db;
+mod publications;
+mod publish;
 mod remotes;
 mod runner;
+mod told;
 
 pub use db::{DbError, TaskDb};
 pub use remotes::Remotes;
 pub use runner::{Config, RunError, Runner};
+pub use told::Told;

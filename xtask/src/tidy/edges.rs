@@ -128,7 +128,7 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         "agent-io",
         Layer::Shell,
-        &["agent", "api", "executor", "rt", "types"],
+        &["agent", "api", "ca", "executor", "rt", "types"],
     ),
     row(
         "manager",

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Manage a cluster through the control socket of one of its managers.
 ///
 /// Exit codes: 0 done, 1 refused, 2 wrong usage, 3 not found, 4 timed out, 5 a service did not
-/// converge, 130 interrupted.
+/// converge, 6 lines are missing from a log stream, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "swarmctl", version, propagate_version = false)]
 pub(crate) struct Cli {
@@ -154,7 +154,9 @@ mod tests {
             "service ls --format json",
             "service inspect -a web",
             "service rm web",
-            "service logs web",
+            "service logs web db --follow --tail 10 --since 10m -t --raw",
+            "service logs web --stream stderr --details --format json",
+            "task logs web.1 --tail all",
             "task ls -a",
             "task inspect web.1",
             "task rm web.1",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use swarm_api::ext::explain_client::ExplainClient;
 use swarm_api::v1::control_client::ControlClient;
+use swarm_api::v1::logs_client::LogsClient;
 use swarm_rt::net::{self, Address};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -47,6 +48,16 @@ impl Manager {
     pub(crate) fn explain(&self) -> ExplainClient<Channel> {
         ExplainClient::new(self.channel.clone())
             .max_decoding_message_size(net::CLIENT_RECEIVE_BYTES_MAX)
+    }
+
+    pub(crate) fn logs(&self) -> LogsClient<Channel> {
+        LogsClient::new(self.channel.clone())
+            .max_decoding_message_size(net::CLIENT_RECEIVE_BYTES_MAX)
+    }
+
+    /// The end of a stream of this manager.
+    pub(crate) fn failure(&self, status: &Status) -> Failure {
+        Failure::of_call(status, &self.socket)
     }
 
     /// Makes a call, but does not wait for ever. Boxed, because the future of a call is large.

@@ -18,6 +18,8 @@ pub(crate) enum Exit {
     TimedOut = 4,
     /// The service will not converge by itself.
     NotConverged = 5,
+    /// Lines are missing from a log stream that was printed.
+    Incomplete = 6,
     /// Ctrl-C.
     Interrupted = 130,
 }
@@ -100,7 +102,11 @@ impl Failure {
 
     /// What goes to stderr.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("swarmctl: {}\n", self.message);
+        let mut text = match self.message.as_str() {
+            // The exit code says it all.
+            "" => String::new(),
+            message => format!("swarmctl: {message}\n"),
+        };
         for hint in &self.hints {
             text.push_str(&format!("hint: {hint}\n"));
         }

@@ -10,6 +10,7 @@ mod cluster;
 mod connect;
 mod failure;
 mod later;
+mod logs;
 mod lookup;
 mod node;
 mod output;

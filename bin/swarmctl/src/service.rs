@@ -14,12 +14,13 @@ use swarm_api::v1;
 use swarm_types::Timestamp;
 use v1::service_spec::Mode;
 
-use crate::cli::{Anything, Format, InspectFlags, ListFlags, ObjectArg};
+use crate::cli::{Format, InspectFlags, ListFlags, ObjectArg};
 use crate::failure::Failure;
+use crate::logs::LogFlags;
 use crate::lookup::{Named as _, find, is_live, of_service};
 use crate::output::{Context, emit, emit_json, emit_line};
 use crate::view::{LogDriverView, PortView, ServiceView, enum_name};
-use crate::{later, node, table, task, units};
+use crate::{logs, node, table, task, units};
 
 /// The verbs of a service.
 #[derive(Debug, Subcommand)]
@@ -42,9 +43,9 @@ pub(crate) enum Verb {
     /// Remove a service and its tasks.
     #[command(visible_alias = "remove")]
     Rm(ObjectArg),
-    /// Not implemented yet.
-    #[command(hide = true, alias = "log")]
-    Logs(Anything),
+    /// Print what the tasks of services wrote.
+    #[command(visible_alias = "log")]
+    Logs(LogFlags),
 }
 
 /// Runs a verb.
@@ -58,11 +59,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Ls(flags) => ls(context, flags).await,
         Verb::Inspect { flags, all } => inspect(context, &flags, all).await,
         Verb::Rm(object) => remove(context, &object).await,
-        Verb::Logs(_) => Err(later::noun(
-            "service logs",
-            "the output of a task is in the state directory of its node; `swarmctl task inspect` \
-             names the node",
-        )),
+        Verb::Logs(flags) => logs::of_services(context, flags).await,
     }
 }
 

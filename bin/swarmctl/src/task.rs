@@ -8,10 +8,11 @@ use swarm_types::Timestamp;
 
 use crate::cli::{Format, InspectFlags, ListFlags, ObjectArg};
 use crate::failure::Failure;
+use crate::logs::LogFlags;
 use crate::lookup::{Named as _, find, is_live, of_service, place_of, replica_name};
 use crate::output::{Context, emit, emit_json, emit_line};
 use crate::view::{PortView, TaskView, task_state};
-use crate::{node, table, units};
+use crate::{logs, node, table, units};
 
 /// The verbs of a task.
 #[derive(Debug, Subcommand)]
@@ -30,6 +31,9 @@ pub(crate) enum Verb {
     /// Remove a task.
     #[command(visible_alias = "remove")]
     Rm(ObjectArg),
+    /// Print what tasks wrote.
+    #[command(visible_alias = "log")]
+    Logs(LogFlags),
 }
 
 /// Runs a verb.
@@ -40,6 +44,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Ls { flags, all } => ls(context, flags, all).await,
         Verb::Inspect(flags) => inspect(context, &flags).await,
+        Verb::Logs(flags) => logs::of_tasks(context, flags).await,
         Verb::Rm(object) => {
             let manager = &context.manager;
             let task: v1::Task = find(manager, &object.object).await?;

@@ -191,7 +191,11 @@ fn lines_that_rotated_away_unread_are_missed_with_a_notice() {
         world.write(&format!("line {number}\n"));
     }
     let text = take(&mut reader);
-    let (notice, rest) = text.split_once('\n').unwrap();
+    // The file that it had open is read to its end, wherever it went.
+    let (notice, rest) = text
+        .strip_prefix("line 1\n")
+        .and_then(|text| text.split_once('\n'))
+        .unwrap();
     assert!(notice.contains("output was lost"), "{notice}");
     assert!(rest.ends_with("line 18\nline 19\n"), "{rest}");
     assert!(!rest.contains("line 5\n"), "{rest}");

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use swarm_api::v1;
 use swarm_executor::{BoxFuture, Controller, ExecError, Executor, LogOptions, LogStream, Recovery};
-use swarm_types::{Task, TaskId};
+use swarm_types::{Task, TaskId, networks};
 
 use crate::controller::NativeController;
 use crate::files::FileError;
@@ -196,7 +196,11 @@ fn description(config: &NativeConfig) -> v1::NodeDescription {
         engine: Some(v1::EngineDescription {
             engine_version: format!("swarmkit-rs {}", env!("CARGO_PKG_VERSION")),
             labels: config.engine_labels.clone(),
-            plugins: Vec::new(),
+            // The only network that tasks can be on is the machine's own.
+            plugins: vec![v1::PluginDescription {
+                r#type: networks::NETWORK_PLUGIN.to_owned(),
+                name: "host".to_owned(),
+            }],
         }),
         ..v1::NodeDescription::default()
     }

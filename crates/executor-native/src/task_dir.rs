@@ -107,6 +107,19 @@ impl TaskDir {
         self.file("output.log")
     }
 
+    /// A file of captured output: 0 is the current one, then the older the higher.
+    pub(crate) fn log_file(&self, number: u32) -> PathBuf {
+        match number {
+            0 => self.log_path(),
+            older => self.file(&format!("output.log.{older}")),
+        }
+    }
+
+    /// Trouble with the captured output.
+    pub(crate) fn log_error(&self, cause: io::Error) -> FileError {
+        FileError::refused("read", &self.log_path())(cause)
+    }
+
     /// Where the shim's own standard output and error go.
     pub(crate) fn open_shim_log(&self) -> Result<File, FileError> {
         let path = self.file("shim.log");

@@ -3,7 +3,7 @@
 use swarm_api::ext;
 use swarm_api::v1::node_spec::Availability;
 use swarm_store::Root;
-use swarm_types::{Node, NodeState, TaskState, Timestamp};
+use swarm_types::{Node, NodeState, TaskState, Timestamp, networks};
 
 use crate::finding::{Code, Finding, Object, answer};
 use crate::words::{count, node_name};
@@ -27,6 +27,8 @@ pub(crate) fn explain(view: &Root, _now: Timestamp, node: &Node) -> ext::WhyResp
         }
     };
     findings.extend(effect(node, &tasks));
+    findings.extend(remark(node));
+    findings.extend(addresses(view, node));
     let object = Object {
         kind: "node",
         id: node.id.to_string(),
@@ -111,6 +113,13 @@ fn availability(node: &Node, name: &str) -> Option<Finding> {
     Some(finding.step(format!("swarmctl node activate {name}")))
 }
 
+/// What its manager has to say about a node that is there.
+fn remark(node: &Node) -> Option<Finding> {
+    let message = node.status.message.as_str();
+    let is_there = node.status.state == NodeState::Ready && !message.is_empty();
+    is_there.then(|| Finding::new(Code::Remark, message))
+}
+
 /// What the state means for tasks.
 fn effect(node: &Node, tasks: &Tasks) -> Option<Finding> {
     let text = match (node.status.state, node.availability()) {
@@ -129,4 +138,21 @@ fn effect(node: &Node, tasks: &Tasks) -> Option<Finding> {
         (NodeState::Ready, Availability::Active) => return None,
     };
     Some(Finding::new(Code::Effect, text))
+}
+
+/// A node that could take part in the ingress network has no address on it: all are taken, as the
+/// allocator gives one at once when there is one.
+fn addresses(view: &Root, node: &Node) -> Option<Finding> {
+    let ingress = view.ingress_network()?;
+    let config = ingress.ipam.as_ref()?.configs.first()?;
+    if !networks::has_overlay(node) || !node.attachments.is_empty() {
+        return None;
+    }
+    let text = format!(
+        "has no address on network {:?}, tasks with ingress ports fail on it: all of {} are taken",
+        networks::name(ingress),
+        config.subnet
+    );
+    let step = "remove tasks, services or nodes, or start a cluster with a larger subnet size";
+    Some(Finding::new(Code::Allocation, text).step(step))
 }

@@ -33,6 +33,18 @@ fn a_drained_node_says_how_to_bring_it_back() {
 }
 
 #[test]
+fn a_node_of_which_there_are_two_says_so() {
+    check(
+        "node n1 err=two machines use this certificate",
+        9,
+        "n1",
+        "
+        Node host-n1 takes tasks; 0 tasks run on it.
+        - remark: two machines use this certificate",
+    );
+}
+
+#[test]
 fn a_node_can_be_down_and_paused() {
     let world = "
         node n1 down pause at=7 err=heartbeat failure
@@ -53,5 +65,28 @@ fn a_node_can_be_down_and_paused() {
         > start `swarmd` on host-n1 again
         > swarmctl node rm host-n1, if it never comes back
         > swarmctl node activate host-n1",
+    );
+}
+
+#[test]
+fn a_node_without_an_address_on_ingress_says_which_are_taken() {
+    check(
+        "ingress 10.0.0.0/29
+        node n1 overlay
+        node n2",
+        9,
+        "n1",
+        "
+        Node host-n1 takes tasks; 0 tasks run on it.
+        - allocation: has no address on network \"ingress\", tasks with ingress ports fail on it: \
+          all of 10.0.0.0/29 are taken
+        > remove tasks, services or nodes, or start a cluster with a larger subnet size",
+    );
+    check(
+        "ingress 10.0.0.0/29
+        node n2",
+        9,
+        "n2",
+        "Node host-n2 takes tasks; 0 tasks run on it.",
     );
 }

@@ -1,7 +1,8 @@
 //! Tiny worlds, one object a line, and explanations as text:
 //!
 //! ```text
-//! node n1 down pause mem=100 zone=a at=5
+//! ingress 10.0.0.0/24
+//! node n1 down pause mem=100 zone=a overlay at=5
 //! service web replicas=2 restart=none attempts=3 constraint=node.labels.zone==a mem=50 port=80
 //! service web global
 //! task t1 web.1 pending/running on=n1 created=1 at=2 err=the rest of the line
@@ -17,8 +18,8 @@ use swarm_api::{ext, v1};
 use swarm_store::Root;
 use swarm_types::state::ALL;
 use swarm_types::{
-    AnyObject, Node, NodeState, Service, ServiceSpec, Slot, Task, TaskState, TaskStatus, Timestamp,
-    time,
+    AnyObject, Network, Node, NodeState, Service, ServiceSpec, Slot, Task, TaskState, TaskStatus,
+    Timestamp, networks, time,
 };
 
 use crate::{Unanswered, why};
@@ -62,6 +63,7 @@ pub(super) fn world(text: &str) -> Root {
         let mut transaction = root.begin(at(created.unwrap_or(0)));
         let object: AnyObject = match line.words[0] {
             "node" => node(&line).into(),
+            "ingress" => ingress(&line).into(),
             "service" => service(&line).into(),
             "task" => task(&root, &line).into(),
             other => panic!("no such kind: {other}"),
@@ -70,6 +72,35 @@ pub(super) fn world(text: &str) -> Root {
         root = transaction.finish().0;
     }
     root
+}
+
+/// The ingress network with a subnet.
+fn ingress(line: &Line<'_>) -> Network {
+    let mut spec = v1::NetworkSpec {
+        ingress: true,
+        ..Default::default()
+    };
+    spec.annotations.get_or_insert_default().name = "ingress".to_owned();
+    let mut network = Network::new("ingress".parse().unwrap(), spec);
+    network.ipam = Some(Arc::new(v1::IpamOptions {
+        configs: vec![v1::IpamConfig {
+            subnet: line.words[1].to_owned(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }));
+    network
+}
+
+/// The engine of a node that can take part in overlay networks.
+fn overlay() -> v1::EngineDescription {
+    v1::EngineDescription {
+        plugins: vec![v1::PluginDescription {
+            r#type: networks::NETWORK_PLUGIN.to_owned(),
+            name: networks::OVERLAY_DRIVER.to_owned(),
+        }],
+        ..Default::default()
+    }
 }
 
 fn node(line: &Line<'_>) -> Node {
@@ -91,6 +122,7 @@ fn node(line: &Line<'_>) -> Node {
             memory_bytes: line.number("mem").unwrap_or(0),
             ..Default::default()
         }),
+        engine: line.has("overlay").then(overlay),
         ..Default::default()
     }));
     node.status.state = if line.has("down") {

@@ -214,8 +214,7 @@ fn check(
         .node(node)
         .is_some_and(|node| node.role == NodeRole::Worker);
     // A demoted node keeps what workers may do, which its old certificate did not have to say.
-    let may = |name: &&str| *name != MANAGER_ROLE || !is_demoted;
-    if held.iter().any(|name| may(name)) {
+    if !is_demoted || roles.contains(&Role::Worker) {
         return Ok(());
     }
     let text = format!(

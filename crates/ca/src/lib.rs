@@ -30,6 +30,7 @@ pub mod authorization;
 pub mod certificate;
 pub mod cfssl;
 pub mod chain;
+pub mod change;
 pub mod cross;
 pub mod csr;
 pub mod expiry;
@@ -46,6 +47,7 @@ pub mod requests;
 pub mod root;
 pub mod rotation;
 pub mod server;
+pub mod status;
 pub mod token;
 pub mod tokens;
 

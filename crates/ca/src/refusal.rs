@@ -20,6 +20,8 @@ pub enum Code {
     ResourceExhausted,
     /// Nobody can sign at present; try again.
     Aborted,
+    /// What the cluster stores cannot be used.
+    Internal,
 }
 
 impl Code {
@@ -32,6 +34,7 @@ impl Code {
             Self::ResourceExhausted => 8,
             Self::FailedPrecondition => 9,
             Self::Aborted => 10,
+            Self::Internal => 13,
         }
     }
 }

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_api::v1;
+use swarm_ca::change::{self, Decision, NewRoot, Plan as RootPlan};
+use swarm_ca::rotation::join_token;
+use swarm_ca::tokens;
 use swarm_reconcile::Ctx;
 use swarm_store::{By, Root, Write, WriteSet};
 use swarm_types::{Cluster, ClusterId, Kind, Timestamp, convert, defaults};
 
 use crate::filter::Common;
 use crate::plan::Plan;
-use crate::refusal::{Refusal, rules};
+use crate::refusal::{OUT_OF_SEQUENCE, Refusal, rules};
 use crate::request;
 use crate::validate::duration;
 
@@ -33,6 +36,9 @@ rules! {
     HASHING_UNSUPPORTED: InvalidArgument, "hashing algorithm is not supported: {}";
     HEARTBEAT_NEGATIVE: InvalidArgument, "heartbeat time period cannot be a negative duration";
     CLUSTER_RENAMED: InvalidArgument, "modification of cluster name is not allowed";
+    ROOT_INVALID: InvalidArgument, "{}";
+    ROOT_UNUSABLE: Internal, "{}";
+    ROOT_MISSING: FailedPrecondition, "{}: try again when the first manager has started";
     CLUSTER_CHANGE_UNIMPLEMENTED: Unimplemented,
         "UpdateCluster: {} is not implemented yet; leave it as it is";
 }
@@ -81,26 +87,80 @@ pub fn list_clusters(
     })
 }
 
-/// Replaces the spec of the cluster, and drops removed nodes whose certificate expired long ago.
+/// What an update of the cluster needs that only a shell can make, for the decision that was taken
+/// before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CaMaterial {
+    /// What [`decide_root`] said.
+    pub decision: Decision,
+    /// The new root, if one is needed.
+    pub new_root: Option<NewRoot>,
+}
+
+impl CaMaterial {
+    /// For a decision that needs nothing.
+    pub fn none() -> Self {
+        Self {
+            decision: Decision {
+                checks: Vec::new(),
+                plan: RootPlan::Keep,
+            },
+            new_root: None,
+        }
+    }
+}
+
+/// What an update means for the root of the cluster. The shell checks and makes what the decision
+/// needs, then calls [`update_cluster`] with it.
 ///
 /// # Errors
-/// `InvalidArgument` for a malformed spec, `NotFound`, `Unimplemented` for rotations and for
-/// changes to the CA or to auto-lock, `Unknown` for a stale version.
+/// As [`update_cluster`].
+pub fn decide_root(
+    view: &Root,
+    request: &v1::UpdateClusterRequest,
+    now: Timestamp,
+) -> Result<Decision, Refusal> {
+    let id: ClusterId = request::id(&request.cluster_id)?;
+    request::version(request.cluster_version.as_ref())?;
+    let spec = request::spec(Kind::Cluster, request.spec.clone())?;
+    check_spec(&spec)?;
+    decide(found(view, &id)?, &spec, now)
+}
+
+/// Replaces the spec of the cluster, rotates what is to be rotated, and drops removed nodes whose
+/// certificate expired long ago.
+///
+/// # Errors
+/// `InvalidArgument` for a malformed spec or a root that cannot be used, `NotFound`,
+/// `Unimplemented` for changes to auto-lock, `Unknown` for a stale version.
 pub fn update_cluster(
     root: &Root,
     ctx: &mut Ctx<'_>,
     request: v1::UpdateClusterRequest,
+    material: &CaMaterial,
 ) -> Result<Plan<v1::UpdateClusterResponse>, Refusal> {
     let id: ClusterId = request::id(&request.cluster_id)?;
     let version = request::version(request.cluster_version.as_ref())?;
-    let spec = request::spec(Kind::Cluster, request.spec)?;
+    let mut spec = request::spec(Kind::Cluster, request.spec)?;
     check_spec(&spec)?;
     let stored = found(root, &id)?;
-    refuse_rotation(request.rotation.as_ref())?;
-    refuse_identity_change(&stored.spec, &spec)?;
+    let rotation = request.rotation.unwrap_or_default();
+    refuse_unlock_changes(&rotation, &stored.spec, &spec)?;
+    let decision = decide(stored, &spec, ctx.now)?;
+    if decision != material.decision {
+        // The cluster is not the one for which the material was made.
+        return Err(OUT_OF_SEQUENCE.plain());
+    }
     let mut cluster = (**stored).clone();
     cluster.meta.version = version;
+    let force_rotate = forget_signing_pair(&mut spec);
     cluster.spec = Arc::new(spec);
+    if let Some(root_ca) = cluster.root_ca.take() {
+        let new_root = material.new_root.as_ref();
+        let root_ca = change::apply(&root_ca, &decision.plan, force_rotate, new_root);
+        cluster.root_ca = Some(Box::new(root_ca));
+    }
+    rotate_tokens(&mut cluster, &rotation, ctx)?;
     drop_expired(&mut cluster.blacklisted_certificates, ctx.now);
     let writes = WriteSet(vec![Write::update(cluster)]);
     Ok(Plan::new(writes, id.as_id(), |after, id| {
@@ -109,6 +169,68 @@ pub fn update_cluster(
             cluster: Some(redacted(cluster)),
         })
     }))
+}
+
+/// A cluster of nodes without certificates has no root, and none can be changed.
+fn decide(cluster: &Cluster, spec: &v1::ClusterSpec, now: Timestamp) -> Result<Decision, Refusal> {
+    let wanted = spec.ca_config.clone().unwrap_or_default();
+    let is_plain = v1::CaConfig {
+        node_cert_expiry: None,
+        ..wanted.clone()
+    } == v1::CaConfig::default();
+    if cluster.root_ca.is_none() && is_plain {
+        return Ok(CaMaterial::none().decision);
+    }
+    Ok(change::decide(cluster, &wanted, now)?)
+}
+
+impl From<swarm_ca::Refusal> for Refusal {
+    fn from(refusal: swarm_ca::Refusal) -> Self {
+        let rule = match refusal.code {
+            swarm_ca::Code::Internal => ROOT_UNUSABLE,
+            swarm_ca::Code::Aborted => ROOT_MISSING,
+            swarm_ca::Code::InvalidArgument
+            | swarm_ca::Code::NotFound
+            | swarm_ca::Code::PermissionDenied
+            | swarm_ca::Code::FailedPrecondition
+            | swarm_ca::Code::ResourceExhausted => ROOT_INVALID,
+        };
+        rule.refuse(&[&refusal.message])
+    }
+}
+
+/// The pair that a user brings is kept with the root alone: a spec is shown, changed and sent back,
+/// and nobody needs the key in there.
+fn forget_signing_pair(spec: &mut v1::ClusterSpec) -> u64 {
+    let Some(config) = &mut spec.ca_config else {
+        return 0;
+    };
+    config.signing_ca_cert.clear();
+    config.signing_ca_key.clear();
+    config.force_rotate
+}
+
+/// New secrets for the tokens that are asked for; they hold the digest of the root that nodes trust
+/// at present, also during a rotation.
+fn rotate_tokens(
+    cluster: &mut Cluster,
+    rotation: &v1::KeyRotation,
+    ctx: &mut Ctx<'_>,
+) -> Result<(), Refusal> {
+    if !rotation.worker_join_token && !rotation.manager_join_token {
+        return Ok(());
+    }
+    let Some(mut root_ca) = cluster.root_ca.take() else {
+        return Err(ROOT_MISSING.refuse(&[&"the cluster has no root CA yet"]));
+    };
+    let mut token = || join_token(cluster, &root_ca.ca_cert, tokens::secret(ctx.ids));
+    let worker = rotation.worker_join_token.then(&mut token);
+    let manager = rotation.manager_join_token.then(&mut token);
+    let tokens = root_ca.join_tokens.get_or_insert_default();
+    tokens.worker = worker.unwrap_or_else(|| std::mem::take(&mut tokens.worker));
+    tokens.manager = manager.unwrap_or_else(|| std::mem::take(&mut tokens.manager));
+    cluster.root_ca = Some(root_ca);
+    Ok(())
 }
 
 /// Removes entries of nodes whose certificate expired more than seven days before `now`. An entry
@@ -213,60 +335,25 @@ fn check_acceptance_policy(policy: Option<&v1::AcceptancePolicy>) -> Result<(), 
     Ok(())
 }
 
-fn refuse_rotation(rotation: Option<&v1::KeyRotation>) -> Result<(), Refusal> {
-    let Some(rotation) = rotation else {
-        return Ok(());
-    };
-    let asked = [
-        (rotation.worker_join_token, "rotation.worker_join_token"),
-        (rotation.manager_join_token, "rotation.manager_join_token"),
-        (rotation.manager_unlock_key, "rotation.manager_unlock_key"),
-    ];
-    refuse_first(asked)
-}
-
-/// Refuses changes that only a certificate authority or a sealed log could carry out. A client
-/// that sends back what it read changes none of this, because answers hide the signing pair.
-fn refuse_identity_change(
+/// Refuses what only managers that seal their keys could carry out.
+fn refuse_unlock_changes(
+    rotation: &v1::KeyRotation,
     stored: &v1::ClusterSpec,
     wanted: &v1::ClusterSpec,
 ) -> Result<(), Refusal> {
-    let ca = |spec: &v1::ClusterSpec| spec.ca_config.clone().unwrap_or_default();
     let auto_lock = |spec: &v1::ClusterSpec| {
         spec.encryption_config
             .as_ref()
             .is_some_and(|config| config.auto_lock_managers)
     };
-    let (stored_ca, wanted_ca) = (ca(stored), ca(wanted));
-    refuse_first([
-        (
-            !wanted_ca.signing_ca_cert.is_empty(),
-            "ca_config.signing_ca_cert",
-        ),
-        (
-            !wanted_ca.signing_ca_key.is_empty(),
-            "ca_config.signing_ca_key",
-        ),
-        (
-            wanted_ca.force_rotate != stored_ca.force_rotate,
-            "a change of ca_config.force_rotate",
-        ),
-        (
-            wanted_ca.external_cas != stored_ca.external_cas,
-            "a change of ca_config.external_cas",
-        ),
-        (
-            auto_lock(wanted) != auto_lock(stored),
-            "a change of encryption_config.auto_lock_managers",
-        ),
-    ])
-}
-
-fn refuse_first<const N: usize>(asked: [(bool, &'static str); N]) -> Result<(), Refusal> {
-    match asked.iter().find(|(asked, _)| *asked) {
-        Some((_, field)) => Err(CLUSTER_CHANGE_UNIMPLEMENTED.refuse(&[field])),
-        None => Ok(()),
-    }
+    let asked = if rotation.manager_unlock_key {
+        "rotation.manager_unlock_key"
+    } else if auto_lock(wanted) != auto_lock(stored) {
+        "a change of encryption_config.auto_lock_managers"
+    } else {
+        return Ok(());
+    };
+    Err(CLUSTER_CHANGE_UNIMPLEMENTED.refuse(&[&asked]))
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ mod tests;
 mod up_to_date;
 mod validate;
 
-pub use cluster::{get_cluster, list_clusters, update_cluster};
+pub use cluster::{CaMaterial, decide_root, get_cluster, list_clusters, update_cluster};
 pub use config::{
     CONFIG_BYTES_LIMIT, create_config, get_config, list_configs, remove_config, update_config,
 };

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use swarm_api::v1;
+use swarm_ca::expiry;
 use swarm_reconcile::Ctx;
 use swarm_store::{By, Root, Write, WriteSet};
 use swarm_types::{
@@ -26,8 +27,8 @@ const ORPHANED_MESSAGE: &str = "Task belonged to a node that has been deleted";
 rules! {
     DEMOTES_LAST_MANAGER: FailedPrecondition,
         "attempting to demote the last manager of the swarm";
-    ROLE_CHANGE_UNIMPLEMENTED: Unimplemented,
-        "UpdateNode: a change of desired_role is not implemented yet; leave it as it is";
+    DEMOTION_LOSES_QUORUM: FailedPrecondition,
+        "can't remove member from the raft: this would result in a loss of quorum";
     MANAGER_WEIGHT: InvalidArgument,
         "NodeSpec: label {} must be a whole number from 0 to {}, not {}";
     MEMBERS_UNKNOWN: FailedPrecondition,
@@ -118,10 +119,12 @@ pub fn list_nodes(
 /// Replaces the spec of a node.
 ///
 /// # Errors
-/// `InvalidArgument` for a malformed request, `NotFound`, `FailedPrecondition` for the last
-/// manager, `Unimplemented` for a role change, `Unknown` for a stale version.
+/// `InvalidArgument` for a malformed request, `NotFound`, `FailedPrecondition` for the demotion of
+/// the last manager or of one without which the others have no quorum, `Unknown` for a stale
+/// version.
 pub fn update_node(
     root: &Root,
+    members: &Members,
     request: v1::UpdateNodeRequest,
 ) -> Result<Plan<v1::UpdateNodeResponse>, Refusal> {
     let id: NodeId = request::id(&request.node_id)?;
@@ -132,7 +135,7 @@ pub fn update_node(
     request::known::<Availability>("NodeSpec.availability", spec.availability)?;
     check_weight(&spec)?;
     let stored = found(root, &id)?;
-    refuse_role_change(root, stored, &spec)?;
+    check_role_change(root, members, stored, &spec)?;
     let mut node = (**stored).clone();
     node.meta.version = version;
     node.spec = Arc::new(spec);
@@ -159,7 +162,8 @@ fn check_weight(spec: &v1::NodeSpec) -> Result<(), Refusal> {
 /// Removes a node: lists its certificate as removed, orphans its tasks that have not ended, and
 /// deletes it, all in one transaction. `members` is `None` while the Raft group is unavailable.
 ///
-/// The entry for its certificate has no expiry as long as nodes have no certificates.
+/// The entry for its certificate is dropped a week after the certificate ended; without a
+/// certificate that can be read it stays for ever.
 ///
 /// # Errors
 /// `InvalidArgument` without an id, `NotFound`, `FailedPrecondition` for a member of the Raft group
@@ -183,9 +187,12 @@ pub fn remove_node(
     }
     let cluster = root.cluster().ok_or_else(|| CLUSTER_MISSING.plain())?;
     let mut cluster = (**cluster).clone();
+    let entry = v1::BlacklistedCertificate {
+        expiry: expiry::validity(node).map(|(_, not_after)| not_after.to_wire()),
+    };
     cluster
         .blacklisted_certificates
-        .insert(id.to_string(), v1::BlacklistedCertificate::default());
+        .insert(id.to_string(), entry);
     drop_expired(&mut cluster.blacklisted_certificates, ctx.now);
     let mut writes = vec![Write::update(cluster)];
     writes.extend(orphaned_tasks(root, &id, ctx.now));
@@ -230,17 +237,30 @@ fn shown(node: &Node, members: &Members) -> v1::Node {
     wire
 }
 
-fn refuse_role_change(root: &Root, node: &Node, wanted: &v1::NodeSpec) -> Result<(), Refusal> {
-    if wanted.desired_role == node.spec.desired_role {
+/// A manager that is no member of the group yet can be demoted as it is (SwarmKit wants it to join
+/// first).
+fn check_role_change(
+    root: &Root,
+    members: &Members,
+    node: &Node,
+    wanted: &v1::NodeSpec,
+) -> Result<(), Refusal> {
+    let is_demoted = node.spec.desired_role == v1::NodeRole::Manager as i32
+        && wanted.desired_role == v1::NodeRole::Worker as i32;
+    if !is_demoted {
         return Ok(());
     }
-    if wanted.desired_role == v1::NodeRole::Worker as i32 {
-        let managers = root.find::<Node>(&By::Role(v1::NodeRole::Manager))?;
-        if managers.len() == 1 && managers[0].id == node.id {
-            return Err(DEMOTES_LAST_MANAGER.plain());
-        }
+    let managers = root.find::<Node>(&By::Role(v1::NodeRole::Manager))?;
+    if managers.len() == 1 && managers[0].id == node.id {
+        return Err(DEMOTES_LAST_MANAGER.plain());
     }
-    Err(ROLE_CHANGE_UNIMPLEMENTED.plain())
+    let others = members
+        .iter()
+        .filter(|(id, member)| **id != node.id && member.reachability == Reachability::Reachable);
+    if members.contains_key(&node.id) && others.count() < (members.len() - 1) / 2 + 1 {
+        return Err(DEMOTION_LOSES_QUORUM.plain());
+    }
+    Ok(())
 }
 
 fn one_of<E: TryFrom<i32>>(field: &str, numbers: &[i32]) -> Result<OneOf<i32>, Refusal> {

@@ -21,27 +21,31 @@ pub const SECRET_BYTES_LIMIT: usize = 500 * 1024;
 
 rules! {
     SECRET_DRIVER_UNNAMED: InvalidArgument, "secret driver must have a name";
-    SECRET_DRIVER_UNIMPLEMENTED: Unimplemented,
-        "CreateSecret: driver \"{}\" cannot be asked for a secret in this version; create the \
+    SECRET_DRIVER_UNKNOWN: InvalidArgument,
+        "secret driver \"{}\" has no plugin on the leading manager; start it there, or create the \
          secret with its data";
+    SECRET_DRIVER_WITH_DATA: InvalidArgument,
+        "secret driver \"{}\" provides the data; leave the data of the secret out";
 }
 
 const KIND: Kind = Kind::Secret;
 
-/// Stores a new secret.
+/// Stores a new secret. `has_driver` says whether there is a driver of a name; only at creation,
+/// so that a driver which is away for a while does no harm.
 ///
 /// # Errors
-/// `InvalidArgument` for a malformed spec, `Unimplemented` for one with a driver, `AlreadyExists`
-/// when the name is taken.
+/// `InvalidArgument` for a malformed spec or a driver that is not there, `AlreadyExists` when the
+/// name is taken.
 pub fn create_secret(
     root: &Root,
     ctx: &mut Ctx<'_>,
+    has_driver: &dyn Fn(&str) -> bool,
     request: v1::CreateSecretRequest,
 ) -> Result<Plan<v1::CreateSecretResponse>, Refusal> {
     let spec = request
         .spec
         .ok_or_else(|| request::INVALID_ARGUMENT.plain())?;
-    check_spec(&spec)?;
+    check_spec(&spec, has_driver)?;
     let name = validate::name(spec.annotations.as_ref());
     let holders = root.find::<Secret>(&By::Name(name.to_owned()))?;
     payload::refuse_taken_name(KIND, name, !holders.is_empty())?;
@@ -162,15 +166,22 @@ fn shown(secret: &Secret) -> v1::Secret {
     wire
 }
 
-fn check_spec(spec: &v1::SecretSpec) -> Result<(), Refusal> {
+fn check_spec(spec: &v1::SecretSpec, has_driver: &dyn Fn(&str) -> bool) -> Result<(), Refusal> {
     payload::check_name(spec.annotations.as_ref())?;
     if let Some(driver) = &spec.driver {
         if driver.name.is_empty() {
             return Err(SECRET_DRIVER_UNNAMED.plain());
         }
-        return Err(SECRET_DRIVER_UNIMPLEMENTED.refuse(&[&driver.name]));
+        if !has_driver(&driver.name) {
+            return Err(SECRET_DRIVER_UNKNOWN.refuse(&[&driver.name]));
+        }
+        // SwarmKit stores it and never looks at it again.
+        if !spec.data.is_empty() {
+            return Err(SECRET_DRIVER_WITH_DATA.refuse(&[&driver.name]));
+        }
+    } else {
+        payload::check_size(KIND, spec.data.len(), SECRET_BYTES_LIMIT)?;
     }
-    payload::check_size(KIND, spec.data.len(), SECRET_BYTES_LIMIT)?;
     payload::check_templating(KIND, spec.templating.as_ref())?;
     payload::check_envelope(KIND, spec.encoded_len(), spec.data.len())
 }

@@ -24,10 +24,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod figures;
 mod gate;
 mod guard;
 mod leading;
+mod listening;
 mod logs;
+mod root_change;
+mod secret_drivers;
 mod services;
 mod signing;
 mod streams;
@@ -45,17 +49,17 @@ use swarm_ca::key::KeyPem;
 use swarm_ca::tokens;
 use swarm_leader::{FirstRoot, Seed};
 use swarm_raft_io::{OpenError, ReplicatedConfig, ReplicatedStore};
-use swarm_rt::metrics::Metrics;
+use swarm_rt::metrics::{Gauge, Metrics};
 use swarm_rt::tasks::TaskError;
-use swarm_rt::tls::{self, Connections, Credentials};
+use swarm_rt::tls::Credentials;
 use swarm_rt::{Clock, OnError, OsIds, Shutdown, Tasks, net};
 use swarm_types::{ClusterId, NodeId};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tonic::transport::server::Connected;
 
+use listening::Bounds;
 use services::Services;
 
 pub use gate::READY_WAIT_MAX;
+pub use secret_drivers::PLUGINS_DIR;
 pub use swarm_raft_io::ReplicatedConfig as LogConfig;
 
 /// How long services and the log may take to stop.
@@ -88,6 +92,8 @@ pub struct Config {
     pub first_root: Option<RootMaterial>,
     /// Where the manager's figures go.
     pub metrics: Metrics,
+    /// Directory with the sockets of plugins ([`PLUGINS_DIR`]).
+    pub plugins: PathBuf,
 }
 
 /// A root certificate and its key, as PEM.
@@ -130,6 +136,7 @@ pub struct Manager {
     store: ReplicatedStore,
     remote: SocketAddr,
     gate: gate::Gate,
+    metrics: Metrics,
 }
 
 impl Manager {
@@ -139,6 +146,15 @@ impl Manager {
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
+        Self::start_within(config, Bounds::default(), shutdown).await
+    }
+
+    /// The same with bounds of its own for the remote listener.
+    pub(crate) async fn start_within(
+        config: Config,
+        bounds: Bounds,
+        shutdown: Shutdown,
+    ) -> Result<Self, StartError> {
         let tasks = Tasks::new(shutdown);
         let clock = Clock::new();
         let (remote_stream, remote) = net::bind_tcp(&config.listen_remote)
@@ -159,6 +175,7 @@ impl Manager {
         let (calls, incoming) = streams::channel();
         let known = told_address(config.advertise_remote.as_deref(), remote);
         let address = known.clone().unwrap_or_else(|| remote.to_string());
+        let plugins = secret_drivers::Plugins::new(config.plugins.clone());
         let me = leading::Me {
             seed: Seed {
                 cluster: config.cluster.clone(),
@@ -168,8 +185,18 @@ impl Manager {
                 own_certificate: own_certificate(config.security.as_ref()),
             },
             address: known,
+            plugins: plugins.clone(),
             credentials: config.security.clone(),
+            sessions: Gauge::default(),
+            metrics: config.metrics.clone(),
         };
+        figures::show(
+            &config.metrics,
+            store.clone(),
+            gate.clone(),
+            (&config.cluster, &config.node),
+            me.sessions.clone(),
+        );
         let leading = leading::run(
             store.clone(),
             me,
@@ -192,19 +219,23 @@ impl Manager {
             metrics: config.metrics.clone(),
             own_node: config.node.clone(),
             address,
+            plugins,
+            credentials: config.security.clone(),
         });
-        serve_control(&tasks, &services, control_stream);
-        Listening {
+        listening::serve_control(&tasks, &services, control_stream);
+        let listening = listening::Remote {
             tasks: &tasks,
             services: &services,
             config: &config,
-        }
-        .serve(remote_stream);
+            bounds,
+        };
+        listening.serve(remote_stream);
         Ok(Self {
             tasks,
             store,
             remote,
             gate,
+            metrics: config.metrics,
         })
     }
 
@@ -226,6 +257,17 @@ impl Manager {
         }
     }
 
+    /// The same for a task of its own.
+    pub fn when_ready(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (gate, stop) = (self.gate.clone(), self.tasks.shutdown().clone());
+        async move {
+            tokio::select! {
+                () = gate.opened() => {}
+                () = stop.begun() => {}
+            }
+        }
+    }
+
     /// The signal that is given when the manager stops by itself.
     pub fn shutdown(&self) -> &Shutdown {
         self.tasks.shutdown()
@@ -237,6 +279,7 @@ impl Manager {
     /// The error of the part that failed first, if the manager stopped because of one.
     pub async fn stop(self) -> Result<(), TaskError> {
         let result = self.tasks.finish(STOP_GRACE).await;
+        figures::forget(&self.metrics);
         self.store.close().await.map_err(TaskError::from)?;
         result
     }
@@ -246,77 +289,6 @@ fn own_certificate(security: Option<&Credentials>) -> bytes::Bytes {
     security
         .map(|own| own.chain_pem().into())
         .unwrap_or_default()
-}
-
-/// Serves clients on the control socket.
-fn serve_control(
-    tasks: &Tasks,
-    services: &Arc<Services>,
-    socket: tokio_stream::wrappers::UnixListenerStream,
-) {
-    let stop = tasks.shutdown().clone();
-    let router = services::control(services);
-    tasks.spawn("control socket", OnError::Stop, async move {
-        let served = router.serve_with_incoming_shutdown(socket, async move {
-            stop.begun().await;
-        });
-        served.await.map_err(TaskError::from)
-    });
-}
-
-/// What serves nodes.
-struct Listening<'a> {
-    tasks: &'a Tasks,
-    services: &'a Arc<Services>,
-    config: &'a Config,
-}
-
-impl Listening<'_> {
-    fn serve(self, socket: tokio_stream::wrappers::TcpListenerStream) {
-        match &self.config.security {
-            None => self.run(socket, self.guard(true)),
-            Some(credentials) => {
-                let (incoming, connections) = tls::listen(
-                    self.tasks,
-                    socket.into_inner(),
-                    credentials,
-                    tls::Limits::default(),
-                    self.config.metrics.clone(),
-                );
-                let guard = self.guard(false);
-                self.watch(connections, guard.clone());
-                self.run(incoming, guard);
-            }
-        }
-    }
-
-    fn guard(&self, is_plain: bool) -> guard::Guard {
-        let Services { store, gate, .. } = &**self.services;
-        let (cluster, metrics) = (self.config.cluster.clone(), self.config.metrics.clone());
-        guard::Guard::new(store.clone(), gate.clone(), cluster, metrics, is_plain)
-    }
-
-    fn watch(&self, connections: Connections, guard: guard::Guard) {
-        let (store, stop) = (self.services.store.clone(), self.tasks.shutdown().clone());
-        let watching = watchman::run(store, connections, guard, stop);
-        self.tasks.spawn("watchman", OnError::Stop, watching);
-    }
-
-    fn run<S, C>(&self, incoming: S, guard: guard::Guard)
-    where
-        S: tokio_stream::Stream<Item = std::io::Result<C>> + Send + 'static,
-        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-    {
-        let stop = self.tasks.shutdown().clone();
-        let router = services::remote(self.services, guard);
-        self.tasks
-            .spawn("remote listener", OnError::Stop, async move {
-                let served = router.serve_with_incoming_shutdown(incoming, async move {
-                    stop.begun().await;
-                });
-                served.await.map_err(TaskError::from)
-            });
-    }
 }
 
 /// The address that nodes are told: "every address of this machine" leads nowhere from another one.

@@ -5,6 +5,7 @@ mod control;
 mod dispatcher;
 mod explain;
 mod health;
+mod identity;
 pub(crate) mod logs;
 mod resources;
 
@@ -15,15 +16,18 @@ use swarm_control_api::{Member, Members, Refusal};
 use swarm_dispatcher::{Code, DispatchError};
 use swarm_raft_io::{ReplicatedStore, WriteError};
 use swarm_rt::metrics::Metrics;
+use swarm_rt::tls::Credentials;
 use swarm_rt::{Clock, net};
 use swarm_types::NodeId;
 use tonic::Status;
+use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tower::layer::util::{Identity, Stack};
 
 use crate::gate::Gate;
 use crate::guard::Guard;
 use crate::logs::LogCalls;
+use crate::secret_drivers::Plugins;
 use crate::streams::Calls;
 
 /// What every service needs.
@@ -37,6 +41,10 @@ pub(crate) struct Services {
     pub(crate) own_node: NodeId,
     /// Where agents reach this manager.
     pub(crate) address: String,
+    /// Where secret drivers are.
+    pub(crate) plugins: Plugins,
+    /// What external certificate authorities are shown.
+    pub(crate) credentials: Option<Credentials>,
 }
 
 impl Services {
@@ -54,9 +62,13 @@ impl Services {
 
 /// The services for nodes, behind the guard. Clients' services are there as well, for managers with
 /// a certificate; on a plain connection nobody can show to be one.
-pub(crate) fn remote(services: &Arc<Services>, guard: Guard) -> Router<Stack<Guard, Identity>> {
+pub(crate) fn remote(
+    services: &Arc<Services>,
+    server: Server,
+    guard: Guard,
+) -> Router<Stack<Guard, Identity>> {
     let is_plain = guard.is_plain();
-    net::server()
+    server
         .layer(guard)
         .add_service(dispatcher_server(services))
         .add_service(log_broker_server(services))
@@ -65,6 +77,7 @@ pub(crate) fn remote(services: &Arc<Services>, guard: Guard) -> Router<Stack<Gua
         .add_service(node_ca_server(services))
         .add_optional_service((!is_plain).then(|| control_server(services)))
         .add_optional_service((!is_plain).then(|| explain_server(services)))
+        .add_optional_service((!is_plain).then(|| identity_server(services)))
         .add_service(resources_server())
         .add_service(health_server(services))
 }
@@ -75,6 +88,7 @@ pub(crate) fn control(services: &Arc<Services>) -> Router {
     net::server()
         .add_service(control_server(services))
         .add_service(explain_server(services))
+        .add_service(identity_server(services))
         .add_service(logs_server(services))
         .add_service(dispatcher_server(services))
         .add_service(log_broker_server(services))
@@ -95,6 +109,15 @@ fn explain_server(
 ) -> ext::explain_server::ExplainServer<explain::Explain> {
     ext::explain_server::ExplainServer::new(explain::Explain(Arc::clone(services)))
         .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
+}
+
+/// Not known callers may ask about a token, so requests are small.
+fn identity_server(
+    services: &Arc<Services>,
+) -> ext::identity_server::IdentityServer<identity::Identity> {
+    ext::identity_server::IdentityServer::new(identity::Identity(Arc::clone(services)))
+        .max_decoding_message_size(ca::RECEIVE_BYTES_MAX)
+        .max_encoding_message_size(usize::MAX)
 }
 
 fn ca_server(services: &Arc<Services>) -> v1::ca_server::CaServer<ca::Ca> {

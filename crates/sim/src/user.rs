@@ -295,7 +295,7 @@ fn perform(
                     .and_then(|meta| meta.version),
                 spec: Some(*spec),
             };
-            let plan = control::update_node(transaction, request)?;
+            let plan = control::update_node(transaction, &control::Members::new(), request)?;
             plan.apply(transaction).map(drop)
         }
         Action::RemoveNode(node, force) => {
@@ -323,7 +323,12 @@ fn perform(
                 spec: Some(spec),
                 ..Default::default()
             };
-            let plan = control::update_cluster(transaction, &mut ctx, request)?;
+            let plan = control::update_cluster(
+                transaction,
+                &mut ctx,
+                request,
+                &control::CaMaterial::none(),
+            )?;
             plan.apply(transaction).map(drop)
         }
     }

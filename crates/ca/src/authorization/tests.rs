@@ -116,6 +116,7 @@ fn a_removed_node_is_refused() {
 #[test]
 fn a_demoted_manager_is_a_worker_whatever_its_certificate_says() {
     check_direct(HEARTBEAT, Some("demoted worker c"), Ok(()));
+    check_direct(HEARTBEAT, Some("demoted manager c"), Ok(()));
     check_direct(LIST_NODES, Some("demoted manager c"), {
         Err(
             "unauthorized peer role: node demoted was demoted, so its certificate no longer \

@@ -16,7 +16,7 @@ fn update(
         rotation: None,
     };
     change(&mut request);
-    let reply = world.write(|root, ctx| update_cluster(root, ctx, request))?;
+    let reply = world.write(|root, ctx| update_cluster(root, ctx, request, &CaMaterial::none()))?;
     Ok(reply.cluster.unwrap())
 }
 
@@ -56,6 +56,7 @@ fn with_secrets() -> World {
             ca_key: "SECRET next key".into(),
             cross_signed_ca_cert: "cross".into(),
         }),
+        last_forced_rotation: 3,
         ..Default::default()
     }));
     let key = v1::EncryptionKey {
@@ -230,58 +231,15 @@ fn acceptance_secrets_must_be_hashed_with_bcrypt_in_any_case() {
 }
 
 #[test]
-fn rotations_and_changes_of_identity_are_refused_by_name() {
-    let rotate = |rotation| {
-        update(&mut World::new(), |request| {
-            request.rotation = Some(rotation)
-        })
-        .unwrap_err()
+fn changes_to_auto_lock_are_refused_by_name() {
+    let rotation = v1::KeyRotation {
+        manager_unlock_key: true,
+        ..Default::default()
     };
-    let rotations = [
-        rotate(v1::KeyRotation {
-            worker_join_token: true,
-            ..Default::default()
-        }),
-        rotate(v1::KeyRotation {
-            manager_join_token: true,
-            ..Default::default()
-        }),
-        rotate(v1::KeyRotation {
-            manager_unlock_key: true,
-            ..Default::default()
-        }),
-    ];
-    for (refusal, name) in rotations.iter().zip([
-        "rotation.worker_join_token",
-        "rotation.manager_join_token",
-        "rotation.manager_unlock_key",
-    ]) {
-        assert_eq!(refusal.code(), Code::Unimplemented);
-        assert!(refusal.message().contains(name), "{refusal}");
-    }
-    let config = |config| update_spec(&mut World::new(), |spec| *spec = with_ca(config));
-    assert!(config(v1::CaConfig::default()).is_ok());
-    for changed in [
-        v1::CaConfig {
-            signing_ca_cert: "x".into(),
-            ..Default::default()
-        },
-        v1::CaConfig {
-            signing_ca_key: "x".into(),
-            ..Default::default()
-        },
-        v1::CaConfig {
-            force_rotate: 1,
-            ..Default::default()
-        },
-        v1::CaConfig {
-            external_cas: vec![v1::ExternalCa::default()],
-            ..Default::default()
-        },
-    ] {
-        let refusal = config(changed).unwrap_err();
-        assert_eq!(refusal.rule(), CLUSTER_CHANGE_UNIMPLEMENTED, "{refusal}");
-    }
+    let refusal = update(&mut World::new(), |request| {
+        request.rotation = Some(rotation)
+    });
+    assert_eq!(refusal.unwrap_err().rule(), CLUSTER_CHANGE_UNIMPLEMENTED);
     let lock = |auto_lock_managers| {
         update_spec(&mut World::new(), |spec| {
             spec.encryption_config = Some(v1::EncryptionConfig { auto_lock_managers });
@@ -294,6 +252,160 @@ fn rotations_and_changes_of_identity_are_refused_by_name() {
         request.rotation = Some(no_rotation)
     })
     .unwrap();
+}
+
+/// A world whose cluster has a root with its key.
+fn with_root() -> World {
+    let mut world = World::new();
+    let (cert, key) = swarm_ca::root::new_root(world.now());
+    let mut cluster = Cluster::new(id(CLUSTER), cluster_spec());
+    cluster.root_ca = Some(Box::new(v1::RootCa {
+        ca_cert_hash: swarm_ca::root::RootDigest::of(cert.as_bytes()).to_string(),
+        ca_cert: cert.into(),
+        ca_key: key.as_bytes().to_vec().into(),
+        join_tokens: Some(v1::JoinTokens {
+            worker: "token-w".to_owned(),
+            manager: "token-m".to_owned(),
+        }),
+        ..Default::default()
+    }));
+    world.put(cluster);
+    world
+}
+
+fn root_ca(world: &World) -> v1::RootCa {
+    *world.root.cluster().unwrap().root_ca.clone().unwrap()
+}
+
+#[test]
+fn only_the_join_tokens_that_are_asked_for_are_rotated() {
+    for (worker_join_token, manager_join_token) in [(true, false), (false, true), (true, true)] {
+        let mut world = with_root();
+        let answer = update(&mut world, |request| {
+            request.rotation = Some(v1::KeyRotation {
+                worker_join_token,
+                manager_join_token,
+                ..Default::default()
+            });
+        });
+        let shown = answer.unwrap().root_ca.unwrap().join_tokens.unwrap();
+        let stored = root_ca(&world);
+        let tokens = stored.join_tokens.unwrap();
+        assert_eq!(shown, tokens);
+        assert_ne!(tokens.worker, tokens.manager);
+        for (is_rotated, token, old) in [
+            (worker_join_token, tokens.worker, "token-w"),
+            (manager_join_token, tokens.manager, "token-m"),
+        ] {
+            assert_eq!(token != old, is_rotated);
+            if is_rotated {
+                let token = swarm_ca::token::JoinToken::parse(&token).unwrap();
+                assert_eq!(token.root_digest().to_string(), stored.ca_cert_hash);
+            }
+        }
+    }
+}
+
+/// Asks for a change of the root, with material for the decision unless `made` is another.
+fn change_root(
+    world: &mut World,
+    config: v1::CaConfig,
+    made: impl FnOnce(Decision) -> CaMaterial,
+) -> Result<v1::Cluster, Refusal> {
+    let version = world.root.cluster().unwrap().meta.version;
+    let request = v1::UpdateClusterRequest {
+        cluster_id: CLUSTER.to_owned(),
+        cluster_version: Some(convert::version_to_wire(version)),
+        spec: Some(with_ca(config)),
+        rotation: None,
+    };
+    let material = made(decide_root(&world.root, &request, world.now())?);
+    let reply = world.write(|root, ctx| update_cluster(root, ctx, request, &material))?;
+    Ok(reply.cluster.unwrap())
+}
+
+fn new_root() -> NewRoot {
+    NewRoot {
+        cert_pem: "NEW".into(),
+        key_pem: "SECRET".into(),
+        cross_signed_pem: "CROSS".into(),
+    }
+}
+
+#[test]
+fn a_forced_rotation_begins_once() {
+    let mut world = with_root();
+    let forced = v1::CaConfig {
+        force_rotate: 1,
+        ..Default::default()
+    };
+    let made = |decision| CaMaterial {
+        decision,
+        new_root: Some(new_root()),
+    };
+    let answer = change_root(&mut world, forced.clone(), made).unwrap();
+    let shown = answer.root_ca.unwrap().root_rotation.unwrap();
+    assert_eq!((&shown.ca_cert[..], shown.ca_key.len()), (&b"NEW"[..], 0));
+    let rotation = root_ca(&world).root_rotation.unwrap();
+    assert_eq!(
+        (&rotation.ca_key[..], &rotation.cross_signed_ca_cert[..]),
+        (&b"SECRET"[..], &b"CROSS"[..])
+    );
+    assert_eq!(root_ca(&world).last_forced_rotation, 1);
+    let kept = |decision: Decision| {
+        assert_eq!(decision.plan, RootPlan::Keep);
+        CaMaterial::none()
+    };
+    change_root(&mut world, forced, kept).unwrap();
+    assert_eq!(root_ca(&world).root_rotation, Some(rotation));
+}
+
+#[test]
+fn a_pair_that_is_brought_is_not_kept_in_the_spec() {
+    let mut world = with_root();
+    let (cert, key) = swarm_ca::root::new_root(world.now());
+    let config = v1::CaConfig {
+        signing_ca_cert: cert.into(),
+        signing_ca_key: key.as_bytes().to_vec().into(),
+        ..Default::default()
+    };
+    let made = |decision| CaMaterial {
+        decision,
+        new_root: Some(new_root()),
+    };
+    change_root(&mut world, config, made).unwrap();
+    let spec = world
+        .root
+        .cluster()
+        .unwrap()
+        .spec
+        .ca_config
+        .clone()
+        .unwrap();
+    assert!(spec.signing_ca_cert.is_empty() && spec.signing_ca_key.is_empty());
+    assert!(root_ca(&world).root_rotation.is_some());
+}
+
+#[test]
+fn material_for_another_cluster_is_out_of_sequence() {
+    let mut world = with_root();
+    let forced = v1::CaConfig {
+        force_rotate: 1,
+        ..Default::default()
+    };
+    let refusal = change_root(&mut world, forced, |_| CaMaterial::none()).unwrap_err();
+    assert_eq!(refusal.message(), "update out of sequence");
+    assert_eq!(root_ca(&world).root_rotation, None);
+}
+
+#[test]
+fn a_cluster_without_a_root_takes_no_wish_about_one() {
+    let forced = v1::CaConfig {
+        force_rotate: 1,
+        ..Default::default()
+    };
+    let refusal = change_root(&mut World::new(), forced, |_| CaMaterial::none()).unwrap_err();
+    assert_eq!(refusal.rule(), ROOT_MISSING);
 }
 
 #[test]

@@ -16,7 +16,8 @@ fn update(
         spec: Some(v1::NodeSpec::default()),
     };
     change(&mut request);
-    let reply = world.write(|root, _| update_node(root, request))?;
+    let members = member("m");
+    let reply = world.write(|root, _| update_node(root, &members, request))?;
     Ok(reply.node.unwrap())
 }
 
@@ -229,29 +230,85 @@ fn numbers_of_a_node_spec_are_checked() {
     assert_eq!(try_spec(role).unwrap_err().code(), Code::InvalidArgument);
 }
 
+fn promoted() -> v1::NodeSpec {
+    v1::NodeSpec {
+        desired_role: v1::NodeRole::Manager as i32,
+        ..Default::default()
+    }
+}
+
 #[test]
-fn a_role_change_is_refused_and_the_last_manager_by_its_own_text() {
+fn a_node_is_promoted_and_demoted_by_its_desired_role() {
     let mut world = World::new();
     manager(&mut world, "m");
     world.node("w");
-    let promote = v1::NodeSpec {
-        desired_role: v1::NodeRole::Manager as i32,
-        ..Default::default()
-    };
-    let refusal = update(&mut world, "w", |request| {
-        request.spec = Some(promote.clone())
-    })
-    .unwrap_err();
-    assert_eq!(refusal.rule(), ROLE_CHANGE_UNIMPLEMENTED);
+    let node = update(&mut world, "w", |request| request.spec = Some(promoted())).unwrap();
+    assert_eq!(
+        node.spec.unwrap().desired_role,
+        v1::NodeRole::Manager as i32
+    );
+    assert_eq!(
+        node.role,
+        v1::NodeRole::Worker as i32,
+        "the role follows later"
+    );
+    // The demoted node never became a member of the group of managers.
+    manager(&mut world, "w");
+    let node = update(&mut world, "w", |_| {}).unwrap();
+    assert_eq!(node.spec.unwrap().desired_role, v1::NodeRole::Worker as i32);
+}
+
+#[test]
+fn the_last_manager_and_one_that_the_others_need_stay_managers() {
+    let mut world = World::new();
+    manager(&mut world, "m");
     let refusal = update(&mut world, "m", |_| {}).unwrap_err();
     assert_eq!(refusal.rule(), DEMOTES_LAST_MANAGER);
-    update(&mut world, "m", |request| {
-        request.spec = Some(promote.clone())
-    })
-    .unwrap();
+    update(&mut world, "m", |request| request.spec = Some(promoted())).unwrap();
     manager(&mut world, "m2");
     let refusal = update(&mut world, "m", |_| {}).unwrap_err();
-    assert_eq!(refusal.rule(), ROLE_CHANGE_UNIMPLEMENTED);
+    assert_eq!(refusal.rule(), DEMOTION_LOSES_QUORUM);
+}
+
+/// Demotes `a`, one of several members, of which the named ones do not answer.
+fn demote_of(members: usize, silent: &[&str]) -> Result<(), Refusal> {
+    let mut world = World::new();
+    let names = ["a", "b", "c", "d", "e"];
+    let group: Members = names[..members]
+        .iter()
+        .flat_map(|name| {
+            manager(&mut world, name);
+            let mut group = member(name);
+            if silent.contains(name) {
+                group.get_mut(&id(name)).unwrap().reachability = Reachability::Unreachable;
+            }
+            group
+        })
+        .collect();
+    let version = world.root.node(&id("a")).unwrap().meta.version;
+    let request = v1::UpdateNodeRequest {
+        node_id: "a".to_owned(),
+        node_version: Some(convert::version_to_wire(version)),
+        spec: Some(v1::NodeSpec::default()),
+    };
+    world
+        .write(|root, _| update_node(root, &group, request))
+        .map(drop)
+}
+
+#[test]
+fn a_demotion_leaves_a_quorum_of_members_that_answer() {
+    assert!(demote_of(3, &[]).is_ok());
+    assert!(demote_of(3, &["a"]).is_ok());
+    assert_eq!(
+        demote_of(3, &["b"]).unwrap_err().rule(),
+        DEMOTION_LOSES_QUORUM
+    );
+    assert!(demote_of(5, &["b"]).is_ok());
+    assert_eq!(
+        demote_of(5, &["b", "c"]).unwrap_err().rule(),
+        DEMOTION_LOSES_QUORUM
+    );
 }
 
 #[test]
@@ -319,6 +376,33 @@ fn removal_lists_the_certificate_and_orphans_tasks_that_have_not_ended() {
         cluster.blacklisted_certificates.get("n"),
         Some(&v1::BlacklistedCertificate::default())
     );
+}
+
+#[test]
+fn a_removed_certificate_is_listed_with_its_end() {
+    use swarm_ca::{csr, issue, root};
+    let mut world = World::new();
+    let (cert, key) = root::new_root(world.now());
+    let signer = issue::Signer::new(&cert, &key, "").unwrap();
+    let subject = issue::Subject {
+        node: id("n"),
+        cluster: id(CLUSTER),
+        role: v1::NodeRole::Worker,
+    };
+    let csr = csr::request(&csr::new_key()).unwrap();
+    let life = std::time::Duration::from_secs(7200);
+    let chain = signer.sign(csr.as_bytes(), &subject, life, world.now(), [1; 20]);
+    let mut node = world.node("n");
+    node.certificate = Some(Box::new(v1::Certificate {
+        certificate: chain.unwrap().into(),
+        ..Default::default()
+    }));
+    world.put(node);
+    let (_, end) = expiry::validity(world.root.node(&id("n")).unwrap()).unwrap();
+    remove(&mut world, None, "n", true).unwrap();
+    let cluster = world.root.cluster().unwrap();
+    let expiry = cluster.blacklisted_certificates["n"].expiry;
+    assert_eq!(expiry, Some(end.to_wire()));
 }
 
 #[test]

@@ -127,3 +127,21 @@ fn a_removed_secret_is_gone_and_an_unknown_one_is_not_found() {
     // The name is free again.
     assert!(world.create_secret(secret_spec("db")).is_ok());
 }
+
+#[test]
+fn a_secret_with_a_driver_has_no_data_and_needs_the_driver_only_to_be_created() {
+    let mut world = World::new();
+    let driven = |name: &str| v1::SecretSpec {
+        data: Default::default(),
+        driver: Some(v1::Driver {
+            name: name.to_owned(),
+            ..Default::default()
+        }),
+        ..secret_spec("db")
+    };
+    assert!(world.create_secret(driven("none")).is_err());
+    let created = world.create_secret(driven("vault")).unwrap();
+    // The labels can change wherever the driver is.
+    assert!(world.update_secret(&created.id, driven("vault")).is_ok());
+    assert!(world.update_secret(&created.id, driven("other")).is_err());
+}

@@ -119,16 +119,16 @@ proptest! {
             drop(crate::list_clusters(&world.root, request));
         }
         if let Some(request) = decoded(&bytes) {
-            drop(world.write(|root, ctx| crate::update_cluster(root, ctx, request)));
+            drop(world.write(|root, ctx| crate::update_cluster(root, ctx, request, &crate::CaMaterial::none())));
         }
         if let Some(request) = decoded(&bytes) {
-            drop(world.write(|root, _| crate::update_node(root, request)));
+            drop(world.write(|root, _| crate::update_node(root, &crate::Members::new(), request)));
         }
         if let Some(request) = decoded(&bytes) {
             drop(world.write(|root, ctx| crate::remove_node(root, None, ctx, request)));
         }
         if let Some(request) = decoded(&bytes) {
-            drop(world.write(|root, ctx| crate::create_secret(root, ctx, request)));
+            drop(world.write(|root, ctx| crate::create_secret(root, ctx, &|_| true, request)));
         }
         if let Some(request) = decoded(&bytes) {
             drop(world.write(|root, _| crate::update_secret(root, request)));

@@ -149,7 +149,10 @@ fn cluster_cases() -> Vec<Refusal> {
         };
         change(&mut request);
         World::new()
-            .write(|root, ctx| crate::update_cluster(root, ctx, request))
+            .write(|root, ctx| {
+                let none = crate::CaMaterial::none();
+                crate::update_cluster(root, ctx, request, &none)
+            })
             .unwrap_err()
     };
     let spec = |change: &dyn Fn(&mut v1::ClusterSpec)| {
@@ -180,6 +183,13 @@ fn cluster_cases() -> Vec<Refusal> {
             });
         }),
         spec(&|spec| spec.annotations = Some(annotations("other"))),
+        spec(&|spec| {
+            spec.ca_config = Some(v1::CaConfig {
+                signing_ca_key: "key".into(),
+                ..Default::default()
+            });
+        }),
+        broken_root(),
         update(&|request| {
             request.rotation = Some(v1::KeyRotation {
                 worker_join_token: true,
@@ -192,6 +202,33 @@ fn cluster_cases() -> Vec<Refusal> {
             });
         }),
     ]
+}
+
+/// A stored root that cannot be read, when another is wanted in its place.
+fn broken_root() -> Refusal {
+    let mut world = World::new();
+    let mut cluster = (**world.root.cluster().unwrap()).clone();
+    cluster.root_ca = Some(Box::new(v1::RootCa {
+        ca_cert: "garbage".into(),
+        ca_key: "key".into(),
+        ..Default::default()
+    }));
+    world.put(cluster);
+    let (cert, key) = swarm_ca::root::new_root(world.now());
+    let request = v1::UpdateClusterRequest {
+        cluster_id: CLUSTER.to_owned(),
+        cluster_version: Some(v1::Version::default()),
+        spec: Some(v1::ClusterSpec {
+            ca_config: Some(v1::CaConfig {
+                signing_ca_cert: cert.into(),
+                signing_ca_key: key.as_bytes().to_vec().into(),
+                ..Default::default()
+            }),
+            ..cluster_spec()
+        }),
+        rotation: None,
+    };
+    crate::decide_root(&world.root, &request, world.now()).unwrap_err()
 }
 
 fn node_cases() -> Vec<Refusal> {
@@ -225,7 +262,7 @@ fn node_cases() -> Vec<Refusal> {
             spec: Some(spec),
         };
         world
-            .write(|root, _| crate::update_node(root, request))
+            .write(|root, _| crate::update_node(root, &members, request))
             .unwrap_err()
     };
     let remove = |world: &mut World, node_id: &str, members: Option<&Members>, force| {
@@ -242,13 +279,33 @@ fn node_cases() -> Vec<Refusal> {
     without_cluster.node("w");
     vec![
         update(&mut world, "m", v1::NodeSpec::default()),
-        update(&mut world, "w", manager()),
+        two_managers(&members),
         update(&mut world, "w", heavy),
         remove(&mut world, "m", None, true),
         remove(&mut world, "m", Some(&members), true),
         remove(&mut world, "w", None, false),
         remove(&mut without_cluster, "w", None, true),
     ]
+}
+
+/// The only member of the group is demoted, while another node is a manager without being one.
+fn two_managers(members: &Members) -> Refusal {
+    let mut world = World::new();
+    for name in ["m", "p"] {
+        let mut node = world.node(name);
+        node.role = v1::NodeRole::Manager;
+        let spec = std::sync::Arc::make_mut(&mut node.spec);
+        spec.desired_role = v1::NodeRole::Manager as i32;
+        world.put(node);
+    }
+    let request = v1::UpdateNodeRequest {
+        node_id: "m".to_owned(),
+        node_version: Some(v1::Version::default()),
+        spec: Some(v1::NodeSpec::default()),
+    };
+    world
+        .write(|root, _| crate::update_node(root, members, request))
+        .unwrap_err()
 }
 
 fn service_cases() -> Vec<Refusal> {

@@ -121,7 +121,10 @@ impl World {
 
     pub(crate) fn create_secret(&mut self, spec: v1::SecretSpec) -> Result<v1::Secret, Refusal> {
         let request = v1::CreateSecretRequest { spec: Some(spec) };
-        let reply = self.write(|root, ctx| crate::create_secret(root, ctx, request))?;
+        // The one driver that every world has.
+        let has_driver = |name: &str| name == "vault";
+        let reply =
+            self.write(|root, ctx| crate::create_secret(root, ctx, &has_driver, request))?;
         Ok(reply.secret.unwrap())
     }
 

@@ -13,6 +13,7 @@ use swarm_store::Root;
 use tonic::{Request, Response, Status};
 
 use super::{Services, refusal, write_error};
+use crate::root_change;
 
 /// How long a write may take to become durable before the client is told that its outcome is open.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -90,8 +91,11 @@ impl v1::control_server::Control for Control {
         &self,
         request: Request<v1::UpdateNodeRequest>,
     ) -> Answer<v1::UpdateNodeResponse> {
-        self.write(request, |root, request, _| api::update_node(root, request))
-            .await
+        let members = self.0.members();
+        self.write(request, |root, request, _| {
+            api::update_node(root, &members, request)
+        })
+        .await
     }
 
     async fn remove_node(
@@ -193,8 +197,10 @@ impl v1::control_server::Control for Control {
         &self,
         request: Request<v1::UpdateClusterRequest>,
     ) -> Answer<v1::UpdateClusterResponse> {
+        self.0.gate.pass().await?;
+        let material = root_change::prepare(&self.0, request.get_ref()).await?;
         self.write(request, |root, request, ctx| {
-            api::update_cluster(root, ctx, request)
+            api::update_cluster(root, ctx, request, &material)
         })
         .await
     }
@@ -256,7 +262,8 @@ impl v1::control_server::Control for Control {
         request: Request<v1::CreateSecretRequest>,
     ) -> Answer<v1::CreateSecretResponse> {
         self.write(request, |root, request, ctx| {
-            api::create_secret(root, ctx, request)
+            let has_driver = |name: &str| self.0.plugins.has(name);
+            api::create_secret(root, ctx, &has_driver, request)
         })
         .await
     }

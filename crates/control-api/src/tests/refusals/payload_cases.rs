@@ -39,6 +39,7 @@ fn create_cases() -> Vec<Refusal> {
         secret(&|spec| spec.annotations.as_mut().unwrap().labels = long()),
         config(&|spec| spec.templating = driver("jinja")),
         secret(&|spec| spec.driver = driver("")),
+        secret(&|spec| spec.driver = driver("none")),
         secret(&|spec| spec.driver = driver("vault")),
         twice.create_secret(secret_spec("DB")).unwrap_err(),
     ]

@@ -1,8 +1,8 @@
 //! What one node was told to run, and the message that brings it up to date.
 //!
 //! Refuses to own: when a message is sent (`dispatcher`) and what a node should run (the store).
-//! Secrets that a driver provides need a call to a plugin, which is the shell's; their place is
-//! [`dependency_item`]. Volumes follow the same path once nodes can mount them.
+//! A task whose secret a driver has not provided yet is held back, unless the node has it already.
+//! Volumes follow the same path once nodes can mount them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use swarm_api::v1;
 use swarm_store::Root;
-use swarm_types::{ConfigId, NodeId, SecretId, Task, TaskId, TaskState, convert, spec};
+use swarm_types::{ConfigId, NodeId, Secret, SecretId, Task, TaskId, TaskState, convert, spec};
 use v1::assignment::Item;
 use v1::assignment_change::AssignmentAction;
 use v1::assignments_message::Type;
+
+use crate::driven::{Driven, Need, Place, SecretAnswer};
 
 /// A message goes out so long after the last change (spec 5.1).
 pub const ASSIGNMENT_BATCH_DELAY: Duration = Duration::from_millis(100);
@@ -30,6 +32,9 @@ pub(crate) struct Assignments {
     sent: BTreeMap<TaskId, Sent>,
     /// Who uses what was sent besides tasks.
     users: BTreeMap<Dependency, Users>,
+    driven: Driven,
+    /// Tasks that are not sent until a driver has provided their secrets.
+    held: BTreeSet<TaskId>,
     /// Tasks that may differ from what was sent.
     dirty: BTreeSet<TaskId>,
     /// The number of the last message; 0 before the complete one.
@@ -46,6 +51,8 @@ struct Sent {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Dependency {
     Secret(SecretId),
+    /// A secret with data for one task alone.
+    Own(SecretId, TaskId),
     Config(ConfigId),
 }
 
@@ -84,7 +91,8 @@ impl Assignments {
 
     /// Notes that a task is gone, or is no longer on this node.
     pub(crate) fn handle_removal(&mut self, task: &TaskId) {
-        if self.sent.contains_key(task) || self.dirty.contains(task) {
+        let is_known = self.sent.contains_key(task) || self.held.contains(task);
+        if is_known || self.dirty.contains(task) {
             self.dirty.insert(task.clone());
         }
     }
@@ -95,7 +103,21 @@ impl Assignments {
             return;
         }
         self.dirty.extend(self.sent.keys().cloned());
+        self.dirty.extend(self.held.iter().cloned());
         let tasks = view.tasks_on_node(node).map(|task| task.id.clone());
+        self.dirty.extend(tasks);
+    }
+
+    /// What drivers provided, and what they are to be asked.
+    pub(crate) fn driven(&mut self) -> &mut Driven {
+        &mut self.driven
+    }
+
+    /// Takes what a driver provided.
+    pub(crate) fn handle_secret(&mut self, need: Need, answer: SecretAnswer) {
+        let tasks = self.driven.answer(need, answer);
+        let known = |id: &TaskId| self.held.contains(id) || self.sent.contains_key(id);
+        let tasks: Vec<TaskId> = tasks.into_iter().filter(known).collect();
         self.dirty.extend(tasks);
     }
 
@@ -119,7 +141,7 @@ impl Assignments {
                 .cloned()
                 .collect();
             for task in wanted {
-                self.put(task, &mut changes);
+                self.put(view, task, &mut changes);
             }
         } else {
             for _ in 0..ASSIGNMENT_MESSAGE_TASKS_MAX {
@@ -157,29 +179,68 @@ impl Assignments {
             task.state() >= TaskState::Assigned && task.node_id.as_ref() == Some(node)
         });
         match (wanted, self.sent.get_mut(id)) {
-            (None, None) => {}
+            (None, None) => self.release(id),
             (None, Some(_)) => self.drop_task(id, changes),
             (Some(task), Some(sent)) if is_known(&sent.task, task) => {
                 sent.task = Arc::clone(task);
                 if task.is_terminal() {
                     self.set_dependencies(id, Vec::new(), changes);
+                    self.release(id);
+                } else if self.driven.is_used() {
+                    let (needs, _) = self.needs(view, task);
+                    self.set_dependencies(id, needs, changes);
                 }
             }
-            (Some(task), _) => self.put(Arc::clone(task), changes),
+            (Some(task), _) => self.put(view, Arc::clone(task), changes),
         }
     }
 
-    fn put(&mut self, task: Arc<Task>, changes: &mut Changes) {
+    /// Nothing of the task is held back or asked for any more.
+    fn release(&mut self, id: &TaskId) {
+        self.held.remove(id);
+        self.driven.forget_task(id);
+    }
+
+    /// What the task needs as far as it can be had, and whether that is not everything.
+    fn needs(&mut self, view: &Root, task: &Task) -> (Vec<Dependency>, bool) {
+        if task.is_terminal() {
+            return (Vec::new(), false);
+        }
+        let (mut needs, mut is_waiting) = (Vec::new(), false);
+        for dependency in dependencies(task) {
+            let Dependency::Secret(id) = &dependency else {
+                needs.push(dependency);
+                continue;
+            };
+            let is_driven = |secret: &Arc<Secret>| secret.spec.driver.is_some();
+            if !view.get::<Secret>(id).is_some_and(is_driven) {
+                needs.push(dependency);
+                continue;
+            }
+            match self.driven.place(&task.id, id) {
+                Some(Place::Shared) => needs.push(dependency),
+                Some(Place::Own) => needs.push(Dependency::Own(id.clone(), task.id.clone())),
+                None => is_waiting = true,
+            }
+        }
+        (needs, is_waiting)
+    }
+
+    fn put(&mut self, view: &Root, task: Arc<Task>, changes: &mut Changes) {
         let id = task.id.clone();
+        let (needs, is_waiting) = self.needs(view, &task);
+        // A task that the node has must stay in its set; it has its secrets, or waits for them.
+        let is_new = task.state() <= TaskState::Assigned && !self.sent.contains_key(&id);
+        if is_waiting && is_new {
+            self.held.insert(id);
+            return;
+        }
+        self.held.remove(&id);
         changes.task(
             AssignmentAction::Update,
             Item::Task(convert::task_to_wire(&task)),
         );
-        let needs = if task.is_terminal() {
-            Vec::new()
-        } else {
-            dependencies(&task)
-        };
+        let has_ended = task.is_terminal();
         match self.sent.get_mut(&id) {
             Some(sent) => sent.task = task,
             None => {
@@ -188,10 +249,14 @@ impl Assignments {
             }
         }
         self.set_dependencies(&id, needs, changes);
+        if has_ended {
+            self.release(&id);
+        }
     }
 
     fn drop_task(&mut self, id: &TaskId, changes: &mut Changes) {
         self.set_dependencies(id, Vec::new(), changes);
+        self.release(id);
         self.sent.remove(id);
         let only_id = v1::Task {
             id: id.to_string(),
@@ -236,10 +301,13 @@ impl Assignments {
                 }
                 (true, true) => {
                     self.users.remove(&dependency);
+                    if let Dependency::Secret(id) = &dependency {
+                        self.driven.forget_shared(id);
+                    }
                     list.push(change(AssignmentAction::Remove, only_id(&dependency)));
                 }
                 (false, false) => {
-                    if let Some(item) = dependency_item(view, &dependency) {
+                    if let Some(item) = dependency_item(view, &self.driven, &dependency) {
                         users.is_sent = true;
                         list.push(change(AssignmentAction::Update, item));
                     }
@@ -289,14 +357,24 @@ fn dependencies(task: &Task) -> Vec<Dependency> {
     all
 }
 
-/// The object as the store has it; `None` when it is missing there, or when a driver has to be
-/// asked for its content.
-fn dependency_item(view: &Root, dependency: &Dependency) -> Option<Item> {
+/// The object as the store has it, with the data of its driver if it has one; `None` when it is
+/// missing there.
+fn dependency_item(view: &Root, driven: &Driven, dependency: &Dependency) -> Option<Item> {
     match dependency {
         Dependency::Secret(id) => {
-            let secret = view.get::<swarm_types::Secret>(id)?;
-            let is_stored = secret.spec.driver.is_none();
-            is_stored.then(|| Item::Secret(convert::secret_to_wire(secret)))
+            let secret = view.get::<Secret>(id)?;
+            let mut wire = convert::secret_to_wire(secret);
+            if secret.spec.driver.is_some() {
+                wire.spec.get_or_insert_default().data = driven.shared(id)?.clone();
+            }
+            Some(Item::Secret(wire))
+        }
+        Dependency::Own(id, task) => {
+            let mut wire = convert::secret_to_wire(view.get::<Secret>(id)?);
+            wire.id = own_id(id, task);
+            wire.internal = true;
+            wire.spec.get_or_insert_default().data = driven.own(task, id)?.clone();
+            Some(Item::Secret(wire))
         }
         Dependency::Config(id) => {
             let config = view.get::<swarm_types::Config>(id)?;
@@ -311,9 +389,18 @@ fn only_id(dependency: &Dependency) -> Item {
             id: id.to_string(),
             ..Default::default()
         }),
+        Dependency::Own(id, task) => Item::Secret(v1::Secret {
+            id: own_id(id, task),
+            ..Default::default()
+        }),
         Dependency::Config(id) => Item::Config(v1::Config {
             id: id.to_string(),
             ..Default::default()
         }),
     }
+}
+
+/// The id under which agents look for data of one task before they look for those of all.
+fn own_id(secret: &SecretId, task: &TaskId) -> String {
+    format!("{secret}.{task}")
 }

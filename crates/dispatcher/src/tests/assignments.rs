@@ -37,7 +37,7 @@ fn text(message: &v1::AssignmentsMessage) -> String {
     words.join(" ")
 }
 
-fn texts(rig: &mut Rig) -> Vec<String> {
+pub(super) fn texts(rig: &mut Rig) -> Vec<String> {
     let messages = rig.messages().into_iter();
     messages
         .map(|(_, body)| match body {
@@ -48,7 +48,7 @@ fn texts(rig: &mut Rig) -> Vec<String> {
         .collect()
 }
 
-fn open(rig: &mut Rig) -> StreamId {
+pub(super) fn open(rig: &mut Rig) -> StreamId {
     let session = rig
         .dispatcher
         .session_of(&node_id("n"))
@@ -60,7 +60,7 @@ fn open(rig: &mut Rig) -> StreamId {
 }
 
 /// Node `n` in session, with these tasks, and the complete message taken.
-fn rig(tasks: &[(&str, TaskState)]) -> Rig {
+pub(super) fn rig(tasks: &[(&str, TaskState)]) -> Rig {
     let nodes = vec![node("n", NodeState::Down), node("m", NodeState::Down)];
     let mut rig = Rig::new(nodes);
     rig.registered("n");
@@ -75,7 +75,7 @@ fn rig(tasks: &[(&str, TaskState)]) -> Rig {
     rig
 }
 
-fn after_delay(rig: &mut Rig) -> Vec<String> {
+pub(super) fn after_delay(rig: &mut Rig) -> Vec<String> {
     rig.wait(ASSIGNMENT_BATCH_DELAY);
     texts(rig)
 }
@@ -257,7 +257,7 @@ fn missed_commits_are_made_good_by_comparing_everything() {
     assert_eq!(texts(&mut rig), ["incremental 1>2 -a +c"]);
 }
 
-fn with_secrets(name: &str, state: TaskState, secrets: &[&str]) -> swarm_types::Task {
+pub(super) fn with_secrets(name: &str, state: TaskState, secrets: &[&str]) -> swarm_types::Task {
     let reference = |id: &&str| v1::SecretReference {
         secret_id: (*id).to_owned(),
         ..Default::default()
@@ -279,14 +279,17 @@ fn with_secrets(name: &str, state: TaskState, secrets: &[&str]) -> swarm_types::
     task
 }
 
-fn create_secrets(rig: &mut Rig) {
+pub(super) fn create_secrets(rig: &mut Rig) {
     let secret = |id: &str, driver: bool| {
         let spec = v1::SecretSpec {
             annotations: Some(v1::Annotations {
                 name: id.to_owned(),
                 ..Default::default()
             }),
-            driver: driver.then(v1::Driver::default),
+            driver: driver.then(|| v1::Driver {
+                name: "vault".to_owned(),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         Secret::new(id.parse().unwrap(), spec)
@@ -340,11 +343,11 @@ fn secrets_and_configs_come_with_their_first_user_and_go_with_their_last() {
 }
 
 #[test]
-fn a_task_goes_out_without_what_is_missing_or_needs_a_driver() {
+fn a_task_goes_out_without_what_is_missing() {
     let mut rig = rig(&[]);
     create_secrets(&mut rig);
     let assigned = TaskState::Assigned;
-    let names = &["missing", "driven"];
+    let names = &["missing"];
     rig.commit(|tx| tx.create(with_secrets("a", assigned, names)).unwrap());
     assert_eq!(after_delay(&mut rig), ["incremental 1>2 +config:c +a"]);
     let a = task_id("a");

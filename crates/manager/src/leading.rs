@@ -8,12 +8,13 @@ use std::time::Duration;
 use swarm_api::v1;
 use swarm_ca::server::{JobId, Server as CaServer, Signed};
 use swarm_dispatcher::{
-    Body, Config as DispatcherConfig, DispatchError, Dispatcher, SessionExtras, SessionOpen,
-    StreamId, UnknownNodePolicy,
+    Body, Config as DispatcherConfig, DispatchError, Dispatcher, SecretAnswer, SecretRequestId,
+    SessionExtras, SessionOpen, StreamId, UnknownNodePolicy,
 };
 use swarm_leader::{Leader, Origin, Seed};
 use swarm_raft_io::ReplicatedStore;
 use swarm_reconcile::Outcome;
+use swarm_rt::metrics::{Gauge, Metrics, Refused};
 use swarm_rt::tasks::TaskError;
 use swarm_rt::tls::Credentials;
 use swarm_rt::{Clock, OsIds, Shutdown};
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::gate::Gate;
+use crate::secret_drivers::{Plugins, SecretDrivers};
 use crate::services::status_of;
 use crate::signing::Signing;
 use crate::streams::{Call, Incoming, NodeStream, Sink, StreamEvent};
@@ -40,8 +42,13 @@ pub(crate) struct Me {
     pub(crate) seed: Seed,
     /// Where agents reach it; `None` when it listens everywhere and nobody said where it is.
     pub(crate) address: Option<String>,
+    /// Where secret drivers are.
+    pub(crate) plugins: Plugins,
     /// What external certificate authorities are shown.
     pub(crate) credentials: Option<Credentials>,
+    /// Shows how many nodes are in a session.
+    pub(crate) sessions: Gauge,
+    pub(crate) metrics: Metrics,
 }
 
 impl Me {
@@ -127,7 +134,10 @@ struct Term {
     events: mpsc::UnboundedReceiver<StreamEvent>,
     event_sender: mpsc::UnboundedSender<StreamEvent>,
     signing: Signing,
+    drivers: SecretDrivers,
     sessions: BTreeMap<StreamId, Sink<v1::SessionMessage>>,
+    sessions_shown: Gauge,
+    metrics: Metrics,
     assignments: BTreeMap<StreamId, Sink<v1::AssignmentsMessage>>,
 }
 
@@ -139,6 +149,7 @@ enum Input {
     Stream(StreamEvent),
     Outcome(Origin, Outcome),
     Signed(JobId, Signed),
+    Secret(SecretRequestId, Result<SecretAnswer, String>),
     Time,
 }
 
@@ -159,7 +170,11 @@ impl Term {
         };
         let config = DispatcherConfig {
             leader: Some(me.seed.node.clone()),
-            unknown_nodes: UnknownNodePolicy::Register,
+            // A certificate is issued to nodes that exist; on a plain connection nobody has one.
+            unknown_nodes: match me.credentials {
+                Some(_) => UnknownNodePolicy::Refuse,
+                None => UnknownNodePolicy::Register,
+            },
         };
         let mut dispatcher = Dispatcher::new(clock.now(), &view, config, extras);
         dispatcher.handle_serving(clock.now(), &mut || ids.next_u64());
@@ -176,8 +191,11 @@ impl Term {
             outcome_sender,
             events,
             event_sender,
+            drivers: SecretDrivers::new(me.plugins.clone()),
             signing: Signing::new(clock.clone(), me.credentials.clone()),
             sessions: BTreeMap::new(),
+            sessions_shown: me.sessions.clone(),
+            metrics: me.metrics.clone(),
             assignments: BTreeMap::new(),
         })
     }
@@ -193,6 +211,7 @@ impl Term {
                 Some((origin, outcome)) = self.outcomes.recv() => Input::Outcome(origin, outcome),
                 received = self.feed.next() => Input::Feed(received),
                 (id, signed) = self.signing.done() => Input::Signed(id, signed),
+                (id, answer) = self.drivers.done() => Input::Secret(id, answer),
                 Some(event) = self.events.recv() => Input::Stream(event),
                 Some(call) = incoming.recv() => Input::Call(Box::new(call)),
                 () = self.clock.sleep_until(wake) => Input::Time,
@@ -221,6 +240,9 @@ impl Term {
         if let Some((id, signed)) = self.signing.try_done() {
             return Some(Input::Signed(id, signed));
         }
+        if let Some((id, answer)) = self.drivers.try_done() {
+            return Some(Input::Secret(id, answer));
+        }
         if let Ok(event) = self.events.try_recv() {
             return Some(Input::Stream(event));
         }
@@ -234,6 +256,8 @@ impl Term {
     fn turn(&mut self) {
         let now = self.clock.now();
         let view = self.store.view();
+        let sessions = i64::try_from(self.sessions.len()).unwrap_or(i64::MAX);
+        self.sessions_shown.set(sessions);
         self.leader.handle_timeout(now);
         while let Some(proposal) = self.leader.poll_proposal(&view, now, &mut self.ids) {
             let (sender, origin) = (self.outcome_sender.clone(), proposal.origin);
@@ -252,6 +276,10 @@ impl Term {
         while let Some(message) = self.leader.dispatcher().poll_message(&view) {
             self.deliver(message.stream, message.body);
         }
+        // Questions come up while messages are made.
+        while let Some(request) = self.leader.dispatcher().poll_secret_request(&view) {
+            self.drivers.begin(request);
+        }
     }
 
     fn take(&mut self, input: Input) {
@@ -264,6 +292,14 @@ impl Term {
                     tracing::warn!(reason, "a certificate was not signed; trying again");
                 }
                 self.leader.handle_signed(now, id, signed);
+            }
+            Input::Secret(id, answer) => {
+                if let Err(reason) = &answer {
+                    tracing::warn!(reason, "a secret driver failed; asking again");
+                }
+                let view = self.store.view();
+                let dispatcher = self.leader.dispatcher();
+                dispatcher.handle_secret(now, id, answer, &view);
             }
             Input::Feed(Received::Event(event)) => {
                 let view = self.store.view();
@@ -321,7 +357,13 @@ impl Term {
                     .leader
                     .dispatcher()
                     .handle_session(now, open, &view, ids, &mut draw);
-                let opened = started.map(|start| self.open_session(start.stream));
+                let opened = started.map(|start| {
+                    if let Some(warning) = &start.warning {
+                        self.metrics.refused(Refused::ClonedMachine);
+                        tracing::warn!(%node, %addr, "{warning}");
+                    }
+                    self.open_session(start.stream)
+                });
                 // A caller that went away dropped its stream, which reports itself closed.
                 drop(reply.send(opened));
             }
@@ -420,5 +462,6 @@ impl Term {
         for (_, sink) in std::mem::take(&mut self.sessions) {
             sink.put(Err(Status::aborted("node must disconnect")));
         }
+        self.sessions_shown.set(0);
     }
 }

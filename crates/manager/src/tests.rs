@@ -1,5 +1,12 @@
 //! A whole manager in this process, called as nodes and clients call it.
 
+mod logs;
+mod refusals;
+mod secure;
+mod sessions;
+mod slow;
+mod world;
+
 use std::path::Path;
 
 use tonic::transport::Channel;
@@ -34,6 +41,7 @@ fn config(directory: &Path) -> Config {
         security: None,
         first_root: None,
         metrics: Metrics::new(),
+        plugins: directory.join("plugins"),
     }
 }
 
@@ -117,6 +125,10 @@ async fn a_node_registers_beats_and_gets_its_assignments() {
     let beat = v1::HeartbeatRequest {
         session_id: session_id.clone(),
     };
+    // The first period may be any part of one.
+    within(client.heartbeat(of("worker", beat.clone())))
+        .await
+        .unwrap();
     let period = within(client.heartbeat(of("worker", beat))).await;
     let period = period
         .unwrap()

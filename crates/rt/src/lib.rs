@@ -26,6 +26,7 @@ pub mod clock;
 pub mod logging;
 pub mod metrics;
 pub mod net;
+pub mod plugin;
 pub mod random;
 pub mod shutdown;
 pub mod tasks;

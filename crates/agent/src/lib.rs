@@ -34,6 +34,7 @@ mod agent;
 mod dependencies;
 mod logs;
 mod persist;
+pub mod remotes;
 mod reporter;
 mod rpc;
 mod session;

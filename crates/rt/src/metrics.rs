@@ -1,13 +1,16 @@
 //! The figures that a node shows to Prometheus.
 //!
 //! Owns the registry, the counters of what was refused, and the gauges of connections. Other parts
-//! put their own figures into the same registry by [`Metrics::register`]. Names are those of
+//! add their own by [`Metrics::show`]. Names are those of
 //! SwarmKit where it has them; ours begin with `swarm_` too.
 
 mod http;
 mod refused;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::family::Family;
@@ -32,6 +35,14 @@ struct Inner {
     refused: Family<Label, Counter>,
     connections: Family<Label, Gauge>,
     handshakes: Gauge,
+    /// Of other parts, by their names.
+    parts: Mutex<BTreeMap<&'static str, Part>>,
+}
+
+/// The figures of a part that may be started anew.
+struct Part {
+    registry: Registry,
+    update: Box<dyn Fn() + Send>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -78,13 +89,28 @@ impl Metrics {
                 refused,
                 connections,
                 handshakes,
+                parts: Mutex::default(),
             }),
         }
     }
 
-    /// Adds figures of another part.
-    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
-        add(&mut self.registry());
+    /// Shows the figures of a part, in place of those that a part of this name showed before.
+    /// `update` brings them up to date each time before somebody looks.
+    pub fn show(
+        &self,
+        name: &'static str,
+        add: impl FnOnce(&mut Registry),
+        update: impl Fn() + Send + 'static,
+    ) {
+        let mut registry = Registry::default();
+        add(&mut registry);
+        let update = Box::new(update);
+        self.parts().insert(name, Part { registry, update });
+    }
+
+    /// Shows nothing more of a part, which is over.
+    pub fn forget(&self, name: &'static str) {
+        self.parts().remove(name);
     }
 
     /// Counts something that was refused.
@@ -118,12 +144,23 @@ impl Metrics {
     /// Everything in the text format of OpenMetrics.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        let parts = self.parts();
         // Writing into a string cannot fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry());
+        let _ = encode_registry(&mut text, &self.registry());
+        for part in parts.values() {
+            (part.update)();
+            let _ = encode_registry(&mut text, &part.registry);
+        }
+        let _ = encode_eof(&mut text);
         text
     }
 
-    fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<&'static str, Part>> {
+        let parts = self.inner.parts.lock();
+        parts.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
         self.inner
             .registry
             .lock()
@@ -149,5 +186,25 @@ mod tests {
         assert!(text.contains(line), "{text}");
         assert_eq!(metrics.refused_count(Refused::HandshakeTimeout), 1);
         assert_eq!(metrics.refused_count(Refused::RemovedNode), 0);
+    }
+
+    #[test]
+    fn a_part_that_starts_anew_replaces_its_figures_and_one_that_is_over_has_none() {
+        let metrics = Metrics::new();
+        for value in 1..=2 {
+            let gauge = Gauge::<i64>::default();
+            let shown = gauge.clone();
+            metrics.show(
+                "part",
+                |registry| registry.register("swarm_part", "A part", gauge),
+                move || drop(shown.set(value)),
+            );
+        }
+        let text = metrics.text();
+        assert_eq!(text.matches("\nswarm_part 2\n").count(), 1, "{text}");
+        assert_eq!(text.matches("\nswarm_part ").count(), 1, "{text}");
+        assert_eq!(text.matches("# EOF").count(), 1, "{text}");
+        metrics.forget("part");
+        assert!(!metrics.text().contains("swarm_part"));
     }
 }

@@ -36,6 +36,8 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams that one connection may have open; an agent needs five, and one for each log
 /// subscription.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 1_000;
+/// The headers of one call, in bytes; ours have a few hundred.
+pub const HEADERS_BYTES_MAX: u32 = 16 << 10;
 /// What a caller may send on one stream before a listener of ours has read it, in bytes. Small, for
 /// two reasons: everything on a connection travels behind what was sent before, so this bounds how
 /// long a heartbeat waits for bulk data; and it is what a stream that nobody reads costs.
@@ -145,6 +147,7 @@ pub fn server() -> Server {
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .tcp_nodelay(true)

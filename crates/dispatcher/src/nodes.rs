@@ -27,6 +27,8 @@ pub(crate) enum NodeIntent {
         /// `None` keeps the description that is stored.
         description: Option<Arc<v1::NodeDescription>>,
         addr: String,
+        /// What people are to know about the node; usually nothing.
+        warning: Option<String>,
     },
     /// It is lost.
     Down { message: &'static str },
@@ -44,9 +46,16 @@ impl NodeIntent {
         let is_allowed = policy == UnknownNodePolicy::Register;
         match (stored, self) {
             (Some(stored), _) => self.change(stored).map(Write::update),
-            (None, Self::Ready { description, addr }) if is_allowed => {
+            (
+                None,
+                Self::Ready {
+                    description,
+                    addr,
+                    warning,
+                },
+            ) if is_allowed => {
                 let mut node = Node::new(id.clone(), accepted_worker());
-                node.status = ready(addr);
+                node.status = ready(addr, warning.as_ref());
                 node.description.clone_from(description);
                 Some(Write::create(node))
             }
@@ -73,7 +82,11 @@ impl NodeIntent {
                     (moved(stored, NodeState::Down, message), None)
                 }
             },
-            Self::Ready { description, addr } => (ready(addr), description.as_ref()),
+            Self::Ready {
+                description,
+                addr,
+                warning,
+            } => (ready(addr, warning.as_ref()), description.as_ref()),
         };
         let is_same_description =
             description.is_none_or(|description| stored.description.as_ref() == Some(description));
@@ -97,10 +110,10 @@ fn moved(stored: &Node, state: NodeState, message: &'static str) -> NodeStatus {
     }
 }
 
-fn ready(addr: &str) -> NodeStatus {
+fn ready(addr: &str, warning: Option<&String>) -> NodeStatus {
     NodeStatus {
         state: NodeState::Ready,
-        message: Text::EMPTY,
+        message: warning.map_or(Text::EMPTY, |warning| warning.clone().into()),
         addr: addr.to_owned(),
     }
 }

@@ -41,8 +41,18 @@ const MANAGER_CALLS_MAX: u32 = 20_000;
 const ANONYMOUS_CALLS_MAX: u32 = 8;
 /// How long a call that is no stream may take: the wait for a leader, the wait for the disk, and
 /// time to send the request. Longer than any answer of ours takes.
-const CALL_TIMEOUT: Duration = READY_WAIT_MAX.saturating_mul(2).saturating_add(CALL_SLACK);
+pub(crate) const CALL_TIMEOUT: Duration =
+    READY_WAIT_MAX.saturating_mul(2).saturating_add(CALL_SLACK);
 const CALL_SLACK: Duration = Duration::from_secs(15);
+
+/// How a listener is guarded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mode {
+    /// Callers are not known, and nothing is guarded.
+    pub(crate) is_plain: bool,
+    /// See [`CALL_TIMEOUT`].
+    pub(crate) call_timeout: Duration,
+}
 
 /// Shared by all calls of the remote listener.
 #[derive(Clone)]
@@ -57,6 +67,7 @@ struct Inner {
     metrics: Metrics,
     rpcs: Rpcs,
     rechecks: Arc<Notify>,
+    call_timeout: Duration,
     is_plain: bool,
 }
 
@@ -66,7 +77,7 @@ impl Guard {
         gate: Gate,
         cluster: ClusterId,
         metrics: Metrics,
-        is_plain: bool,
+        mode: Mode,
     ) -> Self {
         let inner = Inner {
             store,
@@ -75,7 +86,8 @@ impl Guard {
             rpcs: Rpcs::new(&metrics),
             metrics,
             rechecks: Arc::default(),
-            is_plain,
+            call_timeout: mode.call_timeout,
+            is_plain: mode.is_plain,
         };
         Self {
             inner: Arc::new(inner),
@@ -295,17 +307,18 @@ async fn finish(
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
 ) -> Response<Body> {
     let method = watch.method;
+    let limit = watch.guard.inner.call_timeout;
     let answered = if method.client_streaming {
         // Its answer comes at the end of the stream, which may be far away.
         Ok(answer.await)
     } else {
-        tokio::time::timeout(CALL_TIMEOUT, answer).await
+        tokio::time::timeout(limit, answer).await
     };
     let guard = watch.guard.clone();
     let response = match answered {
         Ok(Ok(response)) => response,
         Err(_) => {
-            let text = format!("the call took longer than {} s", CALL_TIMEOUT.as_secs());
+            let text = format!("the call took longer than {} s", limit.as_secs());
             let status = Status::deadline_exceeded(text);
             guard.refuse(Refused::CallTimeout, status).into_http()
         }

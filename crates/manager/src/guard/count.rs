@@ -1,7 +1,7 @@
 //! Counts calls under the names that Go's gRPC servers use (control-plane spec 26).
 
 use swarm_api::authorization::Method;
-use swarm_rt::metrics::{Counter, Family, Metrics};
+use swarm_rt::metrics::{Counter, Family, Metrics, Registry};
 use tonic::Code;
 
 type Started = [(&'static str, &'static str); 3];
@@ -15,7 +15,7 @@ pub(super) struct Rpcs {
 impl Rpcs {
     pub(super) fn new(metrics: &Metrics) -> Self {
         let (started, handled) = (Family::default(), Family::default());
-        metrics.register(|registry| {
+        let add = |registry: &mut Registry| {
             registry.register(
                 "grpc_server_started",
                 "Calls that were accepted on the remote listener",
@@ -26,7 +26,8 @@ impl Rpcs {
                 "Calls that ended on the remote listener, by their code",
                 Family::clone(&handled),
             );
-        });
+        };
+        metrics.show("rpcs", add, || {});
         Self { started, handled }
     }
 

@@ -1,0 +1,284 @@
+//! Who gets in, who may do what, and who is thrown out.
+
+use swarm_api::authorization::{METHODS, Role};
+use swarm_rt::metrics::Refused;
+use tonic::codegen::http::uri::PathAndQuery;
+use v1::ca_client::CaClient;
+use v1::node_ca_client::NodeCaClient;
+
+use super::world::{Authority, CLUSTER, DAY, HOUR, MANAGER, WORKER, World, begin, words};
+use super::*;
+
+/// Calls a method with an empty message.
+async fn call(channel: Channel, path: &'static str) -> Result<(), tonic::Status> {
+    let mut client = tonic::client::Grpc::new(channel);
+    within(client.ready())
+        .await
+        .map_err(|error| tonic::Status::from_error(error.into()))?;
+    let codec =
+        swarm_api::codec::SmallBufferCodec::<v1::HeartbeatRequest, v1::HeartbeatRequest>::default();
+    let request = Request::new(v1::HeartbeatRequest::default());
+    let path = PathAndQuery::from_static(path);
+    within(client.unary(request, path, codec)).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_node_joins_by_token_and_is_known_by_its_certificate() {
+    let world = World::start().await;
+    let tokens = world.tokens().await;
+    for (token, role) in [(tokens.worker, WORKER), (tokens.manager, MANAGER)] {
+        let (id, tls) = world.join(&token).await;
+        let identity = swarm_ca::identity::read_pem(tls.chain_pem.as_bytes()).unwrap();
+        assert_eq!(identity.node.to_string(), id);
+        assert_eq!(identity.is_manager(), role == MANAGER);
+        let mut client = DispatcherClient::new(world.dial_as(tls));
+        let (first, stream) = begin(&mut client, "").await;
+        let node = first.node.unwrap();
+        assert_eq!((node.id, node.role), (id, role as i32));
+        assert_eq!(node.status.unwrap().addr, "127.0.0.1");
+        drop(stream);
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_node_renews_its_certificate_without_a_token() {
+    let world = World::start().await;
+    let (id, tls) = world.worker().await;
+    let mut client = NodeCaClient::new(world.dial_as(tls.clone()));
+    let key = swarm_ca::csr::new_key();
+    let request = v1::IssueNodeCertificateRequest {
+        csr: swarm_ca::csr::request(&key).unwrap().into(),
+        ..Default::default()
+    };
+    let issued = within(client.issue_node_certificate(request.clone())).await;
+    assert_eq!(issued.unwrap().into_inner().node_id, id);
+    let status = v1::NodeCertificateStatusRequest { node_id: id };
+    let answer = within(client.node_certificate_status(status)).await;
+    let certificate = answer.unwrap().into_inner().certificate.unwrap();
+    assert_eq!(certificate.csr, request.csr);
+    assert_ne!(certificate.certificate, tls.chain_pem.as_bytes());
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_worker_may_call_no_method_of_managers() {
+    let world = World::start().await;
+    let (_, tls) = world.worker().await;
+    let channel = world.dial_as(tls);
+    let mut count = 0;
+    for method in METHODS {
+        if method.insecure || method.roles.contains(&Role::Worker) {
+            continue;
+        }
+        let refused = call(channel.clone(), method.path).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+        let text = "Permission denied: unauthorized peer role: remote certificate not part of \
+                    OUs: [swarm-manager]";
+        assert_eq!(refused.message(), text, "{}", method.path);
+        count += 1;
+    }
+    assert!(count > 40, "{count} methods");
+    world.refused(Refused::WrongRole, count).await;
+    drop(channel);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn nobody_without_a_certificate_calls_what_needs_one() {
+    let world = World::start().await;
+    let channel = world.dial_anonymously();
+    let mut count = 0;
+    for method in METHODS.iter().filter(|method| !method.insecure) {
+        let refused = call(channel.clone(), method.path).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+        assert!(
+            refused.message().contains("no client certificates"),
+            "{refused:?}"
+        );
+        count += 1;
+    }
+    world.refused(Refused::NoCertificate, count).await;
+    for path in [
+        "/docker.swarmkit.v1.Control/NoSuch",
+        "/grpc.health.v1.Health/Check",
+        "/",
+    ] {
+        let refused = call(channel.clone(), path).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
+        assert!(refused.message().contains(path), "{refused:?}");
+    }
+    world.refused(Refused::UnknownMethod, 3).await;
+    drop(channel);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_manager_may_call_what_managers_may_and_missing_services_say_their_name() {
+    let world = World::start().await;
+    let tls = world.authority.tls("other", MANAGER, CLUSTER);
+    let channel = world.dial_as(tls);
+    let mut control = ControlClient::new(channel.clone());
+    let listed = within(control.list_nodes(v1::ListNodesRequest::default())).await;
+    assert_eq!(listed.unwrap().into_inner().nodes.len(), 1);
+    let mut health = HealthClient::new(channel.clone());
+    within(health.check(v1::HealthCheckRequest::default()))
+        .await
+        .unwrap();
+    let mut ca = CaClient::new(channel.clone());
+    let key = within(ca.get_unlock_key(v1::GetUnlockKeyRequest {})).await;
+    let key = key.unwrap().into_inner();
+    assert!(key.unlock_key.is_empty() && key.version.is_some());
+    for path in [
+        "/docker.swarmkit.v1.Raft/ResolveAddress",
+        "/docker.swarmkit.v1.RaftMembership/Leave",
+    ] {
+        let refused = call(channel.clone(), path).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
+        let name = path.rsplit('/').next().unwrap();
+        assert!(refused.message().contains(name), "{refused:?}");
+    }
+    drop((channel, control, health, ca));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn certificates_of_others_are_refused() {
+    let world = World::start().await;
+    let start = Clock::new().now();
+    let of = |node, role, cluster| world.authority.tls(node, role, cluster);
+    let valid = |start| {
+        world
+            .authority
+            .tls_valid("w", WORKER, CLUSTER, (start, HOUR))
+    };
+    let mut foreign = Authority::new().tls("w", WORKER, CLUSTER);
+    foreign.root_pem = world.authority.root_pem.clone();
+    for (tls, text, reason) in [
+        (
+            of("w", WORKER, "other"),
+            "remote certificate not part of organization: cluster",
+            Refused::WrongOrganization,
+        ),
+        (
+            valid(start.saturating_sub(DAY)),
+            "expired or is not valid yet",
+            Refused::CertificateExpired,
+        ),
+        (
+            // The clock of one of the two machines is hours off.
+            valid(start.saturating_add(5 * HOUR)),
+            "set the clocks of the two machines",
+            Refused::CertificateNotYetValid,
+        ),
+        (
+            foreign,
+            "another cluster",
+            Refused::CertificateUnknownAuthority,
+        ),
+    ] {
+        let mut client = DispatcherClient::new(world.dial_as(tls));
+        let refused = within(client.session(v1::SessionRequest::default())).await;
+        let refused = refused.unwrap_err();
+        assert!(
+            words(&refused).contains(text),
+            "{text}: {}",
+            words(&refused)
+        );
+        world.refused(reason, 1).await;
+    }
+    // Nobody made a node for this certificate.
+    let stranger = world.dial_as(of("stranger", WORKER, CLUSTER));
+    let mut client = DispatcherClient::new(stranger);
+    let refused = within(client.session(v1::SessionRequest::default())).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Unknown, "node not found")
+    );
+    drop(client);
+    world.finish().await;
+}
+
+/// Writes what `RemoveNode` writes for the certificate of a node.
+async fn remove(world: &World, node: &str) {
+    let request = v1::RemoveNodeRequest {
+        node_id: node.to_owned(),
+        force: true,
+    };
+    within(world.control().remove_node(request)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_node_is_thrown_out_at_once() {
+    let world = World::start().await;
+    let (id, tls) = world.worker().await;
+    let (other, other_tls) = world.worker().await;
+    let channel = world.dial_as(tls.clone());
+    let mut client = DispatcherClient::new(channel.clone());
+    let (first, stream) = begin(&mut client, "").await;
+    let mut kept = DispatcherClient::new(world.dial_as(other_tls));
+    let (kept_first, kept_stream) = begin(&mut kept, "").await;
+    remove(&world, &id).await;
+    let status = ended(stream).await;
+    let text = format!("node {id} was removed from swarm");
+    assert!(
+        status.message().contains(&text) || status.message() == "node not registered",
+        "{status:?}"
+    );
+    // On the old connection, and on a new one.
+    let beat = v1::HeartbeatRequest {
+        session_id: first.session_id,
+    };
+    let refused = within(client.heartbeat(beat.clone())).await.unwrap_err();
+    assert!(words(&refused).contains(&text), "{}", words(&refused));
+    let mut again = DispatcherClient::new(world.dial_as(tls));
+    let refused = within(again.heartbeat(beat)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    assert!(refused.message().contains(&text), "{refused:?}");
+    // Nobody else notices.
+    let beat = v1::HeartbeatRequest {
+        session_id: kept_first.session_id,
+    };
+    within(kept.heartbeat(beat)).await.unwrap();
+    assert_ne!(other, id);
+    drop((client, channel, again, kept, kept_stream));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_demoted_manager_loses_its_connections_and_its_rights() {
+    let world = World::start().await;
+    let token = world.tokens().await.manager;
+    let (id, tls) = world.join(&token).await;
+    let channel = world.dial_as(tls.clone());
+    let mut control = ControlClient::new(channel.clone());
+    within(control.list_nodes(v1::ListNodesRequest::default()))
+        .await
+        .unwrap();
+    let mut client = DispatcherClient::new(channel.clone());
+    let (_, stream) = begin(&mut client, "").await;
+    let node: NodeId = id.parse().unwrap();
+    let store = world.manager.store();
+    let demoted = store.write(|transaction| {
+        let mut node = (**transaction.node(&node).unwrap()).clone();
+        // As after `swarmctl node demote`, when the role manager has done its part.
+        node.spec.desired_role = WORKER as i32;
+        node.role = WORKER;
+        transaction.update(node)
+    });
+    within(demoted).await.unwrap();
+    let status = ended(stream).await;
+    assert_eq!(status.code(), Code::Aborted, "{status:?}");
+    assert!(status.message().contains("was demoted"), "{status:?}");
+    let mut control = ControlClient::new(world.dial_as(tls.clone()));
+    let refused = within(control.list_nodes(v1::ListNodesRequest::default())).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    assert!(refused.message().contains("was demoted"), "{refused:?}");
+    // It may still work, and get its next certificate.
+    let mut client = DispatcherClient::new(world.dial_as(tls));
+    let (_, stream) = begin(&mut client, "").await;
+    drop((channel, client, control, stream));
+    world.finish().await;
+}

@@ -1,0 +1,143 @@
+//! Sessions that are not, or no longer, those of the node that shows them.
+
+use swarm_api::ext;
+use swarm_rt::metrics::Refused;
+
+use super::world::{World, begin};
+use super::*;
+
+fn beat(session: &str) -> v1::HeartbeatRequest {
+    v1::HeartbeatRequest {
+        session_id: session.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn replayed_stale_and_foreign_sessions_are_refused() {
+    let world = World::start().await;
+    let (_, tls) = world.worker().await;
+    let (_, other_tls) = world.worker().await;
+    let mut other = DispatcherClient::new(world.dial_as(other_tls.clone()));
+    let refused = within(other.heartbeat(beat("made-up"))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused:?}");
+    assert_eq!(refused.message(), "node not registered");
+    world.refused(Refused::NotRegistered, 1).await;
+
+    let mut client = DispatcherClient::new(world.dial_as(tls));
+    let (old, old_stream) = begin(&mut client, "").await;
+    let (current, stream) = begin(&mut client, "").await;
+    let status = ended(old_stream).await;
+    assert_eq!(status.message(), "session invalid", "{status:?}");
+    let (theirs, their_stream) = begin(&mut other, "").await;
+    let mut count = 0;
+    for session in ["", "made-up", &old.session_id, &theirs.session_id] {
+        let refused = within(client.heartbeat(beat(session))).await.unwrap_err();
+        assert_eq!(
+            refused.code(),
+            Code::InvalidArgument,
+            "{session}: {refused:?}"
+        );
+        assert_eq!(refused.message(), "session invalid", "{session}");
+        let request = v1::AssignmentsRequest {
+            session_id: session.to_owned(),
+        };
+        let refused = within(client.assignments(request)).await.unwrap_err();
+        assert_eq!(refused.message(), "session invalid", "{session}");
+        let request = v1::UpdateTaskStatusRequest {
+            session_id: session.to_owned(),
+            updates: Vec::new(),
+        };
+        let refused = within(client.update_task_status(request))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.message(), "session invalid", "{session}");
+        count += 3;
+        world.refused(Refused::InvalidSession, count).await;
+    }
+    within(client.heartbeat(beat(&current.session_id)))
+        .await
+        .unwrap();
+    // A session that nobody knows any more is no error: the node gets a new one.
+    let (fresh, fresh_stream) = begin(&mut client, "from-an-earlier-leader").await;
+    assert_ne!(fresh.session_id, current.session_id);
+    // And one that is known goes on.
+    let (same, same_stream) = begin(&mut client, &fresh.session_id).await;
+    assert_eq!(same.session_id, fresh.session_id);
+    drop((
+        client,
+        other,
+        stream,
+        their_stream,
+        fresh_stream,
+        same_stream,
+    ));
+    world.finish().await;
+}
+
+/// Opens a session as a machine of this name; its first message and the stream.
+async fn begin_on(
+    client: &mut DispatcherClient<Channel>,
+    hostname: &str,
+) -> (v1::SessionMessage, Streaming<v1::SessionMessage>) {
+    let description = v1::NodeDescription {
+        hostname: hostname.to_owned(),
+        ..Default::default()
+    };
+    let request = v1::SessionRequest {
+        description: Some(description),
+        session_id: String::new(),
+    };
+    let mut stream = within(client.session(request)).await.unwrap().into_inner();
+    (message(&mut stream).await, stream)
+}
+
+#[tokio::test]
+async fn two_machines_with_one_certificate_are_named() {
+    let world = World::start().await;
+    let (id, tls) = world.worker().await;
+    let mut first = DispatcherClient::new(world.dial_as(tls.clone()));
+    let mut copy = DispatcherClient::new(world.dial_as(tls));
+    let (_, stream) = begin_on(&mut first, "original").await;
+    let (begun, copy_stream) = begin_on(&mut copy, "copy").await;
+    assert_eq!(begun.node.unwrap().status.unwrap().message, "");
+    assert_eq!(ended(stream).await.message(), "session invalid");
+    let (begun, stream) = begin_on(&mut first, "original").await;
+    assert_eq!(ended(copy_stream).await.message(), "session invalid");
+    let warning = begun.node.unwrap().status.unwrap().message;
+    let machines = "copy at 127.0.0.1 and original at 127.0.0.1";
+    assert!(warning.contains(machines), "{warning}");
+    world.refused(Refused::ClonedMachine, 1).await;
+
+    let mut explain = ext::explain_client::ExplainClient::new(local(world.directory()));
+    let request = ext::WhyRequest {
+        kind: "node".to_owned(),
+        object: id,
+        ..Default::default()
+    };
+    let why = within(explain.why(request)).await.unwrap().into_inner();
+    assert!(format!("{why:?}").contains(machines), "{why:?}");
+    drop((first, copy, stream, explain));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_node_that_registers_too_often_is_held_back() {
+    let world = World::start().await;
+    let (id, tls) = world.worker().await;
+    let mut client = DispatcherClient::new(world.dial_as(tls));
+    let mut streams = Vec::new();
+    let refused = loop {
+        let request = v1::SessionRequest::default();
+        match within(client.session(request)).await {
+            Ok(stream) => streams.push(stream.into_inner()),
+            Err(refused) => break refused,
+        }
+        assert!(streams.len() < 20, "there is no limit");
+    };
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    let text = format!("node {id} exceeded rate limit count of registrations");
+    assert_eq!(refused.message(), text);
+    world.refused(Refused::RegistrationRate, 1).await;
+    drop((client, streams));
+    world.finish().await;
+}

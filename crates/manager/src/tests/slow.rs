@@ -1,0 +1,124 @@
+//! Peers that are slow on purpose, or gone without a word.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::body::{Body as HttpBody, Bytes, Frame};
+use swarm_rt::metrics::Refused;
+use swarm_rt::tls::{Security, ServerName};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tower::{Service as _, ServiceExt as _};
+
+use super::world::{World, begin};
+use super::*;
+
+/// A request that begins and never ends.
+struct Endless(Option<Bytes>);
+
+impl HttpBody for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.0.take() {
+            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_given_up() {
+    let bounds = Bounds {
+        call_timeout: Duration::from_secs(1),
+        ..Bounds::default()
+    };
+    let world = World::start_within(bounds).await;
+    let (_, tls) = world.worker().await;
+    let mut channel = world.dial_as(tls);
+    let mut count = 0;
+    for beginning in [&b""[..], b"\0\0\0", b"\0\0\x10\0\0abc"] {
+        let body = tonic::body::Body::new(Endless(Some(Bytes::from_static(beginning))));
+        let request = http::Request::post("https://m/docker.swarmkit.v1.Dispatcher/Heartbeat")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body)
+            .unwrap();
+        let ready = within(channel.ready()).await.unwrap();
+        let answer = within(ready.call(request)).await.unwrap();
+        let status = tonic::Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        count += 1;
+        world.refused(Refused::CallTimeout, count).await;
+    }
+    drop(channel);
+    world.finish().await;
+}
+
+/// Carries connections to an address, until it is told to let everything lie.
+async fn carrier(to: SocketAddr) -> (SocketAddr, watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (frozen, is_frozen) = watch::channel(false);
+    let tasks = Tasks::new(Shutdown::new());
+    let carriers = tasks.clone();
+    tasks.spawn("carrier", OnError::Log, async move {
+        loop {
+            let (mut near, _) = listener.accept().await?;
+            let mut is_frozen = is_frozen.clone();
+            carriers.spawn("connection", OnError::Log, async move {
+                let mut far = TcpStream::connect(to).await?;
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    () = async { drop(is_frozen.wait_for(|frozen| *frozen).await) } => {
+                        // Both sockets stay open, and nobody says anything any more.
+                        std::future::pending::<()>().await;
+                    }
+                }
+                far.shutdown().await?;
+                Ok(())
+            });
+        }
+    });
+    (address, frozen)
+}
+
+#[tokio::test]
+async fn a_connection_whose_other_end_is_gone_is_closed() {
+    let bounds = Bounds {
+        keepalive_interval: Duration::from_millis(200),
+        keepalive_timeout: Duration::from_millis(200),
+        ..Bounds::default()
+    };
+    let world = World::start_within(bounds).await;
+    let (_, tls) = world.worker().await;
+    let (address, frozen) = carrier(world.address()).await;
+    let credentials = Credentials::new(tls).unwrap();
+    let security = Security::Node(credentials, ServerName::Manager);
+    let channel = swarm_rt::tls::dial(&address.to_string(), &security).unwrap();
+    let mut client = DispatcherClient::new(channel);
+    let (_, stream) = begin(&mut client, "").await;
+    let open = "swarm_connections{peer=\"worker\"} 1";
+    let sessions = "swarm_dispatcher_sessions 1";
+    let text = world.metrics.text();
+    assert!(text.contains(open) && text.contains(sessions), "{text}");
+    frozen.send_replace(true);
+    within(async {
+        loop {
+            let text = world.metrics.text();
+            if !text.contains(open) && !text.contains(sessions) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    drop((client, stream));
+    world.finish().await;
+}

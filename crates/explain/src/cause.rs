@@ -10,6 +10,7 @@ use swarm_orchestrator::slot::Tuple;
 use swarm_store::Root;
 use swarm_types::{NodeState, Task, TaskState, Timestamp};
 
+use crate::dependency;
 use crate::finding::{Code, Finding};
 use crate::words::{error, node_name, node_named, times};
 
@@ -183,7 +184,9 @@ fn waiting(view: &Root, now: Timestamp, task: &Task, replica: &[&Arc<Task>]) -> 
         | TaskState::Accepted
         | TaskState::Preparing
         | TaskState::Ready
-        | TaskState::Starting => at_work(view, task),
+        | TaskState::Starting => {
+            dependency::missing(view, task).unwrap_or_else(|| at_work(view, task))
+        }
         TaskState::Complete
         | TaskState::Shutdown
         | TaskState::Failed

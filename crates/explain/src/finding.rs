@@ -34,6 +34,8 @@ pub enum Code {
     Orphaned,
     /// The task is asked to stop and has not confirmed it.
     Stopping,
+    /// The task waits for a secret or config.
+    Dependency,
     /// The agent of the node is at work.
     OnNode,
     /// The scheduler is about to choose a node.
@@ -74,6 +76,7 @@ impl Code {
             Self::Failed => "failed",
             Self::Orphaned => "orphaned",
             Self::Stopping => "stopping",
+            Self::Dependency => "dependency",
             Self::OnNode => "on_node",
             Self::BeingPlaced => "being_placed",
             Self::BeingAllocated => "being_allocated",

@@ -25,6 +25,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cause;
+mod dependency;
 mod finding;
 mod node;
 mod place;

@@ -144,3 +144,43 @@ fn the_tasks_before_it_are_part_of_the_story() {
         "{text}"
     );
 }
+
+#[test]
+fn a_task_whose_secret_does_not_exist_says_so_with_the_way_out() {
+    let world = "
+        node n1
+        service web secret=db
+        task t1 web.1 preparing/running on=n1 at=3 err=dependency not ready";
+    check(
+        world,
+        9,
+        "t1",
+        "
+        Task web.1 is preparing: waiting for secret db, which does not exist.
+        since 3
+        - dependency: waiting for secret db, which does not exist [3]
+        > swarmctl secret ls
+        > swarmctl service update web --rm-secret db --add-secret OTHER:db, with one that exists",
+    );
+    let with_secret = format!("secret db\n{world}");
+    let text = explained(&with_secret, 9, "t1");
+    assert!(text.contains("- on_node: "), "{text}");
+}
+
+#[test]
+fn a_task_that_waits_for_a_driver_repeats_what_the_driver_said() {
+    let world = "
+        node n1
+        secret db driver
+        service web secret=db
+        task t1 web.1 assigned/running on=n1 at=3 err=secret db: driver vault: sealed";
+    check(
+        world,
+        9,
+        "t1",
+        "
+        Task web.1 is assigned: waiting for secret db: driver vault: sealed.
+        since 3
+        - dependency: waiting for secret db: driver vault: sealed [3]",
+    );
+}

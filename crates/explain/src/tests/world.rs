@@ -4,7 +4,8 @@
 //! ingress 10.0.0.0/24
 //! node n1 down pause mem=100 zone=a overlay at=5
 //! service web replicas=2 restart=none attempts=3 constraint=node.labels.zone==a mem=50 port=80
-//! service web global
+//! service web global secret=db
+//! secret db driver
 //! task t1 web.1 pending/running on=n1 created=1 at=2 err=the rest of the line
 //! ```
 //!
@@ -18,8 +19,8 @@ use swarm_api::{ext, v1};
 use swarm_store::Root;
 use swarm_types::state::ALL;
 use swarm_types::{
-    AnyObject, Network, Node, NodeState, Service, ServiceSpec, Slot, Task, TaskState, TaskStatus,
-    Timestamp, networks, time,
+    AnyObject, Network, Node, NodeState, Secret, Service, ServiceSpec, Slot, Task, TaskState,
+    TaskStatus, Timestamp, networks, time,
 };
 
 use crate::{Unanswered, why};
@@ -65,6 +66,7 @@ pub(super) fn world(text: &str) -> Root {
             "node" => node(&line).into(),
             "ingress" => ingress(&line).into(),
             "service" => service(&line).into(),
+            "secret" => secret(&line).into(),
             "task" => task(&root, &line).into(),
             other => panic!("no such kind: {other}"),
         };
@@ -168,6 +170,16 @@ fn service(line: &Line<'_>) -> Service {
                 }),
                 ..Default::default()
             }),
+        runtime: line.value("secret").map(|name| {
+            v1::task_spec::Runtime::Container(v1::ContainerSpec {
+                secrets: vec![v1::SecretReference {
+                    secret_id: format!("id-{name}"),
+                    secret_name: name.to_owned(),
+                    target: None,
+                }],
+                ..Default::default()
+            })
+        }),
         ..Default::default()
     };
     let wire = v1::ServiceSpec {
@@ -189,6 +201,19 @@ fn service(line: &Line<'_>) -> Service {
         format!("id-{name}").parse().unwrap(),
         ServiceSpec::new(wire),
     )
+}
+
+fn secret(line: &Line<'_>) -> Secret {
+    let name = line.words[1];
+    let spec = v1::SecretSpec {
+        annotations: Some(v1::Annotations {
+            name: name.to_owned(),
+            ..Default::default()
+        }),
+        driver: line.has("driver").then(v1::Driver::default),
+        ..Default::default()
+    };
+    Secret::new(format!("id-{name}").parse().unwrap(), spec)
 }
 
 fn task(root: &Root, line: &Line<'_>) -> Task {

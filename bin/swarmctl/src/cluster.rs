@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::lookup::{Named as _, find};
 use crate::output::{Context, emit, emit_json, emit_line};
 use crate::view::{ClusterView, LogDriverView};
-use crate::{later, table, units};
+use crate::{ca, later, table, tokens, units};
 
 /// The verbs of a cluster.
 #[derive(Debug, Subcommand)]
@@ -23,6 +23,14 @@ pub(crate) enum Verb {
     Inspect(InspectFlags),
     /// Change the settings of a cluster.
     Update(Box<Update>),
+    /// Show the join token of a role, replace it, or make one with limits.
+    JoinToken(tokens::JoinToken),
+    /// Join tokens with limits.
+    #[command(subcommand)]
+    Tokens(tokens::Verb),
+    /// The root certificate, and the certificates of nodes.
+    #[command(subcommand)]
+    Ca(ca::Verb),
     /// Not implemented yet.
     #[command(hide = true)]
     UnlockKey(crate::cli::Anything),
@@ -34,16 +42,17 @@ pub(crate) struct Update {
     #[command(flatten)]
     object: ObjectArg,
     /// How long certificates of nodes are valid.
-    #[arg(long, value_parser = units::duration)]
+    #[arg(long, alias = "cert-expiry", value_parser = units::duration)]
     certexpiry: Option<Duration>,
-    /// An external CA; refused for now.
-    #[arg(long, hide = true)]
-    external_ca: Vec<String>,
+    /// An external CA of the current root, as protocol=cfssl,url=https://...; all that are listed
+    /// are replaced by those given.
+    #[arg(long, value_parser = external_ca)]
+    external_ca: Vec<v1::ExternalCa>,
     /// How many ended tasks of a slot are kept.
     #[arg(long, allow_negative_numbers = true)]
     taskhistory: Option<i64>,
     /// How often agents report that they are alive.
-    #[arg(long, value_parser = units::duration)]
+    #[arg(long, alias = "heartbeat-period", value_parser = units::duration)]
     heartbeatperiod: Option<Duration>,
     /// Log driver of tasks that name none.
     #[arg(long)]
@@ -71,6 +80,44 @@ pub(crate) enum Role {
     Manager,
 }
 
+impl Role {
+    /// As the manager calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Manager => "manager",
+        }
+    }
+}
+
+/// Reads `protocol=cfssl,url=URL[,key=value]`.
+///
+/// # Errors
+/// What is missing or malformed, in words.
+fn external_ca(text: &str) -> Result<v1::ExternalCa, String> {
+    let mut external = v1::ExternalCa::default();
+    let mut protocol = None;
+    for word in text.split(',') {
+        let (key, value) = pair(word)?;
+        match key.as_str() {
+            "protocol" => protocol = Some(value),
+            "url" => external.url = value,
+            _ => {
+                external.options.insert(key, value);
+            }
+        }
+    }
+    match protocol.as_deref() {
+        Some(name) if name.eq_ignore_ascii_case("cfssl") => {}
+        Some(other) => return Err(format!("protocol {other:?} is not known; it must be cfssl")),
+        None => return Err("the protocol is missing; write protocol=cfssl,url=...".to_owned()),
+    }
+    if external.url.is_empty() {
+        return Err("the url is missing; write protocol=cfssl,url=...".to_owned());
+    }
+    Ok(external)
+}
+
 /// Runs a verb.
 ///
 /// # Errors
@@ -80,6 +127,9 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Ls(flags) => ls(context, flags).await,
         Verb::Inspect(flags) => inspect(context, &flags).await,
         Verb::Update(flags) => update(context, *flags).await,
+        Verb::JoinToken(flags) => tokens::join_token(context, flags).await,
+        Verb::Tokens(verb) => tokens::run(context, verb).await,
+        Verb::Ca(verb) => ca::run(context, verb).await,
         Verb::UnlockKey(_) => Err(later::noun(
             "cluster unlock-key",
             "managers are not locked in this version, so there is no key",
@@ -161,10 +211,6 @@ fn summary(cluster: &v1::Cluster) -> Vec<(String, String)> {
 }
 
 async fn update(context: &Context, flags: Update) -> Result<(), Failure> {
-    if !flags.external_ca.is_empty() {
-        let way_out = "nodes have no certificates in this version; leave it out";
-        return Err(later::flag("--external-ca", way_out));
-    }
     let manager = &context.manager;
     let cluster: v1::Cluster = find(manager, &flags.object.object).await?;
     let mut spec = cluster.spec.clone().unwrap_or_default();
@@ -180,16 +226,47 @@ async fn update(context: &Context, flags: Update) -> Result<(), Failure> {
                 .hint("`swarmctl cluster update --help` lists what can be changed"),
         );
     }
+    send(context, &cluster, Some(spec), rotation).await?;
+    emit_line(&cluster.id)
+}
+
+/// The cluster that there is.
+///
+/// # Errors
+/// Those of the call, or that it has not begun.
+pub(crate) async fn only(context: &Context) -> Result<v1::Cluster, Failure> {
+    let manager = &context.manager;
+    let request = v1::ListClustersRequest::default();
+    let mut control = manager.control();
+    let listed = manager.call(control.list_clusters(request)).await?;
+    let mut clusters = listed.clusters;
+    clusters.pop().ok_or_else(|| {
+        Failure::refused("there is no cluster yet").hint("wait until its first manager leads")
+    })
+}
+
+/// Sends an update of a cluster that was read.
+///
+/// # Errors
+/// What the manager refused.
+pub(crate) async fn send(
+    context: &Context,
+    cluster: &v1::Cluster,
+    spec: Option<v1::ClusterSpec>,
+    rotation: v1::KeyRotation,
+) -> Result<(), Failure> {
+    let manager = &context.manager;
     let request = v1::UpdateClusterRequest {
         cluster_id: cluster.id.clone(),
         cluster_version: cluster.meta.as_ref().and_then(|meta| meta.version),
-        spec: Some(spec),
+        spec,
         rotation: Some(rotation),
     };
+    let mut control = manager.control();
     manager
-        .call(manager.control().update_cluster(request))
-        .await?;
-    emit_line(&cluster.id)
+        .call(control.update_cluster(request))
+        .await
+        .map(drop)
 }
 
 /// Changes what was given, and only that: SwarmKit's command clears the log driver whenever it is
@@ -198,6 +275,10 @@ fn apply(flags: &Update, spec: &mut v1::ClusterSpec) {
     if let Some(expiry) = flags.certexpiry {
         let ca = spec.ca_config.get_or_insert_default();
         ca.node_cert_expiry = Some(duration_to_wire(expiry));
+    }
+    if !flags.external_ca.is_empty() {
+        let ca = spec.ca_config.get_or_insert_default();
+        ca.external_cas.clone_from(&flags.external_ca);
     }
     if let Some(kept) = flags.taskhistory {
         let orchestration = spec.orchestration.get_or_insert_default();
@@ -251,6 +332,23 @@ mod tests {
         let before = spec.clone();
         apply(&flags(&[]), &mut spec);
         assert_eq!(spec, before);
+    }
+
+    #[test]
+    fn external_authorities_need_protocol_and_url() {
+        let read = external_ca("protocol=cfssl,url=https://ca:1/sign,label=x").unwrap();
+        assert_eq!(
+            (read.url.as_str(), read.options["label"].as_str()),
+            ("https://ca:1/sign", "x")
+        );
+        for text in [
+            "url=https://ca",
+            "protocol=cfssl",
+            "protocol=acme,url=https://ca",
+            "cfssl",
+        ] {
+            assert!(external_ca(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use swarm_api::ext::explain_client::ExplainClient;
+use swarm_api::ext::identity_client::IdentityClient;
 use swarm_api::v1::control_client::ControlClient;
 use swarm_api::v1::logs_client::LogsClient;
 use swarm_rt::net::{self, Address};
@@ -47,6 +48,11 @@ impl Manager {
 
     pub(crate) fn explain(&self) -> ExplainClient<Channel> {
         ExplainClient::new(self.channel.clone())
+            .max_decoding_message_size(net::CLIENT_RECEIVE_BYTES_MAX)
+    }
+
+    pub(crate) fn identity(&self) -> IdentityClient<Channel> {
+        IdentityClient::new(self.channel.clone())
             .max_decoding_message_size(net::CLIENT_RECEIVE_BYTES_MAX)
     }
 

@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod ca;
 mod cli;
 mod cluster;
 mod connect;
@@ -18,6 +19,7 @@ mod payload;
 mod service;
 mod table;
 mod task;
+mod tokens;
 mod units;
 mod view;
 mod why;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use swarm_api::v1;
+use swarm_api::{ext, v1};
 use swarm_types::{resources, weights};
 use v1::node_spec::{Availability, Membership};
 use v1::raft_member_status::Reachability;
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::lookup::{Named as _, find};
 use crate::output::{Context, emit, emit_json, emit_line};
 use crate::view::{NodeView, enum_name};
-use crate::{table, task, units};
+use crate::{ca, table, task, tokens, units};
 
 /// The verbs of a node.
 #[derive(Debug, Subcommand)]
@@ -39,6 +39,10 @@ pub(crate) enum Verb {
     Promote(ObjectArg),
     /// Make a manager a worker.
     Demote(ObjectArg),
+    /// Accept a node whose membership is pending.
+    Accept(ObjectArg),
+    /// Make a token with which a node that cannot renew its certificate comes back as itself.
+    Readmit(tokens::Readmit),
     /// Replace the labels of a node.
     Update(Update),
     /// Remove a node from the cluster.
@@ -98,6 +102,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Drain(object) => availability(context, &object, Availability::Drain).await,
         Verb::Promote(object) => role(context, &object, v1::NodeRole::Manager).await,
         Verb::Demote(object) => role(context, &object, v1::NodeRole::Worker).await,
+        Verb::Accept(object) => accept(context, &object).await,
+        Verb::Readmit(flags) => tokens::readmit(context, flags).await,
         Verb::Update(flags) => update(context, flags).await,
         Verb::Rm { object, force } => remove(context, &object, force).await,
     }
@@ -130,7 +136,27 @@ async fn ls(context: &Context, flags: ListFlags) -> Result<(), Failure> {
     }
     match flags.format {
         Format::Json => emit_json(&nodes.iter().map(NodeView::from).collect::<Vec<_>>()),
-        Format::Table => emit(&list(&nodes)),
+        Format::Table => {
+            emit(&list(&nodes))?;
+            warn(context).await;
+            Ok(())
+        }
+    }
+}
+
+/// Tells on stderr which certificates need attention. The list is complete without it, so a manager
+/// that cannot say is no failure.
+async fn warn(context: &Context) {
+    let Ok(status) = ca::status(context).await else {
+        return;
+    };
+    for node in status.nodes.iter().filter(|node| !node.warning.is_empty()) {
+        let (id, name) = (&node.node_id, &node.hostname);
+        anstream::eprintln!(
+            "warning: node {id} ({name}): {}; {}",
+            node.warning,
+            node.next_step
+        );
     }
 }
 
@@ -193,7 +219,34 @@ async fn inspect(context: &Context, flags: &InspectFlags, with_ended: bool) -> R
         .tasks;
     let tasks = task::shown(tasks, with_ended);
     let table = task::table(context, &tasks).await?;
-    emit(&format!("{}\n{table}", table::fields(&summary(&node))))
+    let mut fields = summary(&node);
+    // What a manager without certificates cannot say is left out.
+    let status = ca::status(context).await.unwrap_or_default();
+    let own = status.nodes.iter().find(|it| it.node_id == node.id);
+    fields.extend(own.into_iter().flat_map(certificate));
+    emit(&format!("{}\n{table}", table::fields(&fields)))
+}
+
+fn certificate(node: &ext::NodeCertificate) -> Vec<(String, String)> {
+    let until = units::time(node.not_after.as_ref()).map(units::show_time);
+    let state = match until {
+        Some(until) => format!("{}, valid until {until}", node.state),
+        None => node.state.clone(),
+    };
+    let mut fields = vec![
+        ("Certificate".to_owned(), state),
+        ("Certificate issuer".to_owned(), node.issuer.clone()),
+    ];
+    for (name, value) in [
+        ("Certificate error", &node.error),
+        ("Certificate warning", &node.warning),
+        ("Next step", &node.next_step),
+    ] {
+        if !value.is_empty() {
+            fields.push((name.to_owned(), value.clone()));
+        }
+    }
+    fields
 }
 
 fn summary(node: &v1::Node) -> Vec<(String, String)> {
@@ -291,6 +344,20 @@ async fn availability(
             )));
         }
         spec.availability = wanted as i32;
+        Ok(())
+    });
+    emit_line(&node.await?.id)
+}
+
+async fn accept(context: &Context, object: &ObjectArg) -> Result<(), Failure> {
+    let node = change(context, object, |node, spec| {
+        if spec.membership == Membership::Accepted as i32 {
+            return Err(Failure::refused(format!(
+                "node {:?} is accepted already",
+                node.name()
+            )));
+        }
+        spec.membership = Membership::Accepted as i32;
         Ok(())
     });
     emit_line(&node.await?.id)

@@ -1,0 +1,321 @@
+//! `swarmctl cluster join-token`, `swarmctl cluster tokens` and `swarmctl node readmit`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use swarm_api::{ext, v1};
+use swarm_types::Timestamp;
+use swarm_types::time::duration_to_wire;
+
+use crate::cli::{Format, ListFlags};
+use crate::cluster::Role;
+use crate::failure::Failure;
+use crate::lookup::find;
+use crate::output::{Context, emit, emit_json, emit_line};
+use crate::{cluster, table, units};
+
+/// Flags of `cluster join-token`.
+#[derive(Debug, Args)]
+pub(crate) struct JoinToken {
+    /// The role of nodes that join with it.
+    #[arg(value_enum)]
+    role: Role,
+    /// Replace the standing token of the role; the one before is worthless from then on.
+    #[arg(long, conflicts_with_all = ["ttl", "uses", "description"])]
+    rotate: bool,
+    /// Make another token, which expires after this.
+    #[arg(long, value_parser = units::duration)]
+    ttl: Option<Duration>,
+    /// Make another token, with which so many nodes may join.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    uses: Option<u32>,
+    /// A note about a token that is made.
+    #[arg(long)]
+    description: Option<String>,
+    /// Print the token only.
+    #[arg(short, long, conflicts_with = "format")]
+    quiet: bool,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+/// The verbs of `cluster tokens`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// List the tokens with limits.
+    #[command(visible_alias = "list")]
+    Ls(ListFlags),
+    /// Revoke tokens with limits.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Ids, or beginnings of ids that no others have.
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+}
+
+/// Flags of `node readmit`.
+#[derive(Debug, Args)]
+pub(crate) struct Readmit {
+    /// Id, name, or the beginning of an id that no other has.
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    object: String,
+    /// How long the token is accepted; an hour unless given.
+    #[arg(long, value_parser = units::duration)]
+    ttl: Option<Duration>,
+    /// Print the token only.
+    #[arg(short, long, conflicts_with = "format")]
+    quiet: bool,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+/// A token as JSON.
+#[derive(Debug, Serialize)]
+struct TokenView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    role: String,
+    node_id: String,
+    description: String,
+    created_at: Option<String>,
+    expires_at: Option<String>,
+    uses_allowed: Option<u32>,
+    uses: u32,
+    used_by: Vec<String>,
+    state: String,
+}
+
+impl TokenView {
+    fn new(info: ext::JoinToken, token: Option<String>) -> Self {
+        let time = |wire: Option<&prost_types::Timestamp>| {
+            units::time(wire).map(|at: Timestamp| at.to_string())
+        };
+        Self {
+            token,
+            created_at: time(info.created_at.as_ref()),
+            expires_at: time(info.expires_at.as_ref()),
+            id: (!info.id.is_empty()).then_some(info.id),
+            role: info.role,
+            node_id: info.node_id,
+            description: info.description,
+            uses_allowed: (info.uses_allowed > 0).then_some(info.uses_allowed),
+            uses: info.uses,
+            used_by: info.used_by,
+            state: info.state,
+        }
+    }
+}
+
+/// Runs `cluster join-token`.
+///
+/// # Errors
+/// What the manager refused.
+pub(crate) async fn join_token(context: &Context, flags: JoinToken) -> Result<(), Failure> {
+    let is_limited = flags.ttl.is_some() || flags.uses.is_some() || flags.description.is_some();
+    let made = if is_limited {
+        create(
+            context,
+            ext::CreateJoinTokenRequest {
+                role: flags.role.name().to_owned(),
+                ttl: flags.ttl.map(duration_to_wire),
+                uses: flags.uses.unwrap_or(0),
+                description: flags.description.unwrap_or_default(),
+                ..Default::default()
+            },
+        )
+        .await?
+    } else {
+        if flags.rotate {
+            rotate(context, flags.role).await?;
+        }
+        standing(context, flags.role).await?
+    };
+    let says = format!("To add a {} to this cluster, run", flags.role.name());
+    print(flags.quiet, flags.format, made, &says)
+}
+
+/// Runs `node readmit`.
+///
+/// # Errors
+/// What the manager refused.
+pub(crate) async fn readmit(context: &Context, flags: Readmit) -> Result<(), Failure> {
+    let node: v1::Node = find(&context.manager, &flags.object).await?;
+    let made = create(
+        context,
+        ext::CreateJoinTokenRequest {
+            node_id: node.id.clone(),
+            ttl: flags.ttl.map(duration_to_wire),
+            ..Default::default()
+        },
+    )
+    .await?;
+    let says = format!("To readmit node {}, run there, once", node.id);
+    print(flags.quiet, flags.format, made, &says)
+}
+
+/// Runs a verb of `cluster tokens`.
+///
+/// # Errors
+/// What the manager refused.
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Ls(flags) => ls(context, flags).await,
+        Verb::Rm { ids } => {
+            for id in ids {
+                let request = ext::RemoveJoinTokenRequest { id };
+                let manager = &context.manager;
+                let mut identity = manager.identity();
+                let removed = manager.call(identity.remove_join_token(request)).await?;
+                emit_line(&removed.id)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn ls(context: &Context, flags: ListFlags) -> Result<(), Failure> {
+    let manager = &context.manager;
+    let request = ext::ListJoinTokensRequest {};
+    let mut identity = manager.identity();
+    let listed = manager.call(identity.list_join_tokens(request)).await?;
+    let tokens = listed.tokens;
+    if flags.quiet {
+        let ids = tokens.iter().map(|token| format!("{}\n", token.id));
+        return emit(&ids.collect::<String>());
+    }
+    match flags.format {
+        Format::Json => {
+            let views = tokens.into_iter().map(|token| TokenView::new(token, None));
+            emit_json(&views.collect::<Vec<_>>())
+        }
+        Format::Table => emit(&list(&tokens)),
+    }
+}
+
+fn list(tokens: &[ext::JoinToken]) -> String {
+    let header = ["ID", "For", "State", "Uses", "Expires", "Description"];
+    let row = |token: &ext::JoinToken| {
+        let uses = match token.uses_allowed {
+            0 => token.uses.to_string(),
+            allowed => format!("{}/{allowed}", token.uses),
+        };
+        let subject = match token.node_id.as_str() {
+            "" => format!("any {}", token.role),
+            node => format!("node {node}"),
+        };
+        vec![
+            token.id.clone(),
+            subject,
+            token.state.clone(),
+            uses,
+            units::time(token.expires_at.as_ref()).map_or("never".to_owned(), units::show_time),
+            token.description.clone(),
+        ]
+    };
+    table::render(&header, tokens.iter().map(row).collect())
+}
+
+async fn create(
+    context: &Context,
+    request: ext::CreateJoinTokenRequest,
+) -> Result<TokenView, Failure> {
+    let manager = &context.manager;
+    let mut identity = manager.identity();
+    let made = manager.call(identity.create_join_token(request)).await?;
+    let info = made.info.unwrap_or_default();
+    Ok(TokenView::new(info, Some(made.token)))
+}
+
+/// The token of the cluster for a role.
+async fn standing(context: &Context, role: Role) -> Result<TokenView, Failure> {
+    let cluster = cluster::only(context).await?;
+    let tokens = cluster.root_ca.and_then(|root_ca| root_ca.join_tokens);
+    let tokens = tokens.unwrap_or_default();
+    let token = match role {
+        Role::Worker => tokens.worker,
+        Role::Manager => tokens.manager,
+    };
+    if token.is_empty() {
+        return Err(Failure::refused("the cluster has no join tokens yet")
+            .hint("try again when its first manager has started"));
+    }
+    let info = ext::JoinToken {
+        role: role.name().to_owned(),
+        state: "valid".to_owned(),
+        ..Default::default()
+    };
+    Ok(TokenView::new(info, Some(token)))
+}
+
+async fn rotate(context: &Context, role: Role) -> Result<(), Failure> {
+    let cluster = cluster::only(context).await?;
+    let rotation = v1::KeyRotation {
+        worker_join_token: role == Role::Worker,
+        manager_join_token: role == Role::Manager,
+        manager_unlock_key: false,
+    };
+    cluster::send(context, &cluster, cluster.spec.clone(), rotation).await
+}
+
+fn print(quiet: bool, format: Format, made: TokenView, says: &str) -> Result<(), Failure> {
+    let token = made.token.clone().unwrap_or_default();
+    if quiet {
+        return emit_line(&token);
+    }
+    if format == Format::Json {
+        return emit_json(&made);
+    }
+    let limits = match (&made.expires_at, made.uses_allowed) {
+        (None, None) => String::new(),
+        (at, uses) => {
+            let at = at.as_ref().map(|at| format!(" until {at}"));
+            let uses = uses.map(|uses| format!(", {uses} times at most"));
+            let id = made.id.as_deref().unwrap_or_default();
+            format!(
+                "It is accepted{}{}; `swarmctl cluster tokens rm {id}` revokes it.\n",
+                at.unwrap_or_default(),
+                uses.unwrap_or_default()
+            )
+        }
+    };
+    emit(&format!(
+        "{says}:\n\n    swarmd --join-addr MANAGER:PORT --join-token {token}\n\n{limits}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_tells_limits_and_states() {
+        let token = |id: &str, uses_allowed, node_id: &str, expires_at| ext::JoinToken {
+            id: id.to_owned(),
+            role: "worker".to_owned(),
+            state: "valid".to_owned(),
+            node_id: node_id.to_owned(),
+            uses: 1,
+            uses_allowed,
+            expires_at,
+            ..Default::default()
+        };
+        let at = Timestamp::from_millis(1_700_000_000_000).to_wire();
+        let text = list(&[token("a", 0, "", None), token("b", 2, "n", Some(at))]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[2].contains("any worker") && lines[2].contains("never"),
+            "{text}"
+        );
+        assert!(
+            lines[3].contains("node n") && lines[3].contains("1/2"),
+            "{text}"
+        );
+        assert!(lines[3].contains("2023-11-14"), "{text}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use swarm_manager::PLUGINS_DIR;
 
 /// The node daemon of a cluster: starts a cluster, or joins one as a worker.
 #[derive(Debug, Parser)]
@@ -22,6 +23,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run a whole little cluster in this process, with an example service, until Ctrl-C.
     Dev(Dev),
+    /// Find out whether this machine could join a cluster, without joining it.
+    Join(JoinCheck),
     /// What holds one task; started by the daemon itself.
     #[command(hide = true)]
     Shim {
@@ -70,7 +73,7 @@ pub(crate) struct Daemon {
     #[arg(long)]
     pub(crate) hostname: Option<String>,
     /// Address on which a manager listens for agents.
-    #[arg(long, default_value = "127.0.0.1:4242")]
+    #[arg(long, default_value = "0.0.0.0:4242")]
     pub(crate) listen_remote_api: String,
     /// Address that agents are told to dial instead.
     #[arg(long)]
@@ -81,6 +84,17 @@ pub(crate) struct Daemon {
     /// Join the cluster of the manager at this address as a worker.
     #[arg(long)]
     pub(crate) join_addr: Option<String>,
+    /// The token that admits this node to the cluster, from `swarmctl cluster join-token worker`;
+    /// or one of `swarmctl node readmit` for a node whose certificate expired. Needed once.
+    #[arg(long, hide_env_values = true, env = "SWARM_JOIN_TOKEN")]
+    pub(crate) join_token: Option<String>,
+    /// Show figures to Prometheus at `http://ADDR/metrics`, without encryption and to anyone who
+    /// asks: an address of this machine alone, like 127.0.0.1:9323, is best.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen_metrics: Option<String>,
+    /// Where plugins have their sockets, `NAME.sock`; a leading manager asks secret drivers there.
+    #[arg(long, value_name = "DIR", default_value = PLUGINS_DIR)]
+    pub(crate) plugins_dir: PathBuf,
     /// How tasks are run.
     #[arg(long, value_enum, default_value = "native")]
     pub(crate) executor: Executor,
@@ -96,10 +110,6 @@ pub(crate) struct Daemon {
     /// Ticks of one second without a leader before an election.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=600))]
     pub(crate) election_tick: u32,
-    /// Allow a manager to listen on an address that other machines reach, although connections are
-    /// not encrypted or authenticated yet.
-    #[arg(long)]
-    pub(crate) insecure: bool,
     #[command(flatten)]
     pub(crate) later: Later,
 }
@@ -117,13 +127,9 @@ pub(crate) enum LogFormat {
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub(crate) struct Later {
     #[arg(long, hide = true)]
-    join_token: Option<String>,
-    #[arg(long, hide = true)]
     engine_addr: Option<String>,
     #[arg(long, hide = true)]
     listen_debug: Option<String>,
-    #[arg(long, hide = true)]
-    listen_metrics: Option<String>,
     #[arg(long, hide = true)]
     force_new_cluster: bool,
     #[arg(long, hide = true)]
@@ -141,10 +147,8 @@ impl Later {
     /// All of them that were given, with what to do.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let given = [
-            ("--join-token", self.join_token.is_some()),
             ("--engine-addr", self.engine_addr.is_some()),
             ("--listen-debug", self.listen_debug.is_some()),
-            ("--listen-metrics", self.listen_metrics.is_some()),
             ("--force-new-cluster", self.force_new_cluster),
             ("--external-ca", !self.external_ca.is_empty()),
             ("--autolock", self.autolock),
@@ -166,6 +170,39 @@ impl Later {
             if names.len() == 1 { "it" } else { "them" },
         );
         Ok(())
+    }
+}
+
+/// How the result of a check is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckFormat {
+    /// For people: a line for each step.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Clone, ClapArgs)]
+pub(crate) struct JoinCheck {
+    /// Only check; the daemon itself joins, with the same two flags.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// The manager, `host:port`.
+    #[arg(long)]
+    pub(crate) join_addr: String,
+    /// The token.
+    #[arg(long, hide_env_values = true, env = "SWARM_JOIN_TOKEN")]
+    pub(crate) join_token: String,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: CheckFormat,
+}
+
+impl std::fmt::Debug for JoinCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinCheck")
+            .field("join_addr", &self.join_addr)
+            .finish_non_exhaustive()
     }
 }
 
@@ -223,13 +260,12 @@ mod tests {
             refusal,
             "--autolock is not implemented yet; start without it"
         );
-        let both = parse(&["--autolock", "--join-token", "x"])
+        let both = parse(&["--autolock", "--force-new-cluster"])
             .unwrap()
-            .daemon
-            .later;
-        let refusal = both.check().unwrap_err().to_string();
+            .daemon;
+        let refusal = both.later.check().unwrap_err().to_string();
         assert!(
-            refusal.starts_with("--join-token, --autolock are"),
+            refusal.starts_with("--force-new-cluster, --autolock are"),
             "{refusal}"
         );
         assert!(Later::default().check().is_ok());

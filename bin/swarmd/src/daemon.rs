@@ -6,9 +6,10 @@ use anyhow::Context as _;
 use swarm_api::v1;
 use swarm_executor_native::{NativeConfig, NativeExecutor};
 use swarm_manager::LogConfig;
-use swarm_node::{Config, Node, check_listen_address};
-use swarm_rt::net::Address;
-use swarm_rt::{Shutdown, logging};
+use swarm_node::{Config, Join, Node};
+use swarm_rt::metrics::{self, Metrics};
+use swarm_rt::net::{self, Address};
+use swarm_rt::{Shutdown, Tasks, logging};
 use swarm_types::resources;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,7 +34,16 @@ pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
             .map_err(|error| anyhow::anyhow!("--generic-node-resources {text}: {error}"))?;
     }
     let executor = NativeExecutor::new(native).map_err(|error| anyhow::anyhow!("{error}"))?;
-    let node = Node::start(config(&args), Arc::new(executor), Shutdown::new()).await?;
+    let metrics = Metrics::new();
+    let listeners = Tasks::new(Shutdown::new());
+    if let Some(address) = &args.listen_metrics {
+        show_metrics(address, &listeners, metrics.clone()).await?;
+    }
+    // A worker may wait long for its manager.
+    let node = tokio::select! {
+        node = Node::start(config(&args, metrics), Arc::new(executor), Shutdown::new()) => node?,
+        result = stop_requested() => return result,
+    };
     tokio::select! {
         () = node.ready() => {}
         result = stop_requested() => {
@@ -45,6 +55,9 @@ pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
     if !node.shutdown().has_begun() {
         let remote = node.remote_addr().map(tracing::field::display);
         tracing::info!(id = %node.id(), remote, "node is ready");
+        if node.remote_addr().is_some() {
+            tell_addresses(&args);
+        }
     }
     tokio::select! {
         result = stop_requested() => result?,
@@ -61,28 +74,53 @@ async fn stop(node: Node) -> anyhow::Result<()> {
 }
 
 fn check(args: &Daemon) -> anyhow::Result<()> {
-    match &args.join_addr {
-        Some(address) => {
-            let parsed = Address::parse(address).map_err(|error| anyhow::anyhow!(error))?;
-            anyhow::ensure!(
-                matches!(parsed, Address::Tcp(_)),
-                "--join-addr {address} must be host:port"
-            );
-        }
-        None => check_listen_address(&args.listen_remote_api, args.insecure)
-            .map_err(|error| anyhow::anyhow!(error))?,
+    if let Some(address) = &args.join_addr {
+        let parsed = Address::parse(address).map_err(|error| anyhow::anyhow!(error))?;
+        anyhow::ensure!(
+            matches!(parsed, Address::Tcp(_)),
+            "--join-addr {address} must be host:port"
+        );
     }
     Ok(())
 }
 
-fn config(args: &Daemon) -> Config {
+/// Says what the choice of addresses means for a manager.
+fn tell_addresses(args: &Daemon) {
+    if args.advertise_remote_api.is_none() && net::is_loopback(&args.listen_remote_api) {
+        tracing::warn!(
+            listen = args.listen_remote_api,
+            "only this machine reaches the manager; choose --listen-remote-api for others to join"
+        );
+    }
+}
+
+/// Shows figures to whoever asks, as long as the daemon runs.
+async fn show_metrics(address: &str, tasks: &Tasks, metrics: Metrics) -> anyhow::Result<()> {
+    let (listener, local) = net::bind_tcp(address)
+        .await
+        .with_context(|| format!("--listen-metrics {address}"))?;
+    if !net::is_loopback(address) {
+        tracing::warn!(
+            %local,
+            "everybody who reaches the address of --listen-metrics can read the figures"
+        );
+    }
+    tracing::info!("figures are at http://{local}/metrics");
+    metrics::serve(tasks, listener.into_inner(), metrics);
+    Ok(())
+}
+
+fn config(args: &Daemon, metrics: Metrics) -> Config {
     let mut log = LogConfig::default();
     log.member.heartbeat_ticks = args.heartbeat_tick as usize;
     log.member.election_ticks = args.election_tick as usize;
     Config {
         state_dir: args.state_dir.clone(),
         hostname: args.hostname.clone(),
-        join_addr: args.join_addr.clone(),
+        join: Join {
+            address: args.join_addr.clone(),
+            token: args.join_token.clone(),
+        },
         listen_remote: args.listen_remote_api.clone(),
         advertise_remote: args.advertise_remote_api.clone(),
         control_socket: args.listen_control_api.clone(),
@@ -92,6 +130,8 @@ fn config(args: &Daemon) -> Config {
             Availability::Drain => v1::node_spec::Availability::Drain,
         },
         log,
+        plugins_dir: args.plugins_dir.clone(),
+        metrics,
     }
 }
 

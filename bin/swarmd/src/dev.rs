@@ -14,8 +14,9 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use swarm_api::v1;
 use swarm_executor_native::{NativeConfig, NativeExecutor};
-use swarm_manager::LogConfig;
-use swarm_node::{Config, Node};
+use swarm_manager::{LogConfig, PLUGINS_DIR};
+use swarm_node::{Config, Join, Node};
+use swarm_rt::metrics::Metrics;
 use swarm_rt::{Shutdown, logging};
 
 use crate::args::Dev;
@@ -51,25 +52,31 @@ async fn start_nodes(args: &Dev, directory: &Path, socket: &Path) -> anyhow::Res
         args.nodes,
         directory.display()
     ));
-    let manager = start_node("manager", directory, socket, None).await?;
+    let manager = start_node("manager", directory, socket, Join::default()).await?;
     let address = manager
         .remote_addr()
         .context("the manager has an address")?
         .to_string();
     let mut nodes = vec![manager];
-    for number in 1..=args.nodes {
-        let name = format!("node-{number}");
-        nodes.push(start_node(&name, directory, socket, Some(address.clone())).await?);
-    }
-    let ready = async {
+    let all = async {
+        nodes[0].ready().await;
+        let join = Join {
+            address: Some(address),
+            token: Some(example::worker_token(socket).await?),
+        };
+        for number in 1..=args.nodes {
+            let name = format!("node-{number}");
+            nodes.push(start_node(&name, directory, socket, join.clone()).await?);
+        }
         for node in &nodes {
             node.ready().await;
         }
+        anyhow::Ok(())
     };
     let limit = Duration::from_secs(args.timeout);
-    tokio::time::timeout(limit, ready)
+    tokio::time::timeout(limit, all)
         .await
-        .with_context(|| format!("not all nodes were ready after {} s", args.timeout))?;
+        .with_context(|| format!("not all nodes were ready after {} s", args.timeout))??;
     Ok(nodes)
 }
 
@@ -77,7 +84,7 @@ async fn start_node(
     name: &str,
     directory: &Path,
     socket: &Path,
-    join_addr: Option<String>,
+    join: Join,
 ) -> anyhow::Result<Node> {
     let state_dir = directory.join(name);
     let mut native = NativeConfig::new(state_dir.join("native"));
@@ -86,16 +93,22 @@ async fn start_node(
     let executor = NativeExecutor::new(native).map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut log = LogConfig::default();
     log.member.segment_bytes = LOG_SEGMENT_BYTES;
+    // The manager only manages, so that every worker can be killed without losing the cluster.
+    let availability = match join.address {
+        None => v1::node_spec::Availability::Drain,
+        Some(_) => v1::node_spec::Availability::Active,
+    };
     let config = Config {
         state_dir,
         hostname: Some(name.to_owned()),
-        join_addr,
+        join,
         listen_remote: "127.0.0.1:0".to_owned(),
         advertise_remote: None,
         control_socket: socket.to_owned(),
-        // The manager only manages, so that every worker can be killed without losing the cluster.
-        availability: v1::node_spec::Availability::Drain,
+        availability,
         log,
+        metrics: Metrics::new(),
+        plugins_dir: PLUGINS_DIR.into(),
     };
     Node::start(config, Arc::new(executor), Shutdown::new())
         .await

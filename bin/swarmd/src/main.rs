@@ -5,6 +5,7 @@
 mod args;
 mod daemon;
 mod dev;
+mod join_check;
 
 use std::process::ExitCode;
 
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
             return swarm_executor_native::shim::main(directory);
         }
         Some(args::Command::HelloWeb { arguments }) => return hello_web::main(arguments),
-        Some(args::Command::Dev(_)) | None => {}
+        Some(args::Command::Dev(_) | args::Command::Join(_)) | None => {}
     }
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,6 +38,7 @@ fn run(args: args::Args) -> anyhow::Result<()> {
     runtime.block_on(async move {
         match args.command {
             Some(args::Command::Dev(dev)) => dev::run(dev).await,
+            Some(args::Command::Join(check)) => join_check::run(check).await,
             Some(args::Command::Shim { .. } | args::Command::HelloWeb { .. }) | None => {
                 daemon::run(args.daemon).await
             }

@@ -1,26 +1,39 @@
 //! A node: who it is, its manager if it has one, and its agent.
 //!
 //! # Owns
-//! The node's identity, the layout of its state directory, and the order in which manager and agent
-//! start and stop.
+//! The node's certificate from the first request to every renewal, the layout of its state
+//! directory, and the order in which manager and agent start and stop.
 //!
 //! # Does not own
-//! What manager and agent do. Arguments of the command line are parsed by `swarmd`.
+//! What manager and agent do. Form and validity of certificates are decided in `swarm-ca`, and
+//! arguments of the command line are parsed by `swarmd`.
 //!
 //! # Invariants
 //! * Nothing in the state directory is overwritten that was not read first.
+//! * At every moment the directory holds a key with its certificate, or nothing.
+//! * The key of a new cluster's root is never in the directory of certificates.
 //! * Stopping a node never stops its tasks.
 //!
 //! # Start reading at
-//! [`Node::start`].
+//! [`Node::start`], then `identity`, then `renewal`.
 //!
 //! # SwarmKit counterpart
-//! `node/node.go`. Intended difference, until the identity issue lands: there are no certificates,
-//! and a manager does not change into a worker or back.
+//! `node/node.go`, and the half of `ca/config.go` and `ca/renewer.go` that runs on nodes. Intended
+//! differences: a worker waits for its manager as long as it takes; a token is asked about before
+//! it is used; a first start that was cut short is done again instead of leaving a cluster without
+//! a root; a manager does not change into a worker or back yet.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod certificates;
+pub mod check;
+mod first_start;
 mod identity;
+mod known_managers;
+mod obtain;
+mod renewal;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,15 +43,21 @@ use std::time::Duration;
 use swarm_agent_io::{Remotes, RunError, Runner};
 use swarm_api::v1;
 use swarm_executor::Executor;
-use swarm_manager::{LogConfig, Manager, StartError};
+use swarm_manager::{LogConfig, Manager, RootMaterial, StartError};
+use swarm_rt::metrics::Metrics;
 use swarm_rt::tasks::TaskError;
-use swarm_rt::{Clock, OnError, OsIds, Shutdown, Tasks, net};
+use swarm_rt::{Clock, OnError, Shutdown, Tasks};
 use swarm_types::NodeId;
 use tokio::sync::watch;
 
-pub use identity::IdentityError;
+pub use certificates::CertificatesError;
+pub use identity::{IdentityError, Join};
+pub use obtain::ObtainError;
 
-use identity::Part;
+use certificates::Certificates;
+use identity::{FirstRoot, Identity, MANAGER_DIRECTORY, Part, Start};
+use known_managers::KnownManagers;
+use renewal::{Parts, Renewer, Way};
 
 /// How long the agent may take to let go of its tasks.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -50,18 +69,22 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The host name to report; `None` for the machine's.
     pub hostname: Option<String>,
-    /// The manager to join; `None` starts or continues a cluster.
-    pub join_addr: Option<String>,
+    /// The cluster to join; without an address the node starts or continues one.
+    pub join: Join,
     /// Where the manager listens for agents.
     pub listen_remote: String,
     /// What nodes are told to dial instead.
     pub advertise_remote: Option<String>,
     /// Path of the control socket.
     pub control_socket: PathBuf,
-    /// Whether the manager's node takes tasks; counts on a fresh cluster only.
+    /// Whether the node takes tasks; counts when it comes into the cluster only.
     pub availability: v1::node_spec::Availability,
     /// Settings of log and consensus.
     pub log: LogConfig,
+    /// Where the node's figures go.
+    pub metrics: Metrics,
+    /// Directory with the sockets of plugins, of which a manager asks secret drivers.
+    pub plugins_dir: PathBuf,
 }
 
 /// Why a node did not start.
@@ -73,7 +96,7 @@ pub enum NodeError {
     /// Another process uses the state directory.
     #[error(transparent)]
     InUse(#[from] swarm_raft_io::state_dir::StateDirError),
-    /// The identity cannot be used.
+    /// There is no identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The manager did not start.
@@ -95,7 +118,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts the manager, if this node has one, then the agent.
+    /// Finds out who the node is, which may wait for a manager, starts the manager, if this node
+    /// has one, then the agent. Cancel safe.
     ///
     /// # Errors
     /// [`NodeError`]; what had started is stopped again.
@@ -107,21 +131,19 @@ impl Node {
         make_private(&config.state_dir)
             .map_err(|error| NodeError::StateDir(config.state_dir.clone(), error))?;
         let held = swarm_raft_io::StateDir::open(&config.state_dir)?;
-        let part = if config.join_addr.is_some() {
-            Part::Worker
-        } else {
-            Part::Manager
+        let clock = Clock::new();
+        let certificates = Certificates::open(&config.state_dir).map_err(IdentityError::from)?;
+        let start = Start {
+            state_dir: &config.state_dir,
+            join: &config.join,
+            availability: config.availability,
+            certificates: &certificates,
+            clock: &clock,
         };
-        let identity = identity::load_or_create(&config.state_dir, part, &mut OsIds::new())?;
-        let manager = match &identity.cluster {
-            Some(cluster) => {
-                let manager = manager_config(&config, identity.node.clone(), cluster.clone());
-                Some(Manager::start(manager, shutdown.clone()).await?)
-            }
-            None => None,
-        };
-        let agent = agent_config(&config, identity.node.clone());
-        let runner = match Runner::open(agent, executor, Clock::new()).await {
+        let identity = start.identity().await?;
+        let manager = start_manager(&config, &identity, &shutdown).await?;
+        let agent = agent_config(&config, &identity);
+        let runner = match Runner::open(agent, executor, clock.clone()).await {
             Ok(runner) => runner,
             Err(error) => {
                 // Its own failure, if it has one as well, is in the log.
@@ -133,6 +155,30 @@ impl Node {
         };
         let connected = runner.connected();
         let tasks = Tasks::new(shutdown);
+        let renewer = renewer(&config, &identity, &certificates, &runner, &clock);
+        if let (Part::Manager(Some(_)), Some(manager)) = (&identity.part, &manager) {
+            let first = first_start::FirstStart {
+                certificates,
+                credentials: identity.credentials.clone(),
+                socket: config.control_socket.clone(),
+                clock,
+            };
+            let finished = first.finish(manager.when_ready(), manager.store().clone());
+            tasks.spawn(
+                "first start",
+                OnError::Stop,
+                until(tasks.shutdown().clone(), finished),
+            );
+        }
+        let renewing = async move {
+            renewer.run().await;
+            Ok(())
+        };
+        tasks.spawn(
+            "certificate renewal",
+            OnError::Stop,
+            until(tasks.shutdown().clone(), renewing),
+        );
         let stop = tasks.shutdown().clone();
         tasks.spawn("agent", OnError::Stop, async move {
             runner.run(stop).await;
@@ -190,33 +236,76 @@ impl Node {
     }
 }
 
-fn manager_config(
+/// Work that ends when the node stops.
+async fn until(
+    stop: Shutdown,
+    work: impl Future<Output = Result<(), TaskError>>,
+) -> Result<(), TaskError> {
+    tokio::select! {
+        done = work => done,
+        () = stop.begun() => Ok(()),
+    }
+}
+
+async fn start_manager(
     config: &Config,
-    node: NodeId,
-    cluster: swarm_types::ClusterId,
-) -> swarm_manager::Config {
-    swarm_manager::Config {
-        node,
-        cluster,
+    identity: &Identity,
+    shutdown: &Shutdown,
+) -> Result<Option<Manager>, NodeError> {
+    let Part::Manager(first) = &identity.part else {
+        return Ok(None);
+    };
+    let manager = swarm_manager::Config {
+        node: identity.node.clone(),
+        cluster: identity.cluster.clone(),
         availability: config.availability,
-        directory: config.state_dir.join("manager"),
+        directory: config.state_dir.join(MANAGER_DIRECTORY),
         log: config.log.clone(),
         listen_remote: config.listen_remote.clone(),
         advertise_remote: config.advertise_remote.clone(),
         control_socket: config.control_socket.clone(),
+        security: identity.credentials.clone(),
+        first_root: first
+            .clone()
+            .map(|FirstRoot { cert_pem, key_pem }| RootMaterial { cert_pem, key_pem }),
+        metrics: config.metrics.clone(),
+        plugins: config.plugins_dir.clone(),
+    };
+    Ok(Some(Manager::start(manager, shutdown.clone()).await?))
+}
+
+fn agent_config(config: &Config, identity: &Identity) -> swarm_agent_io::Config {
+    swarm_agent_io::Config {
+        node: identity.node.clone(),
+        hostname: config.hostname.clone(),
+        database: config.state_dir.join("tasks.db"),
+        remotes: match &identity.part {
+            Part::Worker => Remotes::new(identity.managers.clone()),
+            Part::Manager(_) => Remotes::local(config.control_socket.clone()),
+        },
+        credentials: Some(identity.credentials.clone()),
     }
 }
 
-fn agent_config(config: &Config, node: NodeId) -> swarm_agent_io::Config {
-    swarm_agent_io::Config {
-        node,
-        hostname: config.hostname.clone(),
-        database: config.state_dir.join("tasks.db"),
-        remotes: match &config.join_addr {
-            Some(address) => Remotes::new([address.clone()]),
-            None => Remotes::local(config.control_socket.clone()),
+fn renewer(
+    config: &Config,
+    identity: &Identity,
+    certificates: &Certificates,
+    runner: &Runner,
+    clock: &Clock,
+) -> Renewer {
+    Renewer::new(Parts {
+        credentials: identity.credentials.clone(),
+        certificates: certificates.clone(),
+        known: KnownManagers::new(&config.state_dir),
+        way: match &identity.part {
+            Part::Worker => Way::Remote,
+            Part::Manager(_) => Way::Local(config.control_socket.clone()),
         },
-    }
+        clock: clock.clone(),
+        told: runner.told(),
+        managers: identity.managers.clone(),
+    })
 }
 
 /// Makes a directory that only its owner may look into.
@@ -226,73 +315,4 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(directory)
-}
-
-/// Whether a listen address is safe without certificates; the reason if it is not.
-///
-/// # Errors
-/// In words, with the way out.
-pub fn check_listen_address(address: &str, insecure: bool) -> Result<(), String> {
-    if insecure || net::is_loopback(address) {
-        return Ok(());
-    }
-    Err(format!(
-        "--listen-remote-api {address} is reachable from other machines, and connections are not \
-         encrypted or authenticated yet: anyone who reaches the address can run commands on \
-         every node; listen on a loopback address, or add --insecure if the network is trusted"
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn other_machines_reach_a_manager_only_if_the_user_says_so() {
-        assert!(check_listen_address("127.0.0.1:4242", false).is_ok());
-        assert!(check_listen_address("0.0.0.0:4242", true).is_ok());
-        let refusal = check_listen_address("0.0.0.0:4242", false).unwrap_err();
-        assert!(refusal.contains("0.0.0.0:4242") && refusal.contains("--insecure"));
-    }
-    fn executor(directory: &Path) -> Arc<dyn Executor> {
-        use swarm_executor_native::{NativeConfig, NativeExecutor};
-        let config = NativeConfig::new(directory.join("native"));
-        Arc::new(NativeExecutor::new(config).unwrap())
-    }
-
-    fn config(directory: &Path) -> Config {
-        let mut log = LogConfig::default();
-        log.member.segment_bytes = 1 << 20;
-        Config {
-            state_dir: directory.join("state"),
-            hostname: None,
-            join_addr: None,
-            listen_remote: "127.0.0.1:0".to_owned(),
-            advertise_remote: None,
-            control_socket: directory.join("control.sock"),
-            availability: v1::node_spec::Availability::Drain,
-            log,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_node_that_failed_to_start_can_be_started_when_the_reason_is_gone() {
-        let directory = tempfile::tempdir().unwrap();
-        let config = config(directory.path());
-        let executor = executor(directory.path());
-        std::fs::create_dir(&config.state_dir).unwrap();
-        let database = config.state_dir.join("tasks.db");
-        std::fs::write(&database, "not a database").unwrap();
-        let refused = Node::start(config.clone(), Arc::clone(&executor), Shutdown::new()).await;
-        assert!(matches!(refused, Err(NodeError::Agent(_))), "{refused:?}");
-
-        std::fs::remove_file(&database).unwrap();
-        let node = Node::start(config, executor, Shutdown::new())
-            .await
-            .unwrap();
-        let ready = tokio::time::timeout(Duration::from_secs(20), node.ready());
-        ready.await.expect("it is ready before the deadline");
-        assert!(!node.shutdown().has_begun());
-        node.stop().await.unwrap();
-    }
 }

@@ -194,6 +194,7 @@ pub(crate) const TABLE: &[Row] = &[
         Layer::Program,
         &[
             "api",
+            "ca",
             "executor",
             "executor-native",
             "hello-web",

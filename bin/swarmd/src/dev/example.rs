@@ -129,6 +129,16 @@ impl Example {
     }
 }
 
+/// The token that admits workers.
+pub(crate) async fn worker_token(socket: &Path) -> anyhow::Result<String> {
+    let mut client = connect(socket)?;
+    let listed = client.list_clusters(v1::ListClustersRequest::default());
+    let clusters = listed.await?.into_inner().clusters;
+    let root = clusters.into_iter().next().and_then(|it| it.root_ca);
+    let tokens = root.and_then(|root| root.join_tokens);
+    Ok(tokens.context("the cluster has join tokens")?.worker)
+}
+
 /// Removes every service and waits until no task is left.
 pub(crate) async fn remove_all(socket: &Path) -> anyhow::Result<()> {
     let mut client = connect(socket)?;

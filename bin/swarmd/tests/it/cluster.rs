@@ -101,14 +101,22 @@ impl Directory {
         words.push("--listen-control-api".to_owned());
         words.push(text(&socket));
         words.extend(["--listen-remote-api".to_owned(), address.to_owned()]);
+        words.extend(["--plugins-dir".to_owned(), text(&self.path().join("plugins"))]);
         words
     }
 
-    fn worker(&self, name: &str, address: &str) -> Vec<String> {
-        let state = self.path().join(name);
-        let mut words = words(&["--hostname", name, "-d"]);
-        words.push(text(&state));
+    /// The arguments of a worker that joins.
+    pub(crate) fn worker(&self, name: &str, address: &str, token: &str) -> Vec<String> {
+        let mut words = self.known_worker(name);
         words.extend(["--join-addr".to_owned(), address.to_owned()]);
+        words.extend(["--join-token".to_owned(), token.to_owned()]);
+        words
+    }
+
+    /// The arguments of a worker that has joined before.
+    pub(crate) fn known_worker(&self, name: &str) -> Vec<String> {
+        let mut words = words(&["--hostname", name, "-d"]);
+        words.push(text(&self.path().join(name)));
         words
     }
 
@@ -151,8 +159,12 @@ impl Cluster {
 
     /// Starts workers and waits until they have joined.
     pub(crate) async fn add_workers(&mut self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let token = self.tokens().await.worker;
         for number in 1..=count {
-            self.add_worker(&format!("worker-{number}"));
+            self.add_worker(&format!("worker-{number}"), &token);
         }
         for worker in &mut self.workers {
             worker.ready().await;
@@ -174,13 +186,17 @@ impl Cluster {
         }
     }
 
-    fn add_worker(&mut self, name: &str) {
-        let arguments = self.directory.worker(name, &self.address);
+    fn add_worker(&mut self, name: &str, token: &str) {
+        let arguments = self.directory.worker(name, &self.address, token);
         self.workers.push(start(name, &self.directory, &arguments));
     }
 
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     pub(crate) fn state(&self, name: &str) -> PathBuf {
@@ -301,22 +317,43 @@ impl Cluster {
         self.client().update_node(request).await.unwrap();
     }
 
-    /// Makes nodes beat, and be missed, faster than by default.
-    pub(crate) async fn beat_fast(&self) {
-        let mut client = self.client();
-        let listed = client.list_clusters(v1::ListClustersRequest::default());
-        let listed = listed.await.unwrap().into_inner().clusters;
-        let cluster = listed.into_iter().next().expect("there is one cluster");
+    /// The cluster object.
+    pub(crate) async fn object(&self) -> v1::Cluster {
+        until("the cluster is listed", async || {
+            let mut client = self.client();
+            let listed = client.list_clusters(v1::ListClustersRequest::default());
+            let listed = listed.await.map_err(|status| status.to_string())?;
+            let first = listed.into_inner().clusters.into_iter().next();
+            first.ok_or_else(|| "there is no cluster".to_owned())
+        })
+        .await
+    }
+
+    /// The join tokens.
+    pub(crate) async fn tokens(&self) -> v1::JoinTokens {
+        let root = self.object().await.root_ca.expect("clusters have roots");
+        root.join_tokens.expect("clusters have join tokens")
+    }
+
+    /// Changes the cluster object.
+    pub(crate) async fn change(&self, change: impl FnOnce(&mut v1::ClusterSpec)) {
+        let cluster = self.object().await;
         let mut spec = cluster.spec.expect("clusters have specs");
-        let period = swarm_types::time::duration_to_wire(Duration::from_secs(1));
-        spec.dispatcher.get_or_insert_default().heartbeat_period = Some(period);
+        change(&mut spec);
         let request = v1::UpdateClusterRequest {
             cluster_id: cluster.id,
             cluster_version: cluster.meta.and_then(|meta| meta.version),
             spec: Some(spec),
             rotation: None,
         };
-        client.update_cluster(request).await.unwrap();
+        self.client().update_cluster(request).await.unwrap();
+    }
+
+    /// Makes nodes beat, and be missed, faster than by default.
+    pub(crate) async fn beat_fast(&self) {
+        let period = swarm_types::time::duration_to_wire(Duration::from_secs(1));
+        self.change(|spec| spec.dispatcher.get_or_insert_default().heartbeat_period = Some(period))
+            .await;
     }
 
     /// Waits until exactly so many tasks of a service run, each with one live process and in a slot

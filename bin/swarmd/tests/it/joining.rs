@@ -1,21 +1,19 @@
 //! Workers and managers that find each other late, and tasks that a worker refuses.
 
 use swarm_api::v1;
+use swarm_ca::token::JoinToken;
 
 use crate::cluster::{Cluster, Directory, free_ports, name_of, start, until};
 use crate::specs;
 
 #[tokio::test]
 async fn a_worker_waits_for_its_manager_and_joins_when_it_appears() {
-    let directory = Directory::new();
-    let address = format!("127.0.0.1:{}", free_ports(1));
-    let state = directory.path().join("worker");
-    let state = state.to_str().unwrap().to_owned();
-    let mut worker = start(
-        "worker",
-        &directory,
-        &["-d".into(), state, "--join-addr".into(), address.clone()],
-    );
+    let mut cluster = Cluster::start(0).await;
+    let (address, token) = (cluster.address().to_owned(), cluster.tokens().await.worker);
+    cluster.manager.kill();
+    let directory = cluster.directory();
+    let arguments = directory.worker("worker", &address, &token);
+    let mut worker = start("worker", directory, &arguments);
     until("the worker says what it tries", async || {
         let log = worker.log();
         if log.contains(&address) {
@@ -26,12 +24,26 @@ async fn a_worker_waits_for_its_manager_and_joins_when_it_appears() {
     })
     .await;
     assert!(worker.exited().is_none(), "{}", worker.log());
-    let mut manager = start("manager", &directory, &directory.manager(&address));
+    cluster.manager.start_again();
     worker.ready().await;
-    for daemon in [&mut worker, &mut manager] {
-        let status = daemon.stop().await;
-        assert!(status.success(), "{}", daemon.log());
-    }
+    assert!(!worker.log().contains(&token), "the token is in the log");
+    cluster.workers.push(worker);
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_waits_can_be_stopped() {
+    let directory = Directory::new();
+    let address = format!("127.0.0.1:{}", free_ports(1));
+    let token = JoinToken::generate(b"root", [1; 16]).to_string();
+    let arguments = directory.worker("worker", &address, &token);
+    let mut worker = start("worker", &directory, &arguments);
+    until("the worker tries", async || {
+        let log = worker.log();
+        log.contains(&address).then_some(()).ok_or(log)
+    })
+    .await;
+    assert!(worker.stop().await.success(), "{}", worker.log());
 }
 
 #[tokio::test]

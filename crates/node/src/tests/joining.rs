@@ -1,0 +1,307 @@
+//! How a node gets its identity, and what is left on disk.
+
+use std::path::Path;
+use std::time::Duration;
+
+use swarm_api::{ext, v1};
+use swarm_ca::token::JoinToken;
+use swarm_rt::Clock;
+use v1::NodeRole;
+
+use super::fake::{self, CLUSTER, Fake, NODE};
+use super::within;
+use crate::certificates::{Certificates, Pair};
+use crate::identity::{Identity, IdentityError, Join, Part, Start};
+use crate::known_managers::{KnownManagers, Peer};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+struct Place {
+    directory: tempfile::TempDir,
+    certificates: Certificates,
+    clock: Clock,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self {
+            certificates: Certificates::open(directory.path()).unwrap(),
+            directory,
+            clock: Clock::new(),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    async fn start(&self, join: Join) -> Result<Identity, IdentityError> {
+        let start = Start {
+            state_dir: self.path(),
+            join: &join,
+            availability: v1::node_spec::Availability::Active,
+            certificates: &self.certificates,
+            clock: &self.clock,
+        };
+        within(start.identity()).await
+    }
+
+    async fn refused(&self, join: Join) -> String {
+        let error = self.start(join).await.unwrap_err();
+        swarm_rt::chain(&error).to_string()
+    }
+
+    fn is_empty(&self) -> bool {
+        let entries = std::fs::read_dir(self.path().join("certificates")).unwrap();
+        entries.count() == 0
+    }
+
+    /// Puts an identity of before there.
+    fn prepare(&self, fake: &Fake, role: NodeRole, age: Duration) {
+        let at = self.clock.now().saturating_sub(age);
+        let state = fake.behaviour();
+        let (chain_pem, key_pem) = fake::issue(&state.signer, NODE, role, DAY, at);
+        self.certificates.save_root(&state.root_pem).unwrap();
+        self.certificates
+            .save(&Pair { chain_pem, key_pem })
+            .unwrap();
+    }
+}
+
+fn join(fake: &Fake, token: Option<String>) -> Join {
+    Join {
+        address: Some(fake.address.clone()),
+        token,
+    }
+}
+
+#[tokio::test]
+async fn a_token_leads_to_a_certificate_that_the_next_start_finds() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    fake.behaviour().pending_looks = 1;
+    fake.behaviour().foreign_looks = 1;
+    fake.behaviour().aborted_calls = 1;
+    let identity = place.start(join(&fake, Some(fake.token()))).await.unwrap();
+    assert_eq!(identity.node.to_string(), NODE);
+    assert_eq!(identity.cluster.to_string(), CLUSTER);
+    assert!(matches!(identity.part, Part::Worker));
+    assert_eq!(identity.managers, [fake.address.clone()]);
+
+    let asked = fake.behaviour().asked.len();
+    let again = place.start(Join::default()).await.unwrap();
+    assert_eq!(again.managers, identity.managers);
+    assert_eq!(again.node, identity.node);
+    assert_eq!(
+        again.credentials.chain_pem(),
+        identity.credentials.chain_pem()
+    );
+    // With certificates on disk a token is not used.
+    place.start(join(&fake, Some(fake.token()))).await.unwrap();
+    assert_eq!(fake.behaviour().asked.len(), asked);
+}
+
+#[tokio::test]
+async fn a_worker_starts_again_with_the_managers_that_it_knows() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    place.prepare(&fake, NodeRole::Worker, Duration::ZERO);
+    let nobody = Join::default();
+    let refusal = place.refused(nobody.clone()).await;
+    assert!(refusal.contains("belongs to a worker"), "{refusal}");
+    assert!(refusal.contains("--join-addr"), "{refusal}");
+    let peer = Peer {
+        node_id: "m".to_owned(),
+        addr: "m:1".to_owned(),
+    };
+    KnownManagers::new(place.path()).save(&[peer]).unwrap();
+    let identity = place.start(nobody).await.unwrap();
+    assert_eq!(identity.managers, ["m:1"]);
+}
+
+#[tokio::test]
+async fn tokens_that_do_not_fit_leave_nothing_behind() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    let root = fake.behaviour().root_pem.clone();
+    let wrong_secret = JoinToken::generate(root.as_bytes(), [2; 16]).to_string();
+    let other_cluster = JoinToken::generate(b"other", [1; 16]).to_string();
+    let fips = JoinToken::generate_fips(root.as_bytes(), [1; 16]).to_string();
+    for (token, words) in [
+        (wrong_secret, "A valid join token is necessary"),
+        (other_cluster, "remote CA does not match fingerprint"),
+        (fake.token()[..80].to_owned(), "invalid join token"),
+        (fips, "not FIPS-enabled"),
+    ] {
+        let refusal = place.refused(join(&fake, Some(token.clone()))).await;
+        assert!(refusal.contains(words), "{refusal}");
+        assert!(!refusal.contains(&token[60..]), "a secret is in {refusal}");
+        assert!(place.is_empty());
+    }
+    let refusal = place.refused(join(&fake, None)).await;
+    assert!(refusal.contains("A valid join token"), "{refusal}");
+    assert!(place.is_empty());
+}
+
+#[tokio::test]
+async fn a_token_is_asked_about_before_it_is_used() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    let about = |valid, role: &str, node_id: &str| ext::CheckJoinTokenResponse {
+        valid,
+        reason: "it expired yesterday".to_owned(),
+        role: role.to_owned(),
+        node_id: node_id.to_owned(),
+        ..Default::default()
+    };
+    for (answer, words) in [
+        (about(false, "", ""), "it expired yesterday"),
+        (about(true, "manager", ""), "a second manager cannot run"),
+        (about(true, "worker", NODE), "not in this directory"),
+    ] {
+        fake.behaviour().about_token = Some(answer);
+        let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+        assert!(refusal.contains(words), "{refusal}");
+    }
+    assert!(fake.behaviour().asked.is_empty() && place.is_empty());
+    fake.behaviour().about_token = Some(about(true, "worker", ""));
+    place.start(join(&fake, Some(fake.token()))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_manager_is_not_half_used() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    fake.behaviour().role = NodeRole::Manager;
+    let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+    assert!(refusal.contains("a second manager cannot run"), "{refusal}");
+    assert!(refusal.contains(&format!("node rm {NODE}")), "{refusal}");
+    assert!(place.is_empty());
+}
+
+#[tokio::test]
+async fn an_expired_node_says_what_to_do_and_comes_back_under_its_id() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    place.prepare(&fake, NodeRole::Worker, 2 * DAY);
+    let refusal = place.refused(join(&fake, None)).await;
+    let command = format!("swarmctl node readmit {NODE}");
+    assert!(refusal.contains(&command), "{refusal}");
+    assert!(refusal.contains("--join-token"), "{refusal}");
+
+    // A token for new nodes is found out, by the question or by what comes of it.
+    fake.behaviour().about_token = Some(ext::CheckJoinTokenResponse {
+        valid: true,
+        role: "worker".to_owned(),
+        ..Default::default()
+    });
+    let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+    assert!(refusal.contains(&command), "{refusal}");
+    fake.behaviour().about_token = None;
+    fake.behaviour().node = "another".to_owned();
+    let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+    assert!(refusal.contains("node rm another"), "{refusal}");
+
+    fake.behaviour().node = NODE.to_owned();
+    let identity = place.start(join(&fake, Some(fake.token()))).await.unwrap();
+    assert_eq!(identity.node.to_string(), NODE);
+    assert!(identity.credentials.identity().not_after > place.clock.now());
+    place.start(join(&fake, None)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_from_the_future_is_a_question_of_the_clock() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    let later = place.clock.now().saturating_add(10 * DAY);
+    let (chain_pem, key_pem) = {
+        let state = fake.behaviour();
+        fake::issue(&state.signer, NODE, NodeRole::Worker, DAY, later)
+    };
+    let root = fake.behaviour().root_pem.clone();
+    place.certificates.save_root(&root).unwrap();
+    place
+        .certificates
+        .save(&Pair { chain_pem, key_pem })
+        .unwrap();
+    let refusal = place.refused(join(&fake, None)).await;
+    assert!(refusal.contains("set the clock"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_root_is_refused() {
+    let (fake, other, place) = (Fake::start().await, Fake::start().await, Place::new());
+    place.prepare(&fake, NodeRole::Worker, Duration::ZERO);
+    let root = other.behaviour().root_pem.clone();
+    place.certificates.save_root(&root).unwrap();
+    let refusal = place.refused(join(&fake, None)).await;
+    assert!(refusal.contains("swarm-node.crt"), "{refusal}");
+    assert!(refusal.contains("unknown authority"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_directory_of_a_manager_does_not_join() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    place.prepare(&fake, NodeRole::Manager, Duration::ZERO);
+    let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+    assert!(refusal.contains("belongs to a manager"), "{refusal}");
+    // Without an address it goes on, even long after its certificate expired.
+    assert!(matches!(
+        place.start(Join::default()).await.unwrap().part,
+        Part::Manager(None)
+    ));
+    place.prepare(&fake, NodeRole::Manager, 5 * DAY);
+    place.start(Join::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_cluster_keeps_its_root_key_out_of_the_directory() {
+    let place = Place::new();
+    let identity = place.start(Join::default()).await.unwrap();
+    let Part::Manager(Some(first)) = &identity.part else {
+        panic!("{identity:?}");
+    };
+    let secret = first.key_pem.as_str().lines().nth(1).unwrap();
+    for entry in std::fs::read_dir(place.path().join("certificates")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        assert!(!text.contains(secret));
+    }
+    assert!(identity.credentials.identity().is_manager());
+
+    // The key is lost with the process until the store has it: the cluster begins once more.
+    let again = place.start(Join::default()).await.unwrap();
+    assert_eq!(
+        (&again.node, &again.cluster),
+        (&identity.node, &identity.cluster)
+    );
+    assert!(matches!(again.part, Part::Manager(Some(_))));
+    place.certificates.end_first_start().unwrap();
+    let later = place.start(Join::default()).await.unwrap();
+    assert!(matches!(later.part, Part::Manager(None)));
+}
+
+#[tokio::test]
+async fn a_log_without_its_certificate_is_left_alone() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    std::fs::create_dir(place.path().join("manager")).unwrap();
+    for join in [Join::default(), join(&fake, Some(fake.token()))] {
+        let refusal = place.refused(join).await;
+        assert!(refusal.contains("restore"), "{refusal}");
+    }
+    assert!(place.is_empty());
+}
+
+#[tokio::test]
+async fn a_root_that_was_put_there_is_the_only_one_believed() {
+    let (fake, other, place) = (Fake::start().await, Fake::start().await, Place::new());
+    let root = other.behaviour().root_pem.clone();
+    place.certificates.save_root(&root).unwrap();
+    let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+    assert!(refusal.contains("remove the file"), "{refusal}");
+    place
+        .start(join(&other, Some(other.token())))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_failed_is_made_again() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    fake.behaviour().failing_requests = 1;
+    place.start(join(&fake, Some(fake.token()))).await.unwrap();
+    assert_eq!(fake.behaviour().asked.len(), 2);
+}

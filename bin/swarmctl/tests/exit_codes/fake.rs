@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use swarm_api::ext::explain_server::{Explain, ExplainServer};
 use swarm_api::v1::control_server::{Control, ControlServer};
+use swarm_api::v1::logs_server::{Logs, LogsServer};
 use swarm_api::{ext, v1};
 use swarm_rt::{OnError, Shutdown, Tasks, net};
 use tokio::sync::watch;
@@ -20,7 +21,11 @@ pub(crate) struct Fake {
     state: Arc<Mutex<State>>,
     /// How often tasks were listed.
     polls: watch::Sender<usize>,
+    /// Log streams that stay open.
+    open: Arc<Mutex<Vec<LineSender>>>,
 }
+
+type LineSender = tokio::sync::mpsc::Sender<Result<v1::SubscribeLogsMessage, Status>>;
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -31,6 +36,12 @@ pub(crate) struct State {
     pub(crate) refusal: Option<Status>,
     /// The service disappears after so many polls.
     pub(crate) vanishes_after: Option<usize>,
+    /// What a subscriber of logs gets, and then the end.
+    pub(crate) lines: Vec<v1::LogMessage>,
+    /// How log streams end; `None` when they stay open.
+    pub(crate) end: Option<Result<(), Status>>,
+    /// What subscribers of logs asked for.
+    pub(crate) subscriptions: Vec<v1::SubscribeLogsRequest>,
     /// The names of the requests that change something.
     pub(crate) changes: Vec<&'static str>,
 }
@@ -52,6 +63,7 @@ impl Fake {
                 ..State::default()
             })),
             polls: watch::Sender::new(0),
+            open: Arc::default(),
         };
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("control.sock");
@@ -59,6 +71,7 @@ impl Fake {
         let incoming = net::bind_unix(&socket).await.unwrap();
         let router = net::server()
             .add_service(ControlServer::new(fake.clone()))
+            .add_service(LogsServer::new(fake.clone()))
             .add_service(ExplainServer::new(fake.clone()));
         tasks.spawn("fake", OnError::Log, async move {
             router
@@ -278,6 +291,29 @@ control! {
     update_volume(UpdateVolumeRequest) -> UpdateVolumeResponse;
     list_volumes(ListVolumesRequest) -> ListVolumesResponse;
     remove_volume(RemoveVolumeRequest) -> RemoveVolumeResponse;
+}
+
+#[tonic::async_trait]
+impl Logs for Fake {
+    async fn subscribe_logs(
+        &self,
+        request: Request<v1::SubscribeLogsRequest>,
+    ) -> Answer<tonic::codegen::BoxStream<v1::SubscribeLogsMessage>> {
+        let (sender, items) = tokio::sync::mpsc::channel(4);
+        self.with(|state| {
+            state.subscriptions.push(request.into_inner());
+            let messages = state.lines.clone();
+            let lines = v1::SubscribeLogsMessage { messages };
+            sender.try_send(Ok(lines)).unwrap();
+            match state.end.clone() {
+                Some(Ok(())) => {}
+                Some(Err(status)) => sender.try_send(Err(status)).unwrap(),
+                None => self.open.lock().unwrap().push(sender),
+            }
+        });
+        let stream = tokio_stream::wrappers::ReceiverStream::new(items);
+        Ok(Response::new(Box::pin(stream)))
+    }
 }
 
 #[tonic::async_trait]

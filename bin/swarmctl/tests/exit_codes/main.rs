@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fake;
+mod logs;
 
 use std::future::Future;
 use std::process::{Command, Output, Stdio};

@@ -66,9 +66,31 @@ pub(crate) fn draw_period(period: Duration, draw: &mut dyn FnMut() -> u64) -> Du
         .max(HEARTBEAT_PERIOD_MIN)
 }
 
+/// The part of a period after which a node is to beat for the second time in a session. Nodes that
+/// come back together beat together for the first time; this spreads them over the period at once,
+/// for one early heartbeat of each.
+pub(crate) fn draw_phase(period: Duration, draw: &mut dyn FnMut() -> u64) -> Duration {
+    let range = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX).max(1);
+    Duration::from_nanos(draw() % range).max(HEARTBEAT_PERIOD_MIN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drawn_phases_are_parts_of_the_period_above_the_minimum() {
+        let at = |period: Duration, number: u64| draw_phase(period, &mut || number);
+        let second = Duration::from_secs(1);
+        assert_eq!(at(5 * second, 0), HEARTBEAT_PERIOD_MIN);
+        assert_eq!(
+            at(5 * second, 4_999_999_999),
+            Duration::from_nanos(4_999_999_999)
+        );
+        assert_eq!(at(5 * second, 5_000_000_000), HEARTBEAT_PERIOD_MIN);
+        assert_eq!(at(Duration::ZERO, u64::MAX), HEARTBEAT_PERIOD_MIN);
+        assert_eq!(at(Duration::MAX, 7_000_000_000), 7 * second);
+    }
 
     #[test]
     fn drawn_periods_stay_within_epsilon_and_above_the_minimum() {

@@ -7,6 +7,7 @@
 
 mod messages;
 mod observe;
+mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,17 +20,22 @@ use swarm_types::{IdSource, Node, NodeId, NodeState, SessionId, Timers, Timestam
 use v1::update_task_status_request::TaskStatusUpdate;
 use v1::update_volume_status_request::VolumeStatusUpdate;
 
+use crate::clones::{Place, Places};
 use crate::config::{
     Config, GRACE_MULTIPLIER, SessionExtras, UNKNOWN_GRACE_MULTIPLIER, UnknownNodePolicy,
-    draw_period, heartbeat_period,
+    draw_period, draw_phase, heartbeat_period,
 };
 use crate::error::DispatchError;
+use crate::expiry::Wheel;
 use crate::intake::Intake;
 use crate::nodes::{HEARTBEAT_FAILURE, NodeIntent, UNKNOWN_HEARTBEAT_FAILURE};
 use crate::orphans;
-use crate::sessions::{AssignmentStream, Control, REGISTRATION_TIMEOUT, Session};
+use crate::sessions::{
+    AssignmentStream, Control, REGISTRATION_TIMEOUT, REGISTRATIONS_WAITING_MAX, Session,
+};
 use crate::statuses;
 use crate::volumes;
+pub use secrets::{SECRET_REQUESTS_MAX, SecretRequest, SecretRequestId};
 
 /// Names one stream of messages to a node; never used twice by one dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +61,8 @@ pub struct SessionStart {
     pub session: SessionId,
     /// The stream on which its messages travel.
     pub stream: StreamId,
+    /// What people are to know about the node: that two machines use its certificate.
+    pub warning: Option<String>,
 }
 
 /// Something for a node.
@@ -96,16 +104,14 @@ pub struct Status {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    /// A registered node must beat until then.
-    Heartbeat(NodeId),
     /// A node from before this leader must register until then.
     Grace(NodeId),
-    /// The write of a registration must be committed until then.
-    Registration(NodeId),
     /// The tasks of a lost node are given up then.
     Orphan(NodeId),
     /// Changes of assignments are collected until then.
     Assignments(NodeId),
+    /// Drivers that failed are asked again then.
+    Secrets(NodeId),
 }
 
 /// The state of the dispatcher in one leader's term.
@@ -120,8 +126,13 @@ pub struct Dispatcher {
     stream_last: u64,
     /// Nodes from before this term that have not registered yet.
     awaited: BTreeSet<NodeId>,
+    /// Until when registered nodes must beat.
+    wheel: Wheel,
+    /// Until when the writes of registrations must be committed.
+    registrations: Timers<NodeId>,
     timers: Timers<Timer>,
     intake: Intake,
+    secrets: secrets::SecretRequests,
     /// Ends of streams; one for each stream at most.
     ends: VecDeque<Message>,
     /// Nodes that may have a message to be sent.
@@ -142,8 +153,11 @@ impl Dispatcher {
             streams: BTreeMap::new(),
             stream_last: 0,
             awaited: BTreeSet::new(),
+            wheel: Wheel::default(),
+            registrations: Timers::new(),
             timers: Timers::new(),
             intake: Intake::default(),
+            secrets: secrets::SecretRequests::default(),
             ends: VecDeque::new(),
             ready: BTreeSet::new(),
             version_min: view.version(),
@@ -194,7 +208,8 @@ impl Dispatcher {
     /// A node asks for a session.
     ///
     /// # Errors
-    /// The node is unknown, or registers too often, or the dispatcher is stopped.
+    /// The node is unknown, or registers too often, or too many register at once, or the dispatcher
+    /// is stopped.
     pub fn handle_session(
         &mut self,
         now: Timestamp,
@@ -209,18 +224,27 @@ impl Dispatcher {
         if !is_known && self.config.unknown_nodes == UnknownNodePolicy::Refuse {
             return Err(DispatchError::node_not_found());
         }
+        self.check_room(node)?;
+        let places = self.places(&open);
         let wanted = NodeIntent::Ready {
             description: open.description.map(Arc::new),
             addr: open.addr.to_owned(),
+            warning: places.warning().map(str::to_owned),
         };
-        let current = self.sessions.get_mut(node);
-        match current {
+        let deadline = self.heartbeat_deadline(now, draw);
+        match self.sessions.get_mut(node) {
             Some(session) if session.is_named(open.previous_session) => {
                 session.refresh(wanted.clone());
+                self.wheel.renew(node, &mut session.expiry, deadline);
             }
             before => {
+                let attempts = match before {
+                    Some(before) => before.count_attempt(now, node)?,
+                    None => 0,
+                };
                 let id = SessionId::new(ids.next_id());
-                let session = Session::register(now, node, before, id, wanted.clone())?;
+                let expiry = self.wheel.watch(node, deadline);
+                let session = Session::register(now, id, attempts, places, wanted.clone(), expiry);
                 self.end_streams(node, &DispatchError::session_invalid());
                 self.sessions.insert(node.clone(), session);
             }
@@ -230,10 +254,8 @@ impl Dispatcher {
         self.awaited.remove(node);
         self.timers.clear(&Timer::Grace(node.clone()));
         self.timers.clear(&Timer::Orphan(node.clone()));
-        let period = draw_period(self.period, draw);
-        self.arm_heartbeat(now, node, period);
         let deadline = now.saturating_add(REGISTRATION_TIMEOUT);
-        self.timers.set(Timer::Registration(node.clone()), deadline);
+        self.registrations.set(node.clone(), deadline);
         self.open_control(node, view)
     }
 
@@ -249,8 +271,14 @@ impl Dispatcher {
         draw: &mut dyn FnMut() -> u64,
     ) -> Result<Duration, DispatchError> {
         self.check_session(node, session)?;
+        let registered = self.sessions.get_mut(node);
+        let registered = registered.ok_or_else(DispatchError::node_not_registered)?;
         let period = draw_period(self.period, draw);
-        self.arm_heartbeat(now, node, period);
+        let deadline = now.saturating_add(period.saturating_mul(GRACE_MULTIPLIER));
+        self.wheel.renew(node, &mut registered.expiry, deadline);
+        if registered.beat() {
+            return Ok(draw_phase(self.period, draw).min(period));
+        }
         Ok(period)
     }
 
@@ -385,15 +413,27 @@ impl Dispatcher {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        while let Some((slot, nodes)) = self.wheel.pop_due(now) {
+            for node in nodes {
+                let session = self.sessions.get_mut(&node);
+                let is_late = session
+                    .is_some_and(|session| self.wheel.check(now, &node, slot, &mut session.expiry));
+                if is_late {
+                    self.lose(now, &node);
+                }
+            }
+        }
+        while let Some(node) = self.registrations.pop_due(now) {
+            self.refuse_registration(&node);
+        }
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
-                Timer::Heartbeat(node) => self.lose(now, &node),
                 Timer::Grace(node) => self.give_up(now, node),
-                Timer::Registration(node) => self.refuse_registration(&node),
                 Timer::Orphan(node) => {
                     self.intake.orphans.handle_overdue(&node);
                     self.intake.arm(now);
                 }
+                Timer::Secrets(node) => self.retry_secrets(now, node),
                 Timer::Assignments(node) => {
                     if let Some(session) = self.sessions.get_mut(&node)
                         && let Some(assignments) = &mut session.assignments
@@ -429,6 +469,8 @@ impl Dispatcher {
             }
         }
         self.timers = Timers::new();
+        self.registrations = Timers::new();
+        self.wheel = Wheel::default();
         self.ready.clear();
     }
 
@@ -473,7 +515,15 @@ impl Dispatcher {
             at,
             why: timer.why(),
         });
-        [flush, timer]
+        let registration = self.registrations.next().map(|(at, _)| Wake {
+            at,
+            why: "a registration is not written",
+        });
+        let heartbeat = self.wheel.next().map(|at| Wake {
+            at,
+            why: "a node misses its heartbeats",
+        });
+        [flush, timer, registration, heartbeat]
             .into_iter()
             .flatten()
             .min_by_key(|wake| wake.at)
@@ -487,7 +537,7 @@ impl Dispatcher {
             streams: self.streams.len(),
             nodes_queued,
             statuses_queued,
-            timers: self.timers.len(),
+            timers: self.timers.len() + self.registrations.len(),
         }
     }
 
@@ -506,6 +556,20 @@ impl Dispatcher {
             return Err(DispatchError::stopped());
         }
         Ok(())
+    }
+
+    /// A node that is refused here comes back after its own pause, which is a random one.
+    fn check_room(&self, node: &NodeId) -> Result<(), DispatchError> {
+        let waiting = self.registrations.len();
+        if waiting >= REGISTRATIONS_WAITING_MAX && self.registrations.get(node).is_none() {
+            return Err(DispatchError::registrations_full(node, waiting));
+        }
+        Ok(())
+    }
+
+    fn heartbeat_deadline(&self, now: Timestamp, draw: &mut dyn FnMut() -> u64) -> Timestamp {
+        let period = draw_period(self.period, draw);
+        now.saturating_add(period.saturating_mul(GRACE_MULTIPLIER))
     }
 
     fn check_session(&self, node: &NodeId, session: &str) -> Result<(), DispatchError> {
@@ -536,17 +600,29 @@ impl Dispatcher {
         let session = session.ok_or_else(DispatchError::node_not_registered)?;
         session.confirm(view.node(node));
         let before = session.control.replace(Control::new(stream));
+        let warning = session.places.warning().map(str::to_owned);
         let session = session.id.clone();
         if let Some(before) = before {
             self.end_stream(node, before.stream, DispatchError::session_invalid());
         }
         self.ready.insert(node.clone());
-        Ok(SessionStart { session, stream })
+        Ok(SessionStart {
+            session,
+            stream,
+            warning,
+        })
     }
 
-    fn arm_heartbeat(&mut self, now: Timestamp, node: &NodeId, period: Duration) {
-        let deadline = now.saturating_add(period.saturating_mul(GRACE_MULTIPLIER));
-        self.timers.set(Timer::Heartbeat(node.clone()), deadline);
+    /// Where a node registers from, beside where its session is.
+    fn places(&self, open: &SessionOpen<'_>) -> Places {
+        let description = open.description.as_ref();
+        let hostname = description.map_or("", |description| &*description.hostname);
+        let here = Place::new(hostname, open.addr);
+        match self.sessions.get(open.node) {
+            Some(session) if session.is_named(open.previous_session) => session.places.clone(),
+            Some(session) => session.places.next(here, session.control.is_some()),
+            None => Places::first(here),
+        }
     }
 
     fn is_waiting(&self, node: &NodeId) -> bool {
@@ -579,8 +655,7 @@ impl Dispatcher {
     fn unregister(&mut self, node: &NodeId) {
         self.end_streams(node, &DispatchError::node_not_registered());
         self.sessions.remove(node);
-        self.timers.clear(&Timer::Heartbeat(node.clone()));
-        self.timers.clear(&Timer::Registration(node.clone()));
+        self.registrations.clear(node);
     }
 
     fn lose(&mut self, now: Timestamp, node: &NodeId) {
@@ -611,11 +686,10 @@ impl Dispatcher {
 impl Timer {
     fn why(&self) -> &'static str {
         match self {
-            Self::Heartbeat(_) => "a node misses its heartbeats",
             Self::Grace(_) => "a node does not come back to the new leader",
-            Self::Registration(_) => "a registration is not written",
             Self::Orphan(_) => "the tasks of a lost node are orphaned",
             Self::Assignments(_) => "changes of assignments are sent",
+            Self::Secrets(_) => "a secret driver is asked again",
         }
     }
 }

@@ -62,6 +62,14 @@ impl DispatchError {
         Self::new(Code::Unavailable, text)
     }
 
+    pub(crate) fn registrations_full(node: &NodeId, waiting: usize) -> Self {
+        let text = format!(
+            "{waiting} nodes wait for their registration to be written, which is the limit; node \
+             {node} can try again after a pause"
+        );
+        Self::new(Code::Unavailable, text)
+    }
+
     pub(crate) fn registration_timeout(node: &NodeId, seconds: u64) -> Self {
         let text = format!(
             "node {node} could not be marked READY within {seconds} s: the managers did not commit \

@@ -18,6 +18,10 @@ use crate::volumes;
 
 /// How long the first intention of a batch waits for others (spec 5.1).
 pub const UPDATE_BATCH_DELAY: Duration = Duration::from_millis(100);
+/// The same for what is to be written about a node. A node waits for it before it hears from us, so
+/// this is the least that a registration takes; the more nodes come at once, the more of them share
+/// a write.
+pub const NODE_BATCH_DELAY: Duration = Duration::from_millis(20);
 /// With so many intentions the batch does not wait (spec 5.1); also the most that are looked at in
 /// one go.
 pub const UPDATE_BATCH_ITEMS: usize = 10_000;
@@ -33,6 +37,9 @@ pub(crate) struct Intake {
     /// Volumes that a node has let go of; one entry for each stored publication at most.
     volumes: BTreeSet<(VolumeId, NodeId)>,
     pub(crate) orphans: Orphans,
+    /// When node states go out.
+    nodes_at: Option<Timestamp>,
+    /// When everything goes out.
     flush_at: Option<Timestamp>,
     in_flight: Vec<Item>,
     /// A view older than our last commit would make us repeat it.
@@ -51,7 +58,8 @@ impl Intake {
     /// Something is to be written about a node.
     pub(crate) fn put_node(&mut self, now: Timestamp, node: NodeId, intent: NodeIntent) {
         self.nodes.insert(node, intent);
-        self.arm(now);
+        let at = now.saturating_add(NODE_BATCH_DELAY);
+        self.nodes_at = Some(self.nodes_at.map_or(at, |known| known.min(at)));
     }
 
     /// A node is gone from the store.
@@ -91,7 +99,8 @@ impl Intake {
 
     /// When to call [`Intake::poll`]; `None` while a batch is in flight.
     pub(crate) fn timeout(&self) -> Option<Timestamp> {
-        self.flush_at.filter(|_| self.in_flight.is_empty())
+        let due = self.nodes_at.into_iter().chain(self.flush_at).min();
+        due.filter(|_| self.in_flight.is_empty())
     }
 
     /// Node states and task statuses that wait.
@@ -106,15 +115,23 @@ impl Intake {
 
     /// The next batch, once its time has come and the one before is through.
     pub(crate) fn poll(&mut self, view: &Root, now: Timestamp, config: &Config) -> Option<Batch> {
-        let is_due = self.flush_at.is_some_and(|at| at <= now);
-        if !is_due || !self.in_flight.is_empty() || view.version() < self.version_min {
+        let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+        let all = is_due(self.flush_at);
+        let is_old = view.version() < self.version_min;
+        if !(all || is_due(self.nodes_at)) || !self.in_flight.is_empty() || is_old {
             return None;
         }
         let mut packer = Packer::default();
         for _ in 0..UPDATE_BATCH_ITEMS {
-            if packer.is_full() || !self.pack_next(view, now, config, &mut packer) {
+            let packed = !packer.is_full()
+                && (self.pack_node(view, config, &mut packer)
+                    || all && self.pack_task(view, now, config, &mut packer));
+            if !packed {
                 break;
             }
+        }
+        if self.nodes.is_empty() {
+            self.nodes_at = None;
         }
         if self.is_empty() {
             self.flush_at = None;
@@ -174,19 +191,26 @@ impl Intake {
         self.len() == 0 && self.orphans.is_idle()
     }
 
-    /// Packs one intention; false when there is none.
-    fn pack_next(
+    /// Packs what is to be written about one node; false when there is none.
+    fn pack_node(&mut self, view: &Root, config: &Config, packer: &mut Packer) -> bool {
+        let Some((node, intent)) = self.nodes.pop_first() else {
+            return false;
+        };
+        if let Some(write) = intent.write(view, &node, config.unknown_nodes) {
+            packer.push(Item::Node(node, intent), write);
+        }
+        true
+    }
+
+    /// Packs one status, one volume, or the orphans of one node; false when there is none.
+    fn pack_task(
         &mut self,
         view: &Root,
         now: Timestamp,
         config: &Config,
         packer: &mut Packer,
     ) -> bool {
-        if let Some((node, intent)) = self.nodes.pop_first() {
-            if let Some(write) = intent.write(view, &node, config.unknown_nodes) {
-                packer.push(Item::Node(node, intent), write);
-            }
-        } else if let Some((id, status)) = self.statuses.pop_first() {
+        if let Some((id, status)) = self.statuses.pop_first() {
             let update = view
                 .task(&id)
                 .and_then(|stored| with_status(stored, &status, now, config));

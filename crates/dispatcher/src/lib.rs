@@ -29,15 +29,20 @@
 //! and cannot hang; a status that the store has already is not written again; messages about a
 //! change of the node's own status are not sent; the orphan timer counts from the time which the
 //! store has for the node, so a new leader does not start it anew; a refused write concerns one
-//! task, not the whole pass; grace timers start when nodes can reach the new leader, not before.
+//! task, not the whole pass; grace timers start when nodes can reach the new leader, not before; the
+//! first heartbeat of a session is answered with any part of the period, so that nodes which come
+//! back together do not beat together; registrations that wait for their write are bounded, and wait less than statuses do.
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod assignments;
+mod clones;
 mod config;
 mod dispatcher;
+mod driven;
 mod error;
+mod expiry;
 mod intake;
 mod nodes;
 mod orphans;
@@ -54,8 +59,14 @@ pub use config::{
     Config, GRACE_MULTIPLIER, HEARTBEAT_EPSILON, HEARTBEAT_PERIOD_MIN, SessionExtras,
     UNKNOWN_GRACE_MULTIPLIER, UnknownNodePolicy,
 };
-pub use dispatcher::{Body, Dispatcher, Message, SessionOpen, SessionStart, Status, StreamId};
+pub use dispatcher::{
+    Body, Dispatcher, Message, SECRET_REQUESTS_MAX, SecretRequest, SecretRequestId, SessionOpen,
+    SessionStart, Status, StreamId,
+};
+pub use driven::{SECRET_BYTES_LIMIT, SECRET_RETRY_MAX, SECRET_RETRY_MIN, SecretAnswer};
 pub use error::{Code, DispatchError};
-pub use intake::{UPDATE_BATCH_DELAY, UPDATE_BATCH_ITEMS, UPDATE_RETRY_DELAY};
+pub use intake::{NODE_BATCH_DELAY, UPDATE_BATCH_DELAY, UPDATE_BATCH_ITEMS, UPDATE_RETRY_DELAY};
 pub use orphans::NODE_DOWN_PERIOD;
-pub use sessions::{RATE_LIMIT_COUNT, RATE_LIMIT_PERIOD, REGISTRATION_TIMEOUT};
+pub use sessions::{
+    RATE_LIMIT_COUNT, RATE_LIMIT_PERIOD, REGISTRATION_TIMEOUT, REGISTRATIONS_WAITING_MAX,
+};

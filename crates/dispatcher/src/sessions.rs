@@ -6,8 +6,10 @@ use std::time::Duration;
 use swarm_types::{Node, NodeId, SessionId, Timestamp};
 
 use crate::assignments::{ASSIGNMENT_BATCH_CHANGES, Assignments};
+use crate::clones::Places;
 use crate::dispatcher::StreamId;
 use crate::error::DispatchError;
+use crate::expiry::Expiry;
 use crate::nodes::{NodeIntent, same_for_the_node};
 
 /// Registrations in a row, after the first, before a node is refused (spec 5.1).
@@ -16,14 +18,24 @@ pub const RATE_LIMIT_COUNT: u32 = 3;
 pub const RATE_LIMIT_PERIOD: Duration = Duration::from_secs(8);
 /// How long a registration may wait for its write. Agents give up after the same time.
 pub const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Registrations that may wait for their writes at the same time; ten full transactions of the
+/// log. When a whole cluster comes back at once the others are told to come again later, and their
+/// back-off spreads them out.
+pub const REGISTRATIONS_WAITING_MAX: usize = 2_000;
 
 /// A registered node.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
+    /// When the node is lost unless it beats.
+    pub(crate) expiry: Expiry,
+    /// Whether a heartbeat was answered.
+    has_beaten: bool,
     registered_at: Timestamp,
     /// Registrations in a row before this one.
     attempts: u32,
+    /// Where it and the ones before it came from.
+    pub(crate) places: Places,
     /// What the node object must say before the node hears from us.
     pub(crate) wanted: NodeIntent,
     /// Whether it did say so once; from then on changes of the node object are just news.
@@ -51,33 +63,38 @@ pub(crate) struct AssignmentStream {
 }
 
 impl Session {
-    /// Registers a node. `before` is the registration that it had, if any.
-    ///
-    /// # Errors
-    /// When the node registers too often; `before` keeps the count.
+    /// Registers a node. `attempts` are the registrations in a row before this one.
     pub(crate) fn register(
         now: Timestamp,
-        node: &NodeId,
-        before: Option<&mut Self>,
         id: SessionId,
+        attempts: u32,
+        places: Places,
         wanted: NodeIntent,
-    ) -> Result<Self, DispatchError> {
-        let attempts = match before {
-            Some(before) => before.count_attempt(now, node)?,
-            None => 0,
-        };
-        Ok(Self {
+        expiry: Expiry,
+    ) -> Self {
+        Self {
             id,
+            expiry,
+            has_beaten: false,
             registered_at: now,
             attempts,
+            places,
             wanted,
             is_confirmed: false,
             control: None,
             assignments: None,
-        })
+        }
     }
 
-    fn count_attempt(&mut self, now: Timestamp, node: &NodeId) -> Result<u32, DispatchError> {
+    /// Counts another registration of the node.
+    ///
+    /// # Errors
+    /// When the node registers too often.
+    pub(crate) fn count_attempt(
+        &mut self,
+        now: Timestamp,
+        node: &NodeId,
+    ) -> Result<u32, DispatchError> {
         if now.saturating_since(self.registered_at) > RATE_LIMIT_PERIOD {
             self.attempts = 0;
         }
@@ -91,6 +108,11 @@ impl Session {
     /// Whether `text` names this session.
     pub(crate) fn is_named(&self, text: &str) -> bool {
         self.id.as_id().with_str(|id| id == text)
+    }
+
+    /// Notes a heartbeat; whether it is the first one of the session.
+    pub(crate) fn beat(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_beaten, true)
     }
 
     /// Whether the store says what the registration asked for.

@@ -170,11 +170,8 @@ impl Term {
         };
         let config = DispatcherConfig {
             leader: Some(me.seed.node.clone()),
-            // A certificate is issued to nodes that exist; on a plain connection nobody has one.
-            unknown_nodes: match me.credentials {
-                Some(_) => UnknownNodePolicy::Refuse,
-                None => UnknownNodePolicy::Register,
-            },
+            // A certificate is issued to nodes that exist.
+            unknown_nodes: UnknownNodePolicy::Refuse,
         };
         let mut dispatcher = Dispatcher::new(clock.now(), &view, config, extras);
         dispatcher.handle_serving(clock.now(), &mut || ids.next_u64());
@@ -205,7 +202,7 @@ impl Term {
         loop {
             self.turn();
             let wake = self.leader.poll_timeout().map(|wake| wake.at);
-            let mut input = tokio::select! {
+            let input = tokio::select! {
                 biased;
                 () = self.store.leadership_lost() => Input::Deposed,
                 Some((origin, outcome)) = self.outcomes.recv() => Input::Outcome(origin, outcome),
@@ -216,16 +213,15 @@ impl Term {
                 Some(call) = incoming.recv() => Input::Call(Box::new(call)),
                 () = self.clock.sleep_until(wake) => Input::Time,
             };
-            for _ in 0..INPUTS_PER_TURN_MAX {
-                if matches!(input, Input::Deposed) {
-                    return;
-                }
-                self.take(input);
-                match self.next_input(incoming) {
-                    Some(next) => input = next,
-                    None => break,
-                }
+            if matches!(input, Input::Deposed) {
+                return;
             }
+            take_turn(
+                self,
+                input,
+                |term| term.next_input(incoming),
+                |term, input| term.take(input),
+            );
         }
     }
 
@@ -463,5 +459,45 @@ impl Term {
             sink.put(Err(Status::aborted("node must disconnect")));
         }
         self.sessions_shown.set(0);
+    }
+}
+
+/// Takes the first input and what is there besides, [`INPUTS_PER_TURN_MAX`] in all. Nothing more is
+/// received than is taken: a lost outcome, commit or message would stop its loop or stream for good.
+fn take_turn<S, I>(
+    state: &mut S,
+    first: I,
+    mut next: impl FnMut(&mut S) -> Option<I>,
+    mut take: impl FnMut(&mut S, I),
+) {
+    take(state, first);
+    for _ in 1..INPUTS_PER_TURN_MAX {
+        let Some(input) = next(state) else {
+            return;
+        };
+        take(state, input);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    #[test]
+    fn every_input_that_is_received_is_taken() {
+        let queued = 3 * INPUTS_PER_TURN_MAX + 7;
+        let mut state: (VecDeque<usize>, Vec<usize>) = ((0..queued).collect(), Vec::new());
+        while let Some(first) = state.0.pop_front() {
+            let before = state.1.len();
+            take_turn(
+                &mut state,
+                first,
+                |(queue, _)| queue.pop_front(),
+                |(_, taken), input| taken.push(input),
+            );
+            assert!(state.1.len() - before <= INPUTS_PER_TURN_MAX);
+        }
+        assert!(state.1.into_iter().eq(0..queued));
     }
 }

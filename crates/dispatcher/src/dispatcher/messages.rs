@@ -24,7 +24,7 @@ impl Dispatcher {
         }
         control.sent(Arc::clone(stored));
         let (id, stream) = (session.id.clone(), control.stream);
-        self.timers.clear(&Timer::Registration(node.clone()));
+        self.registrations.clear(node);
         let body = self.session_message(&id, stored);
         Some(Message {
             node: node.clone(),
@@ -50,6 +50,9 @@ impl Dispatcher {
             return None;
         }
         let message = assignments.state.next_message(view, node);
+        if assignments.state.driven().has_due() {
+            self.secrets.look_at(node);
+        }
         if message.is_some() {
             assignments.sent();
         } else {

@@ -26,12 +26,14 @@ pub(super) struct Rig {
     pub(super) ids: Ids,
 }
 
-pub(super) struct Ids(u8);
+pub(super) struct Ids(u32);
 
 impl IdSource for Ids {
     fn next_id(&mut self) -> Id {
         self.0 += 1;
-        Id::from_random([self.0; 17])
+        let mut bytes = [0; 17];
+        bytes[..4].copy_from_slice(&self.0.to_be_bytes());
+        Id::from_random(bytes)
     }
 }
 

@@ -10,7 +10,7 @@ use swarm_types::{NodeState, TaskState, Timestamp, time};
 use super::rig::{MIDDLE, MS, Rig, config, node, node_id, task};
 use crate::{
     Body, Code, Dispatcher, NODE_DOWN_PERIOD, RATE_LIMIT_PERIOD, REGISTRATION_TIMEOUT,
-    SessionExtras, UnknownNodePolicy,
+    REGISTRATIONS_WAITING_MAX, SessionExtras, UnknownNodePolicy,
 };
 
 const PERIOD: Duration = Duration::from_secs(5);
@@ -158,6 +158,7 @@ fn the_fourth_registration_in_a_row_after_the_first_is_refused() {
 fn a_node_without_heartbeats_is_down_after_three_periods_and_not_before() {
     let mut rig = rig();
     let start = rig.registered("n");
+    rig.heartbeat("n", &start.session.to_string()).unwrap();
     let period = rig.heartbeat("n", &start.session.to_string()).unwrap();
     assert_eq!(period, PERIOD);
     rig.wait(PERIOD * 3 - MS);
@@ -202,9 +203,50 @@ fn a_changed_heartbeat_period_holds_for_the_next_reply() {
         heartbeat_period: Some(time::duration_to_wire(Duration::from_secs(9))),
     });
     let cluster = swarm_types::Cluster::new("c".parse().unwrap(), spec);
+    rig.heartbeat("n", &session).unwrap();
     rig.commit(|tx| tx.create(cluster).unwrap());
     let period = rig.heartbeat("n", &session).unwrap();
     assert_eq!(period, Duration::from_secs(9));
+}
+
+#[test]
+fn nodes_that_come_together_do_not_beat_together() {
+    let mut rig = rig();
+    let session = rig.registered("n").session.to_string();
+    // A draw of half a second: a tenth of the period, and the middle of its range.
+    assert_eq!(rig.heartbeat("n", &session), Ok(PERIOD / 10));
+    assert_eq!(rig.heartbeat("n", &session), Ok(PERIOD));
+    rig.wait(PERIOD * 3 - MS);
+    assert_eq!(
+        rig.ends(),
+        Vec::<String>::new(),
+        "the grace is that of a whole period"
+    );
+    let session = rig.open("n", &session).unwrap().session.to_string();
+    assert_eq!(
+        rig.heartbeat("n", &session),
+        Ok(PERIOD),
+        "the same session goes on"
+    );
+}
+
+#[test]
+fn too_many_registrations_at_once_are_told_to_come_later() {
+    let names = |range: std::ops::Range<usize>| range.map(|number| format!("n{number}"));
+    let nodes = names(0..REGISTRATIONS_WAITING_MAX + 1).map(|name| node(&name, NodeState::Ready));
+    let mut rig = Rig::new(nodes.collect());
+    for name in names(0..REGISTRATIONS_WAITING_MAX) {
+        rig.open(&name, "").unwrap();
+    }
+    let last = format!("n{REGISTRATIONS_WAITING_MAX}");
+    let error = rig.open(&last, "").unwrap_err();
+    assert_eq!(error.code, Code::Unavailable);
+    assert!(error.message.contains(&last), "{error:?}");
+    // One that is waiting already only repeats itself.
+    rig.open("n0", "").unwrap();
+    while rig.flush() > 0 {}
+    rig.messages();
+    rig.open(&last, "").unwrap();
 }
 
 #[test]
@@ -336,6 +378,9 @@ fn a_deleted_node_is_told_and_forgotten() {
         rig.heartbeat("n", &session).unwrap_err().code,
         Code::NotFound
     );
+    // Its place in the wheel is empty when its time comes.
+    rig.wait(PERIOD * 4);
+    assert_eq!(rig.ends(), Vec::<String>::new());
     assert_eq!(rig.dispatcher.poll_timeout(), None);
 }
 

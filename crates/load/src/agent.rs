@@ -22,7 +22,7 @@ use v1::update_task_status_request::TaskStatusUpdate;
 use crate::grpc::{Answers, Channel, Status, UNIMPLEMENTED};
 use crate::options::Variant;
 use crate::tally::Tally;
-use crate::transport::{self, Identity};
+use crate::transport::{self, Identity, Roots};
 
 /// How long a call may take (spec 6.1).
 const RPC_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +37,7 @@ pub(crate) struct World {
     pub(crate) manager: SocketAddr,
     pub(crate) variant: Variant,
     pub(crate) tally: Tally,
+    pub(crate) roots: Roots,
     /// All connections break when this is notified.
     pub(crate) cut: Notify,
 }
@@ -97,7 +98,8 @@ impl Agent {
     pub(crate) async fn live(mut self, token: Rc<str>, place: OwnedSemaphorePermit) -> Infallible {
         let (mut since, mut place) = (Instant::now(), Some(place));
         let identity = loop {
-            match transport::join(self.number, self.world.manager, &token).await {
+            let (world, number) = (Rc::clone(&self.world), self.number);
+            match transport::join(number, world.manager, &token, &world.roots).await {
                 Ok(identity) => break identity,
                 Err(status) => self.pause_after(false, &status).await,
             }
@@ -141,7 +143,10 @@ impl Agent {
         let connection = transport::connect(self.number, self.world.manager, identity).await?;
         let channel = connection.channel.clone();
         let request = v1::SessionRequest {
-            description: Some(description(self.number)),
+            description: Some(v1::NodeDescription {
+                tls_info: Some((*identity.trust).clone()),
+                ..description(self.number)
+            }),
             session_id: self.session.clone(),
         };
         let registered = timeout(RPC_TIMEOUT, register(&channel, &request)).await;
@@ -456,6 +461,7 @@ mod tests {
             manager: "127.0.0.1:1".parse().unwrap(),
             variant,
             tally: Tally::default(),
+            roots: Roots::new(),
             cut: Notify::new(),
         };
         Agent::new(7, Rc::new(world), Tasks::default())

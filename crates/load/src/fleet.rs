@@ -14,6 +14,7 @@ use crate::limits;
 use crate::options::Fleet as Options;
 use crate::orders::{COUNTS_EVERY_MILLIS, Counts, Notice, Order};
 use crate::tally::Tally;
+use crate::transport::Roots;
 
 /// Holds agents until standard input ends.
 ///
@@ -76,6 +77,7 @@ impl Fleet {
             manager: options.addr,
             variant: options.variant,
             tally: Tally::default(),
+            roots: Roots::new(),
             cut: Notify::new(),
         };
         Self {

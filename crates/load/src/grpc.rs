@@ -75,8 +75,6 @@ impl From<h2::Error> for Status {
 #[derive(Clone)]
 pub(crate) struct Channel {
     requests: SendRequest<Bytes>,
-    /// The name by which a node calls where there are no certificates.
-    node: Option<HeaderValue>,
 }
 
 impl std::fmt::Debug for Channel {
@@ -103,15 +101,7 @@ impl Channel {
             .enable_push(false)
             .handshake(io)
             .await?;
-        let node = None;
-        Ok((Self { requests, node }, driver))
-    }
-
-    /// Calls in the name of a node.
-    #[must_use]
-    pub(crate) fn named(mut self, node: &str) -> Self {
-        self.node = HeaderValue::from_str(node).ok();
-        self
+        Ok((Self { requests }, driver))
     }
 
     /// One request, one answer.
@@ -148,9 +138,6 @@ impl Channel {
             let fixed = HeaderValue::from_static;
             headers.insert("te", fixed("trailers"));
             headers.insert("content-type", fixed("application/grpc"));
-            if let Some(node) = &self.node {
-                headers.insert("swarm-node-id", node.clone());
-            }
         }
         let head = head
             .body(())

@@ -187,7 +187,7 @@ pub(crate) const TABLE: &[Row] = &[
         Layer::Tool,
         &["api", "reconcile", "scheduler", "store", "types"],
     ),
-    row("load", Layer::Tool, &["api", "types"]),
+    row("load", Layer::Tool, &["api", "ca", "types"]),
     row("hello-web", Layer::Program, &[]),
     row(
         "swarmd",

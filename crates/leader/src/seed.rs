@@ -5,6 +5,7 @@ use swarm_api::v1;
 use swarm_ca::requests::MANAGER_SUBSYSTEM;
 use swarm_ca::root::RootDigest;
 use swarm_ca::rotation::join_token;
+use swarm_orchestrator::network_keys;
 use swarm_store::{By, Root, Write, WriteSet};
 use swarm_types::{Cluster, ClusterId, IdSource, Network, Node, NodeId, defaults, networks};
 
@@ -51,7 +52,7 @@ impl std::fmt::Debug for FirstRoot {
 pub fn seed(view: &Root, seed: &Seed, ids: &mut dyn IdSource) -> WriteSet {
     let mut writes = Vec::new();
     if view.cluster().is_none() {
-        writes.push(Write::create(cluster(seed)));
+        writes.push(Write::create(cluster(seed, ids)));
     }
     if view.node(&seed.node).is_none() {
         writes.push(Write::create(own_node(seed)));
@@ -69,7 +70,13 @@ pub fn seed(view: &Root, seed: &Seed, ids: &mut dyn IdSource) -> WriteSet {
     WriteSet(writes)
 }
 
-fn cluster(seed: &Seed) -> Cluster {
+fn cluster(seed: &Seed, ids: &mut dyn IdSource) -> Cluster {
+    let mut cluster = bare_cluster(seed);
+    network_keys::provide(&mut cluster, ids);
+    cluster
+}
+
+fn bare_cluster(seed: &Seed) -> Cluster {
     let mut spec = defaults::cluster_spec();
     let Some(root) = &seed.root else {
         return Cluster::new(seed.cluster.clone(), spec);

@@ -76,6 +76,17 @@ impl Reconciler for NetworkKeys {
     }
 }
 
+/// Gives a cluster that is about to be created its first keys, so that nobody has to write it again
+/// at once.
+pub fn provide(cluster: &mut Cluster, source: &mut dyn IdSource) {
+    let mut rings = Rings::of(cluster);
+    rings.fill(source);
+    (
+        cluster.network_bootstrap_keys,
+        cluster.encryption_key_lamport_clock,
+    ) = rings.into_keys();
+}
+
 /// Whole periods from the creation of the cluster to a time.
 fn period(cluster: &Cluster, at: Timestamp) -> u128 {
     let age = at.saturating_since(cluster.meta.created_at);

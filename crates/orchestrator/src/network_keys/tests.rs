@@ -98,6 +98,16 @@ fn a_new_cluster_gets_three_keys_for_each_subsystem_with_consecutive_times() {
 }
 
 #[test]
+fn a_cluster_that_was_created_with_keys_is_left_alone() {
+    let mut draws = Draws(0);
+    let mut world = World::new(|cluster| provide(cluster, &mut draws));
+    let version = world.root.version();
+    world.look(at(1));
+    assert_eq!(world.root.version(), version);
+    assert_eq!(world.keys(), FIRST);
+}
+
+#[test]
 fn one_key_of_each_subsystem_gives_way_every_twelve_hours() {
     let mut world = World::new(|_| {});
     world.look(at(1));

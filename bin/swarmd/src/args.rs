@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use swarm_api::v1;
 use swarm_manager::PLUGINS_DIR;
 
 /// The node daemon of a cluster: starts a cluster, or joins one as a worker.
@@ -110,8 +111,40 @@ pub(crate) struct Daemon {
     /// Ticks of one second without a leader before an election.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=600))]
     pub(crate) election_tick: u32,
+    /// An external CA that signs for the root of a new cluster, as protocol=cfssl,url=https://...
+    #[arg(long, value_parser = external_ca)]
+    pub(crate) external_ca: Vec<v1::ExternalCa>,
     #[command(flatten)]
     pub(crate) later: Later,
+}
+
+/// Reads `protocol=cfssl,url=URL[,key=value]`.
+///
+/// # Errors
+/// What is missing or malformed, in words.
+fn external_ca(text: &str) -> Result<v1::ExternalCa, String> {
+    let mut external = v1::ExternalCa::default();
+    let mut protocol = None;
+    for word in text.split(',') {
+        let pair = word.split_once('=');
+        let (key, value) = pair.ok_or_else(|| format!("{word:?} is not key=value"))?;
+        match key {
+            "protocol" => protocol = Some(value),
+            "url" => value.clone_into(&mut external.url),
+            _ => {
+                external.options.insert(key.to_owned(), value.to_owned());
+            }
+        }
+    }
+    match protocol {
+        Some(name) if name.eq_ignore_ascii_case("cfssl") => {}
+        Some(other) => return Err(format!("protocol {other:?} is not known; it must be cfssl")),
+        None => return Err("the protocol is missing; write protocol=cfssl,url=...".to_owned()),
+    }
+    if !external.url.starts_with("https://") {
+        return Err("the url must begin with https://; write protocol=cfssl,url=...".to_owned());
+    }
+    Ok(external)
 }
 
 /// How log lines look.
@@ -133,8 +166,6 @@ pub(crate) struct Later {
     #[arg(long, hide = true)]
     force_new_cluster: bool,
     #[arg(long, hide = true)]
-    external_ca: Vec<String>,
-    #[arg(long, hide = true)]
     autolock: bool,
     #[arg(long, hide = true)]
     unlock_key: Option<String>,
@@ -150,7 +181,6 @@ impl Later {
             ("--engine-addr", self.engine_addr.is_some()),
             ("--listen-debug", self.listen_debug.is_some()),
             ("--force-new-cluster", self.force_new_cluster),
-            ("--external-ca", !self.external_ca.is_empty()),
             ("--autolock", self.autolock),
             ("--unlock-key", self.unlock_key.is_some()),
         ];
@@ -269,6 +299,23 @@ mod tests {
             "{refusal}"
         );
         assert!(Later::default().check().is_ok());
+    }
+
+    #[test]
+    fn external_authorities_need_protocol_and_url() {
+        let read = external_ca("protocol=cfssl,url=https://ca:1/sign,label=x").unwrap();
+        assert_eq!(read.url, "https://ca:1/sign");
+        assert_eq!(read.options["label"], "x");
+        for text in [
+            "",
+            "url=https://x",
+            "protocol=cfssl",
+            "protocol=x,url=https://x",
+            "x",
+        ] {
+            assert!(external_ca(text).is_err(), "{text}");
+        }
+        assert!(external_ca("protocol=cfssl,url=http://x").is_err());
     }
 
     #[test]

@@ -129,6 +129,7 @@ fn config(args: &Daemon, metrics: Metrics) -> Config {
             Availability::Pause => v1::node_spec::Availability::Pause,
             Availability::Drain => v1::node_spec::Availability::Drain,
         },
+        external_cas: args.external_ca.clone(),
         log,
         plugins_dir: args.plugins_dir.clone(),
         metrics,

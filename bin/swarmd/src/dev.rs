@@ -106,6 +106,7 @@ async fn start_node(
         advertise_remote: None,
         control_socket: socket.to_owned(),
         availability,
+        external_cas: Vec::new(),
         log,
         metrics: Metrics::new(),
         plugins_dir: PLUGINS_DIR.into(),

@@ -85,9 +85,8 @@ pub struct Config {
     pub advertise_remote: Option<String>,
     /// Path of the control socket.
     pub control_socket: PathBuf,
-    /// What the manager proves itself with; without, the remote listener takes plain connections,
-    /// whose callers are not known.
-    pub security: Option<Credentials>,
+    /// What the manager proves itself with.
+    pub security: Credentials,
     /// The root of a cluster which this node starts. Later the store has it.
     pub first_root: Option<RootMaterial>,
     /// Where the manager's figures go.
@@ -96,24 +95,27 @@ pub struct Config {
     pub plugins: PathBuf,
 }
 
-/// A root certificate and its key, as PEM.
+/// A root certificate and who signs for it.
 #[derive(Clone, Debug)]
 pub struct RootMaterial {
-    /// The certificate, byte for byte as nodes get it.
+    /// The certificate as PEM, byte for byte as nodes get it.
     pub cert_pem: String,
-    /// The key.
-    pub key_pem: KeyPem,
+    /// The key as PEM; without it the external authorities sign.
+    pub key_pem: Option<KeyPem>,
+    /// External authorities that sign for the root.
+    pub external_cas: Vec<v1::ExternalCa>,
 }
 
 impl RootMaterial {
     fn first_root(&self) -> FirstRoot {
         let mut ids = OsIds::new();
+        let key = self.key_pem.as_ref().map(|key| key.as_bytes().to_vec());
         FirstRoot {
             cert_pem: self.cert_pem.clone().into(),
-            key_pem: self.key_pem.as_bytes().to_vec().into(),
+            key_pem: key.unwrap_or_default().into(),
             token_secrets: [tokens::secret(&mut ids), tokens::secret(&mut ids)],
             unlock_key: None,
-            external_cas: Vec::new(),
+            external_cas: self.external_cas.clone(),
         }
     }
 }
@@ -182,11 +184,11 @@ impl Manager {
                 node: config.node.clone(),
                 availability: config.availability,
                 root: config.first_root.as_ref().map(RootMaterial::first_root),
-                own_certificate: own_certificate(config.security.as_ref()),
+                own_certificate: config.security.chain_pem().into(),
             },
             address: known,
             plugins: plugins.clone(),
-            credentials: config.security.clone(),
+            credentials: Some(config.security.clone()),
             sessions: Gauge::default(),
             metrics: config.metrics.clone(),
         };
@@ -220,7 +222,7 @@ impl Manager {
             own_node: config.node.clone(),
             address,
             plugins,
-            credentials: config.security.clone(),
+            credentials: Some(config.security.clone()),
         });
         listening::serve_control(&tasks, &services, control_stream);
         let listening = listening::Remote {
@@ -283,12 +285,6 @@ impl Manager {
         self.store.close().await.map_err(TaskError::from)?;
         result
     }
-}
-
-fn own_certificate(security: Option<&Credentials>) -> bytes::Bytes {
-    security
-        .map(|own| own.chain_pem().into())
-        .unwrap_or_default()
 }
 
 /// The address that nodes are told: "every address of this machine" leads nowhere from another one.

@@ -45,6 +45,8 @@ pub enum CertificatesError {
 pub(crate) struct OnDisk {
     /// The root bundle's exact text.
     pub(crate) root_pem: Option<String>,
+    /// The root's key, if an operator put it there.
+    pub(crate) root_key_pem: Option<KeyPem>,
     /// The node's certificate with its key.
     pub(crate) pair: Option<Pair>,
     /// Whether a first start did not get to its end.
@@ -120,8 +122,16 @@ impl Certificates {
         let root_pem = root_pem
             .transpose()
             .map_err(|_| CertificatesError::Damaged(self.root_path()))?;
+        let root_key_pem = self.read(plan::ROOT_KEY)?.map(Zeroizing::new);
+        let root_key_pem = root_key_pem
+            .map(|text| KeyPem::from_bytes(&text))
+            .transpose()
+            .map_err(|error| {
+                CertificatesError::Key(self.directory.join(plan::ROOT_KEY), error.into())
+            })?;
         Ok(OnDisk {
             root_pem,
+            root_key_pem,
             pair,
             is_first_start: self.read(FIRST_START)?.is_some(),
         })

@@ -3,25 +3,29 @@
 //! Owns the decision between the three and what is refused. Owns neither files
 //! ([`crate::certificates`]) nor calls ([`crate::obtain`]).
 
-use std::path::{Path, PathBuf};
+mod question;
+mod refusal;
+
+use std::path::Path;
 
 use swarm_agent_io::Remotes;
-use swarm_api::{ext, v1};
-use swarm_ca::chain::{self, ChainError, Expiry};
-use swarm_ca::identity::{CertIdentity, IdentityError as NoIdentity};
+use swarm_api::v1;
+use swarm_ca::chain::{self, Expiry};
+use swarm_ca::identity::CertIdentity;
 use swarm_ca::issue::{SignError, Signer, Subject};
 use swarm_ca::key::KeyPem;
-use swarm_ca::root::{self, RootBundle, RootDigest, RootError};
-use swarm_ca::token::{JoinToken, TokenError};
+use swarm_ca::root::{self, RootBundle};
+use swarm_ca::token::JoinToken;
 use swarm_ca::{csr, issue};
-use swarm_rt::net::Address;
 use swarm_rt::tls::{Credentials, CredentialsError, NodeTls, Security, ServerName};
 use swarm_rt::{Clock, OsIds};
-use swarm_types::{ClusterId, IdSource as _, NodeId, Timestamp};
+use swarm_types::{ClusterId, IdSource as _, NodeId};
 
 use crate::certificates::{Certificates, CertificatesError, OnDisk, Pair};
 use crate::known_managers::{KnownManagers, Peer};
-use crate::obtain::{self, Asker, ObtainError, Obtained, Wish};
+use crate::obtain::{Asker, ObtainError, Obtained, Wish};
+
+pub use refusal::IdentityError;
 
 /// What versions without certificates kept an identity in.
 const OLD_FILE: &str = "node.json";
@@ -52,7 +56,8 @@ impl std::fmt::Debug for Join {
 #[derive(Clone, Debug)]
 pub(crate) struct FirstRoot {
     pub(crate) cert_pem: String,
-    pub(crate) key_pem: KeyPem,
+    /// Without it, an external authority signs.
+    pub(crate) key_pem: Option<KeyPem>,
 }
 
 /// Who the node is.
@@ -76,142 +81,14 @@ pub(crate) enum Part {
     Worker,
 }
 
-/// Why there is no identity. Nothing on disk was overwritten.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    /// The files.
-    #[error(transparent)]
-    Files(#[from] CertificatesError),
-    /// The token is none.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// A cluster did not let the node in.
-    #[error("cannot join the cluster")]
-    Obtain(#[from] ObtainError),
-    /// A new root or certificate could not be made.
-    #[error("cannot found a cluster")]
-    Found(#[from] SignError),
-    /// The certificate's root.
-    #[error("root certificate {}", .0.display())]
-    Root(PathBuf, #[source] RootError),
-    /// The certificate is not believed under the root beside it.
-    #[error(
-        "node certificate {} is not accepted; restore the directory from a backup, or move the \
-         state directory away to join as a new node", .0.display()
-    )]
-    Chain(PathBuf, #[source] ChainError),
-    /// The certificate is not one of a node.
-    #[error("node certificate {}", .0.display())]
-    Certificate(PathBuf, #[source] NoIdentity),
-    /// Certificate, key and root cannot be used together.
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    /// The certificate has expired while the node was off.
-    #[error(
-        "the certificate of node {node} expired at {not_after}, and this machine's clock says \
-         {now}: if the clock is right, run `swarmctl node readmit {node}` on a manager, and start \
-         this node once more with `--join-token` and the token that it prints; the node keeps its \
-         id and its state"
-    )]
-    Expired {
-        /// The node.
-        node: NodeId,
-        /// Until when the certificate was valid.
-        not_after: Timestamp,
-        /// What the clock says.
-        now: Timestamp,
-    },
-    /// The certificate has expired, and the token did not help.
-    #[error(
-        "the certificate of node {node} expired at {not_after}, and the given join token does not \
-         renew it: run `swarmctl node readmit {node}` on a manager, and start this node once more \
-         with `--join-token` and the token that it prints"
-    )]
-    NotReadmitted {
-        /// The node.
-        node: NodeId,
-        /// Until when the certificate was valid.
-        not_after: Timestamp,
-        /// What is wrong with the token.
-        source: Box<IdentityError>,
-    },
-    /// The certificate is from the future.
-    #[error(
-        "the certificate of node {node} is valid from {not_before} on, and this machine's clock \
-         says {now}: set the clock"
-    )]
-    NotYetValid {
-        /// The node.
-        node: NodeId,
-        /// From when the certificate is valid.
-        not_before: Timestamp,
-        /// What the clock says.
-        now: Timestamp,
-    },
-    /// A token gave an identity other than the one on disk.
-    #[error(
-        "the join token made a new node {new} instead of renewing the certificate of {old}, whose \
-         state is in this directory; use a token of `swarmctl node readmit {old}`, and remove the \
-         new node with `swarmctl node rm {new}`"
-    )]
-    OtherNode {
-        /// The node on disk.
-        old: NodeId,
-        /// The node in the new certificate.
-        new: NodeId,
-    },
-    /// The state directory belongs to the other kind of node.
-    #[error("the state directory {} belongs to a {is}, {way_out}", .path.display())]
-    OtherPart {
-        /// The directory.
-        path: PathBuf,
-        /// What it belongs to.
-        is: &'static str,
-        /// How to go on.
-        way_out: &'static str,
-    },
-    /// Files of a cluster without the certificate that goes with them.
-    #[error(
-        "{} is there, but the node has no certificate; restore `certificates` from a backup, or \
-         move the state directory away to start as a new node", .0.display()
-    )]
-    NoCertificate(PathBuf),
-    /// A second manager.
-    #[error(
-        "the join token admits managers, and a second manager cannot run yet; join as a worker \
-         with the token of `swarmctl cluster join-token worker`{}", rest(.0.as_ref())
-    )]
-    SecondManager(Option<NodeId>),
-    /// A root that was there already is not the one of the token.
-    #[error(
-        "the root certificate {} has the digest {found}, and the join token is for {expected}; \
-         remove the file to join the cluster of the token", .path.display()
-    )]
-    RootConflict {
-        /// The file.
-        path: PathBuf,
-        /// Its digest.
-        found: RootDigest,
-        /// The digest in the token.
-        expected: RootDigest,
-    },
-    /// FIPS.
-    #[error("node is not FIPS-enabled but cluster requires FIPS")]
-    Fips,
-}
-
-fn rest(node: Option<&NodeId>) -> String {
-    node.map_or_else(String::new, |node| {
-        format!("; remove the node that it made with `swarmctl node rm {node}`")
-    })
-}
-
 /// What is known at the start.
 #[derive(Debug)]
 pub(crate) struct Start<'a> {
     pub(crate) state_dir: &'a Path,
     pub(crate) join: &'a Join,
     pub(crate) availability: v1::node_spec::Availability,
+    /// Whether somebody else signs for the root.
+    pub(crate) has_external_ca: bool,
     pub(crate) certificates: &'a Certificates,
     pub(crate) clock: &'a Clock,
 }
@@ -264,6 +141,7 @@ impl Start<'_> {
         if identity.is_manager() {
             return self.manager_from_disk(disk, pair, &root, identity);
         }
+        self.refuse_external()?;
         let managers = self.known_managers();
         if managers.is_empty() {
             return Err(ObtainError::NoManager.into());
@@ -294,13 +172,41 @@ impl Start<'_> {
                 "this manager's certificate has expired; it renews it through its own log"
             );
         }
+        let first = if self.state_dir.join(MANAGER_DIRECTORY).exists() {
+            self.refuse_external()?;
+            None
+        } else {
+            Some(self.prepared_root(disk, root)?)
+        };
         Ok(Identity {
             node: identity.node,
             cluster: identity.cluster,
-            part: Part::Manager(None),
+            part: Part::Manager(first),
             credentials: credentials(pair, root)?,
             managers: Vec::new(),
         })
+    }
+
+    /// The root of a cluster whose first manager was given its certificate beforehand.
+    fn prepared_root(&self, disk: &OnDisk, root: &RootBundle) -> Result<FirstRoot, IdentityError> {
+        let key_pem = disk.root_key_pem.clone();
+        if let Some(key_pem) = &key_pem {
+            Signer::new(root.pem(), key_pem, "")?;
+        } else if !self.has_external_ca {
+            return Err(IdentityError::NoSigner(self.certificates.root_path()));
+        }
+        Ok(FirstRoot {
+            cert_pem: root.pem().to_owned(),
+            key_pem,
+        })
+    }
+
+    /// External authorities are a setting of the cluster once there is one.
+    fn refuse_external(&self) -> Result<(), IdentityError> {
+        if self.has_external_ca {
+            return Err(IdentityError::LateExternal);
+        }
+        Ok(())
     }
 
     /// A directory keeps its part, and nothing that was asked for is ignored in silence.
@@ -386,8 +292,7 @@ impl Start<'_> {
     ) -> Result<Pair, IdentityError> {
         let mut asker = self.asker(managers);
         let root = self.root_of(token, root, &mut asker).await?;
-        self.check_token(&root, managers, token, Some(&old.node))
-            .await?;
+        question::check(&root, managers, token, Some(&old.node)).await?;
         let obtained = self.ask(&mut asker, &root, token.to_string()).await?;
         if obtained.identity.node != old.node {
             return Err(IdentityError::OtherNode {
@@ -422,6 +327,7 @@ impl Start<'_> {
         token: Option<&JoinToken>,
     ) -> Result<Identity, IdentityError> {
         self.check_empty()?;
+        self.refuse_external()?;
         let managers = vec![address.to_owned()];
         let mut asker = self.asker(&managers);
         if token.is_none() {
@@ -436,7 +342,7 @@ impl Start<'_> {
             None => asker.root(token).await?,
         };
         if let Some(token) = token {
-            self.check_token(&root, &managers, token, None).await?;
+            question::check(&root, &managers, token, None).await?;
         }
         let text = token.map(ToString::to_string).unwrap_or_default();
         let obtained = self.ask(&mut asker, &root, text).await?;
@@ -508,39 +414,6 @@ impl Start<'_> {
         Ok(obtained)
     }
 
-    /// Asks what the token is good for before it is used. Managers of other programs do not know
-    /// the question; then its use shows it.
-    async fn check_token(
-        &self,
-        root: &RootBundle,
-        managers: &[String],
-        token: &JoinToken,
-        readmitted: Option<&NodeId>,
-    ) -> Result<(), IdentityError> {
-        let security = Security::Verified(root.pem().to_owned(), ServerName::Ca);
-        for address in managers {
-            let address = Address::Tcp(address.clone());
-            let Some(answer) = ask_about(&address, &security, token).await else {
-                continue;
-            };
-            if !answer.valid {
-                let reason = answer.reason;
-                let address = address.to_string();
-                return Err(ObtainError::Refused { address, reason }.into());
-            }
-            if answer.role == "manager" {
-                return Err(IdentityError::SecondManager(None));
-            }
-            let is_for: Option<NodeId> = answer.node_id.parse().ok();
-            return match (readmitted, is_for) {
-                (Some(node), Some(is_for)) if *node == is_for => Ok(()),
-                (None, None) => Ok(()),
-                (readmitted, is_for) => Err(wrong_token(&address, readmitted, is_for.as_ref())),
-            };
-        }
-        Ok(())
-    }
-
     /// A new cluster.
     fn found(&self, token: Option<&JoinToken>) -> Result<Identity, IdentityError> {
         self.check_empty()?;
@@ -583,7 +456,10 @@ impl Start<'_> {
         Ok(Identity {
             node,
             cluster,
-            part: Part::Manager(Some(FirstRoot { cert_pem, key_pem })),
+            part: Part::Manager(Some(FirstRoot {
+                cert_pem,
+                key_pem: Some(key_pem),
+            })),
             credentials: credentials(&pair, &root)?,
             managers: Vec::new(),
         })
@@ -603,46 +479,6 @@ impl Start<'_> {
     fn asker(&self, managers: &[String]) -> Asker {
         Asker::new(Remotes::new(managers.to_vec()), self.clock.clone())
     }
-}
-
-/// What a manager says of a token; `None` if it does not say.
-pub(crate) async fn ask_about(
-    address: &Address,
-    security: &Security,
-    token: &JoinToken,
-) -> Option<ext::CheckJoinTokenResponse> {
-    let channel = obtain::connect(address, security).ok()?;
-    let mut client = ext::identity_client::IdentityClient::new(channel);
-    let request = ext::CheckJoinTokenRequest {
-        token: token.to_string(),
-    };
-    let answer = obtain::limited(client.check_join_token(request)).await;
-    answer.ok().map(tonic::Response::into_inner)
-}
-
-fn wrong_token(
-    address: &Address,
-    readmitted: Option<&NodeId>,
-    is_for: Option<&NodeId>,
-) -> IdentityError {
-    let reason = match (readmitted, is_for) {
-        (Some(node), Some(other)) => format!(
-            "the join token readmits node {other}, and this is node {node}; make one with \
-             `swarmctl node readmit {node}`"
-        ),
-        (Some(node), None) => format!(
-            "the join token admits new nodes, and this directory has the state of node {node}, \
-             whose certificate has expired; make a token that renews it with `swarmctl node \
-             readmit {node}`, or move the state directory away to join as a new node"
-        ),
-        (None, other) => format!(
-            "the join token readmits node {}, whose state is not in this directory; get a token \
-             for new nodes with `swarmctl cluster join-token worker`",
-            other.map(ToString::to_string).unwrap_or_default()
-        ),
-    };
-    let address = address.to_string();
-    ObtainError::Refused { address, reason }.into()
 }
 
 fn credentials(pair: &Pair, root: &RootBundle) -> Result<Credentials, CredentialsError> {

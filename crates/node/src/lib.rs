@@ -79,6 +79,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// Whether the node takes tasks; counts when it comes into the cluster only.
     pub availability: v1::node_spec::Availability,
+    /// External authorities that sign for the root of a new cluster.
+    pub external_cas: Vec<v1::ExternalCa>,
     /// Settings of log and consensus.
     pub log: LogConfig,
     /// Where the node's figures go.
@@ -137,6 +139,7 @@ impl Node {
             state_dir: &config.state_dir,
             join: &config.join,
             availability: config.availability,
+            has_external_ca: !config.external_cas.is_empty(),
             certificates: &certificates,
             clock: &clock,
         };
@@ -267,7 +270,11 @@ async fn start_manager(
         security: identity.credentials.clone(),
         first_root: first
             .clone()
-            .map(|FirstRoot { cert_pem, key_pem }| RootMaterial { cert_pem, key_pem }),
+            .map(|FirstRoot { cert_pem, key_pem }| RootMaterial {
+                cert_pem,
+                key_pem,
+                external_cas: config.external_cas.clone(),
+            }),
         metrics: config.metrics.clone(),
         plugins: config.plugins_dir.clone(),
     };

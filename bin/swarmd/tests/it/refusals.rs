@@ -92,7 +92,6 @@ fn flags_without_an_implementation_are_refused_by_name() {
         &["--engine-addr", "x"][..],
         &["--listen-debug", "x"],
         &["--force-new-cluster"],
-        &["--external-ca", "x"],
         &["--autolock"],
         &["--unlock-key", "x"],
     ] {

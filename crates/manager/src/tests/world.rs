@@ -39,6 +39,15 @@ impl Authority {
         }
     }
 
+    /// For a manager that starts the cluster.
+    pub(super) fn material(&self) -> RootMaterial {
+        RootMaterial {
+            cert_pem: self.root_pem.clone(),
+            key_pem: Some(self.key_pem.clone()),
+            external_cas: Vec::new(),
+        }
+    }
+
     /// A certificate for a day.
     pub(super) fn tls(&self, node: &str, role: NodeRole, cluster: &str) -> NodeTls {
         let start = Clock::new().now().saturating_sub(HOUR);
@@ -72,9 +81,15 @@ impl Authority {
     }
 }
 
-/// A manager with certificates.
+/// The root of the cluster of every manager here.
+pub(super) fn authority() -> &'static Authority {
+    static AUTHORITY: std::sync::LazyLock<Authority> = std::sync::LazyLock::new(Authority::new);
+    &AUTHORITY
+}
+
+/// A manager of a cluster that nobody else has joined.
 pub(super) struct World {
-    pub(super) authority: Authority,
+    pub(super) authority: &'static Authority,
     pub(super) manager: Manager,
     pub(super) metrics: Metrics,
     directory: TempDir,
@@ -87,21 +102,14 @@ impl World {
 
     /// With bounds of its own for the listener.
     pub(super) async fn start_within(bounds: Bounds) -> Self {
-        let authority = Authority::new();
         let directory = tempfile::tempdir().unwrap();
-        let mut config = config(directory.path());
-        let own = authority.tls("manager", MANAGER, CLUSTER);
-        config.security = Some(Credentials::new(own).unwrap());
-        config.first_root = Some(RootMaterial {
-            cert_pem: authority.root_pem.clone(),
-            key_pem: authority.key_pem.clone(),
-        });
+        let config = config(directory.path());
         let metrics = config.metrics.clone();
         let manager = within(Manager::start_within(config, bounds, Shutdown::new())).await;
         let manager = manager.unwrap();
         within(manager.ready()).await;
         Self {
-            authority,
+            authority: authority(),
             manager,
             metrics,
             directory,

@@ -16,6 +16,13 @@ use crate::known_managers::{KnownManagers, Peer};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// Whether an external authority signs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum External {
+    Yes,
+    No,
+}
+
 struct Place {
     directory: tempfile::TempDir,
     certificates: Certificates,
@@ -37,10 +44,15 @@ impl Place {
     }
 
     async fn start(&self, join: Join) -> Result<Identity, IdentityError> {
+        self.start_with(join, External::No).await
+    }
+
+    async fn start_with(&self, join: Join, external: External) -> Result<Identity, IdentityError> {
         let start = Start {
             state_dir: self.path(),
             join: &join,
             availability: v1::node_spec::Availability::Active,
+            has_external_ca: external == External::Yes,
             certificates: &self.certificates,
             clock: &self.clock,
         };
@@ -240,6 +252,7 @@ async fn a_directory_of_a_manager_does_not_join() {
     let refusal = place.refused(join(&fake, Some(fake.token()))).await;
     assert!(refusal.contains("belongs to a manager"), "{refusal}");
     // Without an address it goes on, even long after its certificate expired.
+    std::fs::create_dir(place.path().join("manager")).unwrap();
     assert!(matches!(
         place.start(Join::default()).await.unwrap().part,
         Part::Manager(None)
@@ -255,7 +268,8 @@ async fn a_new_cluster_keeps_its_root_key_out_of_the_directory() {
     let Part::Manager(Some(first)) = &identity.part else {
         panic!("{identity:?}");
     };
-    let secret = first.key_pem.as_str().lines().nth(1).unwrap();
+    let secret = first.key_pem.as_ref().unwrap().as_str();
+    let secret = secret.lines().nth(1).unwrap();
     for entry in std::fs::read_dir(place.path().join("certificates")).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         assert!(!text.contains(secret));
@@ -270,8 +284,36 @@ async fn a_new_cluster_keeps_its_root_key_out_of_the_directory() {
     );
     assert!(matches!(again.part, Part::Manager(Some(_))));
     place.certificates.end_first_start().unwrap();
+    std::fs::create_dir(place.path().join("manager")).unwrap();
     let later = place.start(Join::default()).await.unwrap();
     assert!(matches!(later.part, Part::Manager(None)));
+}
+
+#[tokio::test]
+async fn a_prepared_manager_needs_somebody_who_signs() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    place.prepare(&fake, NodeRole::Manager, Duration::ZERO);
+    let refusal = place.refused(Join::default()).await;
+    assert!(refusal.contains("--external-ca"), "{refusal}");
+    let prepared = place.start_with(Join::default(), External::Yes).await;
+    let Part::Manager(Some(first)) = prepared.unwrap().part else {
+        panic!("it founds the cluster of its root");
+    };
+    assert_eq!(first.cert_pem, fake.behaviour().root_pem);
+    assert!(first.key_pem.is_none());
+
+    let path = place.path().join("certificates/swarm-root-ca.key");
+    let (_, other_key, _) = fake::authority(place.clock.now());
+    std::fs::write(&path, other_key.as_bytes()).unwrap();
+    let refusal = place.refused(Join::default()).await;
+    assert!(refusal.contains("key mismatch"), "{refusal}");
+
+    // Later, the cluster has the setting.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(place.path().join("manager")).unwrap();
+    let late = place.start_with(Join::default(), External::Yes).await;
+    let late = late.unwrap_err().to_string();
+    assert!(late.contains("swarmctl cluster update"), "{late}");
 }
 
 #[tokio::test]

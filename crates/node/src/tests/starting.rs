@@ -30,6 +30,7 @@ fn config(directory: &Path) -> Config {
         advertise_remote: None,
         control_socket: directory.join("control.sock"),
         availability: v1::node_spec::Availability::Drain,
+        external_cas: Vec::new(),
         log,
         metrics: Metrics::new(),
         plugins_dir: directory.join("plugins"),

@@ -8,7 +8,7 @@ use swarm_api::v1::dispatcher_client::DispatcherClient;
 use swarm_api::v1::log_broker_client::LogBrokerClient;
 use swarm_rt::net::{self, Address};
 use swarm_rt::tls::{self, Credentials, Security, ServerName};
-use swarm_types::{NodeId, time};
+use swarm_types::time;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -43,7 +43,6 @@ pub(crate) struct Attempt {
     pub(crate) address: Address,
     client: DispatcherClient<Channel>,
     logs: LogBrokerClient<Channel>,
-    node: NodeId,
     heard: mpsc::Sender<Heard>,
     /// At most five calls: session, assignments, log subscriptions, heartbeat, status report.
     calls: JoinSet<()>,
@@ -55,7 +54,7 @@ impl Attempt {
         epoch: Epoch,
         address: Address,
         credentials: Option<&Credentials>,
-        (node, heard): (NodeId, mpsc::Sender<Heard>),
+        heard: mpsc::Sender<Heard>,
     ) -> Result<Self, RpcError> {
         let channel = dial(&address, credentials)
             .map_err(|error| RpcError::new(UNAVAILABLE, format!("{address}: {error}")))?;
@@ -69,7 +68,6 @@ impl Attempt {
             address,
             client,
             logs,
-            node,
             heard,
             calls: JoinSet::new(),
         })
@@ -89,7 +87,7 @@ impl Attempt {
     pub(crate) fn make(&mut self, rpc: AgentRpc) {
         while self.calls.try_join_next().is_some() {}
         let (epoch, client) = (self.epoch, self.client.clone());
-        let (node, heard) = (self.node.clone(), self.heard.clone());
+        let heard = self.heard.clone();
         let address = Arc::new(self.address.to_string());
         match rpc.call {
             Call::OpenSession {
@@ -100,33 +98,27 @@ impl Attempt {
                     description: Some(*description),
                     session_id: previous_session,
                 };
-                let request = named(request, &node);
+                let request = Request::new(request);
                 self.calls
                     .spawn(session(client, request, epoch, address, heard));
             }
             Call::ListenSubscriptions => {
-                let request = named(v1::ListenSubscriptionsRequest {}, &node);
+                let request = Request::new(v1::ListenSubscriptionsRequest {});
                 let client = self.logs.clone();
                 self.calls
                     .spawn(subscriptions(client, request, epoch, address, heard));
             }
             Call::OpenAssignments { session } => {
-                let request = named(
-                    v1::AssignmentsRequest {
-                        session_id: session,
-                    },
-                    &node,
-                );
+                let request = Request::new(v1::AssignmentsRequest {
+                    session_id: session,
+                });
                 self.calls
                     .spawn(assignments(client, request, epoch, address, heard));
             }
             Call::Heartbeat { session } => {
-                let request = named(
-                    v1::HeartbeatRequest {
-                        session_id: session,
-                    },
-                    &node,
-                );
+                let request = Request::new(v1::HeartbeatRequest {
+                    session_id: session,
+                });
                 self.calls
                     .spawn(heartbeat(client, request, epoch, address, heard));
             }
@@ -139,7 +131,7 @@ impl Attempt {
                     session_id: session,
                     updates,
                 };
-                let request = named(request, &node);
+                let request = Request::new(request);
                 self.calls
                     .spawn(statuses(client, request, (epoch, report), address, heard));
             }
@@ -157,14 +149,9 @@ fn dial(
             let security = Security::Node(credentials.clone(), ServerName::Manager);
             Ok(tls::dial(address, &security)?)
         }
-        (Address::Tcp(_), None) | (Address::Unix(_), _) => Ok(net::dial(address)?),
+        (Address::Tcp(_), None) => Err("the node has no certificate to show".into()),
+        (Address::Unix(_), _) => Ok(net::dial(address)?),
     }
-}
-
-pub(crate) fn named<T>(message: T, node: &NodeId) -> Request<T> {
-    let mut request = Request::new(message);
-    net::identify(&mut request, node);
-    request
 }
 
 pub(crate) fn rpc_error(address: &str, status: &Status) -> RpcError {

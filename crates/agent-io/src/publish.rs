@@ -15,9 +15,9 @@ use swarm_types::{NodeId, Task};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tonic::{Request, Status};
 
-use crate::calls::{Heard, LogClient, named, rpc_error, tell};
+use crate::calls::{Heard, LogClient, rpc_error, tell};
 
 /// Tasks whose output is read at a time, over all subscriptions: each has a file open. Readers
 /// without follow wait for their turn; a follower would wait for ever, and is told so.
@@ -146,7 +146,7 @@ impl Publication {
 
     fn open(&self, client: LogClient) -> Outgoing {
         let (messages, received) = mpsc::channel(1);
-        let request = named(ReceiverStream::new(received), &self.node);
+        let request = Request::new(ReceiverStream::new(received));
         let LogClient {
             mut client,
             address,

@@ -423,14 +423,9 @@ impl Runner {
             self.config.remotes.select(draw).ok_or_else(|| {
                 RpcError::new(tonic::Code::Unavailable as i32, "no manager is known")
             })?;
-        let (node, heard) = (self.config.node.clone(), self.heard_sender.clone());
+        let heard = self.heard_sender.clone();
         let credentials = self.config.credentials.as_ref();
-        self.attempt = Some(Attempt::new(
-            rpc.epoch,
-            address,
-            credentials,
-            (node, heard),
-        )?);
+        self.attempt = Some(Attempt::new(rpc.epoch, address, credentials, heard)?);
         Ok(())
     }
 

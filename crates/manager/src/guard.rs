@@ -45,15 +45,6 @@ pub(crate) const CALL_TIMEOUT: Duration =
     READY_WAIT_MAX.saturating_mul(2).saturating_add(CALL_SLACK);
 const CALL_SLACK: Duration = Duration::from_secs(15);
 
-/// How a listener is guarded.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mode {
-    /// Callers are not known, and nothing is guarded.
-    pub(crate) is_plain: bool,
-    /// See [`CALL_TIMEOUT`].
-    pub(crate) call_timeout: Duration,
-}
-
 /// Shared by all calls of the remote listener.
 #[derive(Clone)]
 pub(crate) struct Guard {
@@ -68,7 +59,6 @@ struct Inner {
     rpcs: Rpcs,
     rechecks: Arc<Notify>,
     call_timeout: Duration,
-    is_plain: bool,
 }
 
 impl Guard {
@@ -77,7 +67,7 @@ impl Guard {
         gate: Gate,
         cluster: ClusterId,
         metrics: Metrics,
-        mode: Mode,
+        call_timeout: Duration,
     ) -> Self {
         let inner = Inner {
             store,
@@ -86,17 +76,11 @@ impl Guard {
             rpcs: Rpcs::new(&metrics),
             metrics,
             rechecks: Arc::default(),
-            call_timeout: mode.call_timeout,
-            is_plain: mode.is_plain,
+            call_timeout,
         };
         Self {
             inner: Arc::new(inner),
         }
-    }
-
-    /// Whether callers are not known, and nothing is guarded.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.inner.is_plain
     }
 
     /// Every stream checks anew whether its caller may have it.
@@ -116,7 +100,7 @@ impl Guard {
         };
         let direct = match connection.peer() {
             Peer::Certified(identity) => Some(&**identity),
-            Peer::Local | Peer::Anonymous | Peer::Claimed(_) => None,
+            Peer::Local | Peer::Anonymous => None,
         };
         let arrival = Arrival {
             method,
@@ -235,7 +219,7 @@ fn calls_max(peer: &Peer) -> u32 {
     match peer {
         Peer::Certified(identity) if identity.is_manager() => MANAGER_CALLS_MAX,
         Peer::Certified(_) => WORKER_CALLS_MAX,
-        Peer::Local | Peer::Anonymous | Peer::Claimed(_) => ANONYMOUS_CALLS_MAX,
+        Peer::Local | Peer::Anonymous => ANONYMOUS_CALLS_MAX,
     }
 }
 
@@ -287,9 +271,6 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if self.guard.is_plain() {
-            return Box::pin(self.inner.call(request));
-        }
         let (caller, watch) = match self.guard.enter(&request) {
             Ok(entered) => entered,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),

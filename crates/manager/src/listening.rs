@@ -8,13 +8,10 @@ use std::time::Duration;
 
 use swarm_rt::tasks::TaskError;
 use swarm_rt::{OnError, Tasks, net, tls};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_stream::Stream;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::server::Connected;
 
 use crate::Config;
-use crate::guard::{self, Guard, Mode};
+use crate::guard::{self, Guard};
 use crate::services::{self, Services};
 use crate::watchman;
 
@@ -63,40 +60,20 @@ pub(crate) struct Remote<'a> {
 
 impl Remote<'_> {
     pub(crate) fn serve(self, socket: TcpListenerStream) {
-        let Some(credentials) = &self.config.security else {
-            let guard = self.guard(true);
-            return self.run(socket, guard);
-        };
+        let Services { store, gate, .. } = &**self.services;
+        let (cluster, metrics) = (self.config.cluster.clone(), self.config.metrics.clone());
         let (incoming, connections) = tls::listen(
             self.tasks,
             socket.into_inner(),
-            credentials,
+            &self.config.security,
             self.bounds.limits.clone(),
-            self.config.metrics.clone(),
+            metrics.clone(),
         );
-        let guard = self.guard(false);
-        let (store, stop) = (self.services.store.clone(), self.tasks.shutdown().clone());
-        let watching = watchman::run(store, connections, guard.clone(), stop);
-        self.tasks.spawn("watchman", OnError::Stop, watching);
-        self.run(incoming, guard);
-    }
-
-    fn guard(&self, is_plain: bool) -> Guard {
-        let Services { store, gate, .. } = &**self.services;
-        let (cluster, metrics) = (self.config.cluster.clone(), self.config.metrics.clone());
-        let mode = Mode {
-            is_plain,
-            call_timeout: self.bounds.call_timeout,
-        };
-        Guard::new(store.clone(), gate.clone(), cluster, metrics, mode)
-    }
-
-    fn run<S, C>(&self, incoming: S, guard: Guard)
-    where
-        S: Stream<Item = std::io::Result<C>> + Send + 'static,
-        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-    {
+        let timeout = self.bounds.call_timeout;
+        let guard = Guard::new(store.clone(), gate.clone(), cluster, metrics, timeout);
         let stop = self.tasks.shutdown().clone();
+        let watching = watchman::run(store.clone(), connections, guard.clone(), stop.clone());
+        self.tasks.spawn("watchman", OnError::Stop, watching);
         let server = net::server()
             .http2_keepalive_interval(Some(self.bounds.keepalive_interval))
             .http2_keepalive_timeout(Some(self.bounds.keepalive_timeout));

@@ -60,24 +60,22 @@ impl Services {
     }
 }
 
-/// The services for nodes, behind the guard. Clients' services are there as well, for managers with
-/// a certificate; on a plain connection nobody can show to be one.
+/// The services for nodes, behind the guard. Clients' services are there as well, for managers.
 pub(crate) fn remote(
     services: &Arc<Services>,
     server: Server,
     guard: Guard,
 ) -> Router<Stack<Guard, Identity>> {
-    let is_plain = guard.is_plain();
     server
         .layer(guard)
         .add_service(dispatcher_server(services))
         .add_service(log_broker_server(services))
-        .add_optional_service((!is_plain).then(|| logs_server(services)))
+        .add_service(logs_server(services))
         .add_service(ca_server(services))
         .add_service(node_ca_server(services))
-        .add_optional_service((!is_plain).then(|| control_server(services)))
-        .add_optional_service((!is_plain).then(|| explain_server(services)))
-        .add_optional_service((!is_plain).then(|| identity_server(services)))
+        .add_service(control_server(services))
+        .add_service(explain_server(services))
+        .add_service(identity_server(services))
         .add_service(resources_server())
         .add_service(health_server(services))
 }

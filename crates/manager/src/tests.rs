@@ -15,7 +15,12 @@ use v1::control_client::ControlClient;
 use v1::dispatcher_client::DispatcherClient;
 use v1::health_client::HealthClient;
 
+use self::world::{CLUSTER, MANAGER, WORKER, authority};
 use super::*;
+use swarm_rt::tls::{self, Security, ServerName};
+
+/// Nodes that are in the cluster of [`start`].
+const NODES: [&str; 4] = ["worker", "other", "n1", "n2"];
 
 /// Longest wait for anything; only reached when a test fails.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -38,8 +43,8 @@ fn config(directory: &Path) -> Config {
         listen_remote: "127.0.0.1:0".to_owned(),
         advertise_remote: None,
         control_socket: directory.join("control.sock"),
-        security: None,
-        first_root: None,
+        security: Credentials::new(authority().tls("manager", MANAGER, CLUSTER)).unwrap(),
+        first_root: Some(authority().material()),
         metrics: Metrics::new(),
         plugins: directory.join("plugins"),
     }
@@ -50,22 +55,32 @@ async fn start(directory: &Path) -> Manager {
         .await
         .unwrap();
     within(manager.ready()).await;
+    let joined = manager.store().write(|transaction| {
+        for node in NODES {
+            let id: NodeId = node.parse().unwrap();
+            if transaction.node(&id).is_none() {
+                let spec = v1::NodeSpec {
+                    membership: v1::node_spec::Membership::Accepted as i32,
+                    ..Default::default()
+                };
+                transaction.create(swarm_types::Node::new(id, spec))?;
+            }
+        }
+        Ok::<_, swarm_store::StoreError>(())
+    });
+    within(joined).await.unwrap();
     manager
 }
 
-fn remote(manager: &Manager) -> Channel {
-    net::dial(&net::Address::Tcp(manager.remote_addr().to_string())).unwrap()
+/// A connection of a node.
+fn remote(manager: &Manager, node: &str) -> Channel {
+    let credentials = Credentials::new(authority().tls(node, WORKER, CLUSTER)).unwrap();
+    let security = Security::Node(credentials, ServerName::Manager);
+    tls::dial(&manager.remote_addr().to_string(), &security).unwrap()
 }
 
 fn local(directory: &Path) -> Channel {
     net::dial(&net::Address::Unix(directory.join("control.sock"))).unwrap()
-}
-
-/// A call of a node.
-fn of<T>(node: &str, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    net::identify(&mut request, &node.parse().unwrap());
-    request
 }
 
 fn session(node: &str) -> Request<v1::SessionRequest> {
@@ -77,7 +92,7 @@ fn session(node: &str) -> Request<v1::SessionRequest> {
         description: Some(description),
         session_id: String::new(),
     };
-    of(node, request)
+    Request::new(request)
 }
 
 async fn message<T>(stream: &mut Streaming<T>) -> T {
@@ -109,7 +124,7 @@ async fn ended<T>(mut stream: Streaming<T>) -> tonic::Status {
 async fn a_node_registers_beats_and_gets_its_assignments() {
     let directory = tempfile::tempdir().unwrap();
     let manager = start(directory.path()).await;
-    let mut client = DispatcherClient::new(remote(&manager));
+    let mut client = DispatcherClient::new(remote(&manager, "worker"));
     let (first, _stream) = open(&mut client, "worker").await;
     let node = first.node.expect("it is told about itself");
     assert_eq!(node.id, "worker");
@@ -126,10 +141,8 @@ async fn a_node_registers_beats_and_gets_its_assignments() {
         session_id: session_id.clone(),
     };
     // The first period may be any part of one.
-    within(client.heartbeat(of("worker", beat.clone())))
-        .await
-        .unwrap();
-    let period = within(client.heartbeat(of("worker", beat))).await;
+    within(client.heartbeat(beat.clone())).await.unwrap();
+    let period = within(client.heartbeat(beat)).await;
     let period = period
         .unwrap()
         .into_inner()
@@ -140,13 +153,14 @@ async fn a_node_registers_beats_and_gets_its_assignments() {
     let request = v1::AssignmentsRequest {
         session_id: session_id.clone(),
     };
-    let assignments = within(client.assignments(of("worker", request.clone()))).await;
+    let assignments = within(client.assignments(request.clone())).await;
     let mut assignments = assignments.unwrap().into_inner();
     let all = message(&mut assignments).await;
     assert_eq!(all.r#type(), v1::assignments_message::Type::Complete);
 
     // A session belongs to its node.
-    let refused = within(client.assignments(of("other", request))).await;
+    let mut other = DispatcherClient::new(remote(&manager, "other"));
+    let refused = within(other.assignments(request)).await;
     assert!(refused.is_err(), "somebody else's session is refused");
     within(manager.stop()).await.unwrap();
 }
@@ -155,7 +169,7 @@ async fn a_node_registers_beats_and_gets_its_assignments() {
 async fn a_node_has_one_session_and_loses_it_when_the_manager_stops() {
     let directory = tempfile::tempdir().unwrap();
     let manager = start(directory.path()).await;
-    let mut client = DispatcherClient::new(remote(&manager));
+    let mut client = DispatcherClient::new(remote(&manager, "worker"));
     let (first, first_stream) = open(&mut client, "worker").await;
     let (second, second_stream) = open(&mut client, "worker").await;
     assert_ne!(first.session_id, second.session_id);
@@ -164,7 +178,7 @@ async fn a_node_has_one_session_and_loses_it_when_the_manager_stops() {
     let beat = v1::HeartbeatRequest {
         session_id: first.session_id,
     };
-    let refused = within(client.heartbeat(of("worker", beat))).await;
+    let refused = within(client.heartbeat(beat)).await;
     assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
 
     let (stopped, status) = tokio::join!(within(manager.stop()), ended(second_stream));
@@ -177,7 +191,7 @@ async fn a_node_has_one_session_and_loses_it_when_the_manager_stops() {
 async fn a_manager_continues_where_the_one_before_stopped() {
     let directory = tempfile::tempdir().unwrap();
     let manager = start(directory.path()).await;
-    let mut client = DispatcherClient::new(remote(&manager));
+    let mut client = DispatcherClient::new(remote(&manager, "worker"));
     let (_, stream) = open(&mut client, "worker").await;
     drop((stream, client));
     within(manager.stop()).await.unwrap();
@@ -187,7 +201,11 @@ async fn a_manager_continues_where_the_one_before_stopped() {
     let listed = within(control.list_nodes(v1::ListNodesRequest::default())).await;
     let nodes = listed.unwrap().into_inner().nodes;
     let ids: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
-    assert_eq!(ids, ["manager", "worker"]);
+    assert_eq!(ids.len(), 1 + NODES.len(), "{ids:?}");
+    assert!(
+        ids.contains(&"manager") && ids.contains(&"worker"),
+        "{ids:?}"
+    );
     let clusters = within(control.list_clusters(v1::ListClustersRequest::default())).await;
     let clusters = clusters.unwrap().into_inner().clusters;
     assert_eq!(clusters.len(), 1, "it was not made again");

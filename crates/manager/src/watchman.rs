@@ -121,7 +121,7 @@ impl Watchman {
         let reason = format!("node {node} was demoted; it must connect again as a worker");
         self.close(node, &reason, |connection| match connection.peer() {
             Peer::Certified(identity) => identity.is_manager(),
-            Peer::Local | Peer::Anonymous | Peer::Claimed(_) => false,
+            Peer::Local | Peer::Anonymous => false,
         });
     }
 

@@ -67,6 +67,9 @@ impl Metrics {
             drop(refused.get_or_create(&[("reason", reason.label())]));
         }
         let connections = Family::<Label, Gauge>::default();
+        for peer in ["manager", "none", "worker"] {
+            drop(connections.get_or_create(&[("peer", peer)]));
+        }
         let handshakes = Gauge::default();
         registry.register(
             "swarm_refused",
@@ -197,7 +200,7 @@ mod tests {
             metrics.show(
                 "part",
                 |registry| registry.register("swarm_part", "A part", gauge),
-                move || drop(shown.set(value)),
+                move || _ = shown.set(value),
             );
         }
         let text = metrics.text();

@@ -1,9 +1,7 @@
-//! The seam between the programs and the network.
+//! Addresses, sockets, and who makes a call.
 //!
-//! Until the identity issue lands, connections are plain HTTP/2 and a node says in the metadata of
-//! each call who it is (see `docs/adr/0006-plain-connections-behind-one-seam.md`). Everything that
-//! will change with mutual TLS is in this module: how a listener accepts, how a client dials, and
-//! how the caller of a request is known.
+//! The control socket is plain HTTP/2: whoever may open it acts as the manager's own node.
+//! Everything else travels in the mutual TLS of [`crate::tls`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,8 +13,7 @@ use hyper_util::rt::TokioIo;
 use swarm_types::NodeId;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
-use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
+use tonic::transport::server::UdsConnectInfo;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 
 use crate::tls::Connection;
@@ -46,9 +43,6 @@ pub const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 /// it for as long as they stay, and must leave room for the others: a node may have 64 calls in
 /// progress, which take at most half.
 pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-
-/// Metadata by which a node names itself as long as there are no certificates.
-const NODE_ID_KEY: &str = "swarm-node-id";
 
 /// Where a manager listens or is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +147,8 @@ pub fn server() -> Server {
         .tcp_nodelay(true)
 }
 
-/// A connection to a manager; it opens with the first call and again whenever it broke.
+/// A plain connection, which only the control socket takes; it opens with the first call and again
+/// whenever it broke.
 ///
 /// # Errors
 /// When the address is malformed.
@@ -185,18 +180,6 @@ pub fn dial(address: &Address) -> Result<Channel, tonic::transport::Error> {
                 })),
             )
         }
-    }
-}
-
-/// Names this node in a call.
-pub fn identify<T>(request: &mut tonic::Request<T>, node: &NodeId) {
-    let text = node.as_id().to_string();
-    // Ids of other programs may hold characters that metadata cannot carry; such a call goes out
-    // without a name and is refused with a clear text.
-    if let Ok(value) = MetadataValue::<Ascii>::try_from(text) {
-        request
-            .metadata_mut()
-            .insert(MetadataKey::from_static(NODE_ID_KEY), value);
     }
 }
 
@@ -237,24 +220,14 @@ pub fn caller<T>(request: &tonic::Request<T>) -> Caller {
             forwarded_by: None,
         };
     }
-    let addr = extensions
-        .get::<TcpConnectInfo>()
-        .and_then(TcpConnectInfo::remote_addr)
-        .map(|addr| addr.ip().to_string())
-        .unwrap_or_default();
-    let claimed = request
-        .metadata()
-        .get(NODE_ID_KEY)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse().ok());
-    let peer = match claimed {
-        Some(node) => Peer::Claimed(node),
-        None if extensions.get::<UdsConnectInfo>().is_some() => Peer::Local,
-        None => Peer::Anonymous,
+    let peer = if extensions.get::<UdsConnectInfo>().is_some() {
+        Peer::Local
+    } else {
+        Peer::Anonymous
     };
     Caller {
         peer,
-        addr,
+        addr: String::new(),
         forwarded_by: None,
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use hyper::body::{Body as HttpBody, Bytes, Frame};
 use swarm_rt::metrics::Refused;
-use swarm_rt::tls::{Security, ServerName};
+use swarm_rt::tls::{self, Security, ServerName};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -101,7 +101,7 @@ async fn a_connection_whose_other_end_is_gone_is_closed() {
     let (address, frozen) = carrier(world.address()).await;
     let credentials = Credentials::new(tls).unwrap();
     let security = Security::Node(credentials, ServerName::Manager);
-    let channel = swarm_rt::tls::dial(&address.to_string(), &security).unwrap();
+    let channel = tls::dial(&address.to_string(), &security).unwrap();
     let mut client = DispatcherClient::new(channel);
     let (_, stream) = begin(&mut client, "").await;
     let open = "swarm_connections{peer=\"worker\"} 1";

@@ -39,8 +39,6 @@ pub enum Peer {
     Certified(Arc<CertIdentity>),
     /// Somebody without a certificate.
     Anonymous,
-    /// Somebody on a plain connection who says to be this node; goes away with plain connections.
-    Claimed(NodeId),
 }
 
 impl Peer {
@@ -48,7 +46,6 @@ impl Peer {
     pub fn node(&self) -> Option<&NodeId> {
         match self {
             Self::Certified(identity) => Some(&identity.node),
-            Self::Claimed(node) => Some(node),
             Self::Local | Self::Anonymous => None,
         }
     }
@@ -246,7 +243,7 @@ impl Connections {
                 open.by_node.remove(&key);
             }
             Peer::Anonymous => open.anonymous -= 1,
-            Peer::Local | Peer::Claimed(_) => {}
+            Peer::Local => {}
         }
     }
 }
@@ -260,7 +257,7 @@ impl Open {
                 self.by_node.insert((identity.node.clone(), number), ());
             }
             Peer::Anonymous => self.anonymous += 1,
-            Peer::Local | Peer::Claimed(_) => {}
+            Peer::Local => {}
         }
         let connection = Arc::new(Connection {
             number,
@@ -279,7 +276,7 @@ fn kind_of(peer: &Peer) -> &'static str {
     match peer {
         Peer::Certified(identity) if identity.is_manager() => "manager",
         Peer::Certified(_) => "worker",
-        Peer::Anonymous | Peer::Local | Peer::Claimed(_) => "none",
+        Peer::Anonymous | Peer::Local => "none",
     }
 }
 

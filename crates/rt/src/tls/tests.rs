@@ -61,7 +61,7 @@ impl Listening {
                 _ => match connection.peer() {
                     Peer::Certified(identity) => identity.node.to_string(),
                     Peer::Anonymous => "nobody".to_owned(),
-                    Peer::Local | Peer::Claimed(_) => "impossible".to_owned(),
+                    Peer::Local => "impossible".to_owned(),
                 },
             };
             let response = Response::builder().header("said", said);
@@ -287,7 +287,7 @@ async fn closing_a_node_ends_its_connections_with_the_reason_and_no_others() {
 
     let is_manager = |connection: &Connection| match connection.peer() {
         Peer::Certified(identity) => identity.is_manager(),
-        Peer::Local | Peer::Anonymous | Peer::Claimed(_) => false,
+        Peer::Local | Peer::Anonymous => false,
     };
     let connections = listening.connections.clone();
     let (said, closed) = tokio::join!(ask(&mut as_manager, "/wait"), async {

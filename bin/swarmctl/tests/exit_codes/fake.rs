@@ -247,6 +247,19 @@ control! {
             .map(|tasks| Response::new(v1::ListTasksResponse { tasks }))
         }
 
+        async fn get_task(
+            &self,
+            request: Request<v1::GetTaskRequest>,
+        ) -> Answer<v1::GetTaskResponse> {
+            let id = request.into_inner().task_id;
+            let tasks = self.with(|state| state.script.first().cloned());
+            let task = tasks.unwrap_or(Ok(Vec::new()))?;
+            match task.into_iter().find(|task| task.id == id) {
+                Some(task) => Ok(Response::new(v1::GetTaskResponse { task: Some(task) })),
+                None => Err(Status::not_found(format!("task {id} not found"))),
+            }
+        }
+
         async fn list_nodes(
             &self,
             _: Request<v1::ListNodesRequest>,
@@ -258,7 +271,6 @@ control! {
     get_node(GetNodeRequest) -> GetNodeResponse;
     update_node(UpdateNodeRequest) -> UpdateNodeResponse;
     remove_node(RemoveNodeRequest) -> RemoveNodeResponse;
-    get_task(GetTaskRequest) -> GetTaskResponse;
     remove_task(RemoveTaskRequest) -> RemoveTaskResponse;
     list_service_statuses(ListServiceStatusesRequest) -> ListServiceStatusesResponse;
     get_cluster(GetClusterRequest) -> GetClusterResponse;

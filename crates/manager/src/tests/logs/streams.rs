@@ -98,10 +98,11 @@ async fn a_client_that_goes_away_ends_the_work_of_the_node() {
     let world = World::start().await;
     let node = world.node("n1");
     let mut listener = node.listen().await;
-    let lines = world.subscribe(&["n1"], true).await;
+    let mut lines = world.subscribe(&["n1"], true).await;
     let id = heard(&mut listener).await.id;
     let mut publisher = node.publish(1);
     publisher.put(&id, vec![node.line("a\n")]).await;
+    within(lines.message()).await.unwrap().unwrap();
     drop(lines);
     let told = heard(&mut listener).await;
     assert!(told.close && told.id == id);

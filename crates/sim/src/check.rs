@@ -7,6 +7,7 @@ pub(crate) mod commits;
 pub(crate) mod ends;
 mod placement;
 mod processes;
+pub(crate) mod trust;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use swarm_agent::{Epoch, OpId, Reply};
 use swarm_api::v1;
+use swarm_ca::server::JobId;
 use swarm_dispatcher::StreamId;
 use swarm_executor::Report;
 use swarm_types::TaskId;
@@ -46,6 +48,13 @@ pub(crate) enum Request {
         report: u64,
         updates: Vec<TaskStatusUpdate>,
     },
+    /// A certificate is asked for: by its holder, or with a token that somebody brought along.
+    Issue {
+        csr: Bytes,
+    },
+    CertificateStatus {
+        node: String,
+    },
 }
 
 impl Request {
@@ -55,6 +64,8 @@ impl Request {
             Self::Assignments { .. } => "assignments",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Statuses { .. } => "statuses",
+            Self::Issue { .. } => "certificate",
+            Self::CertificateStatus { .. } => "certificate status",
         }
     }
 }
@@ -65,6 +76,10 @@ pub(crate) enum Payload {
     Session(Box<v1::SessionMessage>),
     Assignments(v1::AssignmentsMessage),
     Reply(Reply),
+    /// For whom the certificate will be, or the code and text of the refusal.
+    Taken(Result<String, (i32, String)>),
+    /// How a certificate stands.
+    Certificate(Result<Box<v1::NodeCertificateStatusResponse>, (i32, String)>),
 }
 
 impl Payload {
@@ -76,8 +91,11 @@ impl Payload {
             Self::Reply(Reply::Heartbeat(Err(_))) => "heartbeat refused",
             Self::Reply(Reply::StatusesTaken(_, Ok(()))) => "statuses taken",
             Self::Reply(Reply::StatusesTaken(_, Err(_))) => "statuses refused",
+            Self::Taken(_) => "request taken or not",
+            Self::Certificate(_) => "certificate status",
             Self::Reply(Reply::SessionEnded(_)) => "session ended",
             Self::Reply(Reply::AssignmentsEnded(_)) => "assignments ended",
+            Self::Reply(Reply::SubscriptionsEnded(_)) => "log subscriptions ended",
         }
     }
 }
@@ -104,6 +122,8 @@ pub(crate) enum ManagerEvent {
     LogSnapshot,
     /// The transport took a message.
     Sent(StreamId),
+    /// A job was signed, or not.
+    Signed(JobId),
 }
 
 /// What happens to an agent's process.
@@ -113,6 +133,10 @@ pub(crate) enum NodeEvent {
     Start,
     /// A timer.
     Wake,
+    /// It asks for a certificate, or again what became of it.
+    Ask,
+    /// It renews its certificate although nobody asked.
+    Renew,
     /// The node was described.
     Described,
     /// A batch reached the disk.

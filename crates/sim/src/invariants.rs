@@ -44,6 +44,10 @@ invariants! {
     REPLICA = "I-STORE-5": "a member that replays the log has the same store";
     DURABLE = "I-LOG-1": "an acknowledged write survives every crash";
     REOPENS = "I-LOG-2": "the log opens after every crash";
+    SIGNED = "I-CA-1": "no certificate that needs a signature is forgotten";
+    ROTATED = "I-CA-2": "a rotation of the root ends when no node of the cluster is locked out by it";
+    PACED = "I-CA-3": "nodes are asked to renew at most 30 at a time and every 3 s";
+    REMOVED = "I-CA-4": "a node that was removed is never in the cluster again";
     CACHE = "I-LOOP-4": "the caches of the loops equal what resync builds";
     PERSIST_FIRST = "I-AGENT-2": "a task is on the agent's disk before it is touched";
     KEEPS_TASKS = "I-AGENT-5": "a restarted agent keeps the processes of its tasks";

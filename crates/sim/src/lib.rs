@@ -27,6 +27,7 @@ mod agenda;
 mod check;
 mod event;
 mod faults;
+mod identity;
 mod invariants;
 mod manager;
 mod network;

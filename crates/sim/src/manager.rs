@@ -1,13 +1,16 @@
 //! The manager's process: starts, leads, crashes. Mirrors `swarm-manager` and `swarm-raft-io`.
 
+mod certificates;
 pub(crate) mod replica;
 mod term;
 mod threads;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
+use swarm_ca::server::{JobId, SignJob, Signed};
 use swarm_dispatcher::StreamId;
-use swarm_leader::Seed;
+use swarm_leader::{FirstRoot, Seed};
 use swarm_raft::member::OpenError;
 use swarm_raft::simdisk::{Loss, SimDisk};
 use swarm_reconcile::Outcome;
@@ -15,7 +18,8 @@ use swarm_store::{Transaction, View};
 use swarm_types::{NodeId, Timestamp, Version};
 
 use crate::agenda::Agenda;
-use crate::event::{ConnId, Event, Life, ManagerEvent, Request};
+use crate::event::{ConnId, Event, Life, ManagerEvent, Payload, Request};
+use crate::identity::{self, Certificate, RootIx};
 use crate::network::Network;
 use crate::random::{Purpose, Random};
 use crate::settings::Settings;
@@ -24,6 +28,9 @@ use crate::trace::{Trace, Weight};
 use replica::{Author, Entry, LogFailed, Replica};
 use term::Term;
 
+/// How long a signature takes, and one of an authority that is far away.
+const SIGNATURE: Duration = Duration::from_millis(5);
+const SLOW_SIGNATURE: Duration = Duration::from_secs(5);
 /// Time between ticks of the log, as in `raft-io`.
 const TICK: u64 = S;
 /// How long a process takes to start again after it could not open its log.
@@ -70,6 +77,10 @@ pub(crate) struct Process {
     /// The first objects are on their way.
     is_seeding: bool,
     wake: Option<Instant>,
+    /// Certificates that are being signed.
+    jobs: BTreeMap<JobId, SignJob>,
+    /// Answers that wait until the request is durable.
+    issues: BTreeMap<u64, (ConnId, String)>,
 }
 
 /// The manager's machine.
@@ -83,6 +94,8 @@ pub(crate) struct Manager {
     pub(crate) node: NodeId,
     pub(crate) life: Life,
     pub(crate) process: Option<Process>,
+    /// Requests for certificates so far.
+    issues: u64,
     /// Transactions of which nothing was committed, since somebody looked.
     pub(crate) refusals: u64,
     /// No more delays and refusals out of ill will.
@@ -106,6 +119,7 @@ impl Manager {
             node,
             life: Life(0),
             process: None,
+            issues: 0,
             refusals: 0,
             is_calm: false,
             is_disk_armed: false,
@@ -169,6 +183,8 @@ impl Manager {
             is_pass_planned: false,
             is_seeding: false,
             wake: None,
+            jobs: BTreeMap::new(),
+            issues: BTreeMap::new(),
         });
         io.agenda
             .after(TICK, Event::Manager(self.life, ManagerEvent::LogTick));
@@ -222,13 +238,28 @@ impl Manager {
         self.plan(io);
     }
 
+    /// The certificate that the manager made for itself when it started the cluster.
+    pub(crate) fn first_certificate(&self) -> Certificate {
+        Certificate {
+            node: self.node.clone(),
+            root: RootIx(0),
+            by: None,
+        }
+    }
+
     fn seed(&self) -> Seed {
         use swarm_api::v1::node_spec::Availability;
         Seed {
             cluster: "simulated".parse().expect("the id is well formed"),
             node: self.node.clone(),
             availability: Availability::Active,
-            root: None,
+            root: Some(FirstRoot {
+                cert_pem: RootIx(0).pem(),
+                key_pem: RootIx(0).key(),
+                token_secrets: [[1; 16], [2; 16]],
+                unlock_key: None,
+                external_cas: Vec::new(),
+            }),
             own_certificate: bytes::Bytes::new(),
         }
     }
@@ -267,6 +298,33 @@ impl Manager {
             process.calls.push_back((conn, request, copy));
             self.plan(io);
         }
+    }
+
+    /// A signature is made, or is not: then it is tried again.
+    pub(crate) fn signed(&mut self, io: &mut Io<'_>, id: JobId) {
+        let now = self.now(io.agenda);
+        let is_failed = !self.is_calm
+            && self
+                .random
+                .happens(self.settings.faults.sign_error_per_mille);
+        let Some(Process {
+            term: Some(term),
+            jobs,
+            ..
+        }) = &mut self.process
+        else {
+            return;
+        };
+        let Some(job) = jobs.remove(&id) else {
+            return;
+        };
+        let signed = if is_failed {
+            Signed::Recoverable("the signer is away".to_owned())
+        } else {
+            identity::sign(&job)
+        };
+        term.leader.handle_signed(now, id, signed);
+        self.plan(io);
     }
 
     pub(crate) fn sent(&mut self, io: &mut Io<'_>, stream: StreamId) {
@@ -336,7 +394,10 @@ impl Manager {
         for event in streams.drain(..) {
             term.take_stream_event(event);
         }
-        for (conn, request, is_copy) in calls.drain(..) {
+        let (requests, calls): (Vec<_>, Vec<_>) = calls
+            .drain(..)
+            .partition(|(_, request, _)| matches!(request, Request::Issue { .. }));
+        for (conn, request, is_copy) in calls {
             let view = replica.store.view();
             term.call(
                 io,
@@ -346,6 +407,9 @@ impl Manager {
                 &view,
                 (&mut self.ids, &mut self.draws),
             );
+        }
+        for (conn, request, _) in requests {
+            self.issue(io, now, conn, request);
         }
         self.work(io, now);
         self.plan(io);
@@ -390,6 +454,14 @@ impl Manager {
                         format_args!("leads ({outcome:?})"),
                     );
                 }
+                Author::Issue(number) => {
+                    let answer = process.issues.remove(&number);
+                    let is_durable = outcome != Outcome::Failed;
+                    if let Some((conn, node)) = answer.filter(|_| is_durable) {
+                        let taken = Payload::Taken(Ok(node));
+                        io.network.send_message(io.agenda, conn, None, taken);
+                    }
+                }
                 Author::Seed | Author::User(_) | Author::Log => {}
             }
         }
@@ -400,6 +472,7 @@ impl Manager {
         let Some(Process {
             term: Some(term),
             replica,
+            jobs,
             ..
         }) = &mut self.process
         else {
@@ -427,6 +500,18 @@ impl Manager {
             let is_refused = chance(faults.refuse_per_mille / 2);
             replica.submit(now, &proposal.sets, author, is_refused);
         }
+        while let Some(job) = term.leader.poll_sign_job(&view) {
+            let longest = if chance(faults.sign_slow_per_mille) {
+                SLOW_SIGNATURE
+            } else {
+                SIGNATURE
+            };
+            let after = self.draws.span(Duration::from_micros(100), longest);
+            let signed = Event::Manager(self.life, ManagerEvent::Signed(job.id));
+            io.agenda.after(after, signed);
+            jobs.insert(job.id, job);
+        }
+        drop(term.leader.poll_warnings(&view, now));
         while let Some(message) = term.leader.dispatcher().poll_message(&view) {
             term.deliver(
                 io,

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use swarm_agent::{Reply, RpcError};
-use swarm_types::NodeId;
 
 use crate::agenda::Agenda;
 use crate::event::{Caller, ConnId, Event, KEEP_ALIVE, Life, NodeIx, Payload, Request, StreamKind};
+use crate::identity::Certificate;
 use crate::random::{Purpose, Random};
 use crate::settings::{Faults, Settings};
 use crate::time::{Instant, MS};
@@ -24,7 +24,8 @@ const SLOW_FACTOR: u64 = 100;
 #[derive(Debug)]
 struct Conn {
     caller: Caller,
-    node: NodeId,
+    /// What the agent showed when it opened the connection.
+    certificate: Option<Certificate>,
     /// The manager's process that answered first.
     manager: Option<Life>,
     /// Nothing passes any more.
@@ -70,12 +71,12 @@ impl Network {
         self.cuts.fill(Cut::default());
     }
 
-    pub(crate) fn open(&mut self, caller: Caller, node: NodeId) -> ConnId {
+    pub(crate) fn open(&mut self, caller: Caller, certificate: Option<Certificate>) -> ConnId {
         self.last_conn += 1;
         let id = ConnId(self.last_conn);
         let conn = Conn {
             caller,
-            node,
+            certificate,
             manager: None,
             is_dead: false,
             last: BTreeMap::new(),
@@ -84,9 +85,9 @@ impl Network {
         id
     }
 
-    /// Who speaks on a connection.
-    pub(crate) fn node_id(&self, id: ConnId) -> Option<NodeId> {
-        self.conns.get(&id).map(|conn| conn.node.clone())
+    /// The certificate that was shown on a connection.
+    pub(crate) fn certificate(&self, id: ConnId) -> Option<Certificate> {
+        self.conns.get(&id)?.certificate.clone()
     }
 
     pub(crate) fn caller(&self, id: ConnId) -> Option<Caller> {
@@ -103,8 +104,10 @@ impl Network {
             return;
         }
         let may_repeat = match request {
-            Request::Heartbeat { .. } | Request::Statuses { .. } => true,
-            Request::Session { .. } | Request::Assignments { .. } => false,
+            Request::Heartbeat { .. }
+            | Request::Statuses { .. }
+            | Request::CertificateStatus { .. } => true,
+            Request::Session { .. } | Request::Assignments { .. } | Request::Issue { .. } => false,
         };
         if may_repeat && self.chance(self.faults.copy_per_mille) {
             let at = agenda.now().max(cut).plus(self.latency());

@@ -1,6 +1,8 @@
 //! A node: an agent with its database, on a machine whose processes outlive it. Mirrors
 //! `swarm-agent-io`.
 
+mod joining;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use swarm_executor::{Operation, Report};
 use swarm_types::{NodeId, Slot, Task, TaskId, TaskState, networks, resources};
 
 use crate::event::{Caller, ConnId, Event, Life, NodeEvent, NodeIx, Payload, Request};
+use crate::identity::{Certificate, Identity};
 use crate::invariants::{Checked, KEEPS_TASKS, PERSIST_FIRST, STARTS_ONCE, Violation, ensure};
 use crate::manager::Io;
 use crate::random::Random;
@@ -62,6 +65,7 @@ pub(crate) struct Node {
     started: BTreeSet<TaskId>,
     /// What the machine's tasks belong to.
     pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
+    pub(crate) identity: Identity,
     size: u64,
 }
 
@@ -81,13 +85,25 @@ impl Node {
             running: BTreeMap::new(),
             started: BTreeSet::new(),
             tasks: BTreeMap::new(),
+            identity: Identity::default(),
             size,
         }
     }
 
-    /// The agent's process starts and takes up what runs.
+    /// The process starts: it joins first if it has no certificate.
     pub(crate) fn start(&mut self, io: &mut Io<'_>, dice: &mut Dice<'_>) -> Checked {
         self.life.0 += 1;
+        self.identity.ask = None;
+        if self.identity.certificate.is_none() {
+            self.ask(io, dice);
+            return Ok(());
+        }
+        self.plan_renewal(io, dice);
+        self.start_agent(io, dice)
+    }
+
+    /// The agent takes up what runs.
+    fn start_agent(&mut self, io: &mut Io<'_>, dice: &mut Dice<'_>) -> Checked {
         if dice.happens(dice.faults.redescribe_per_mille) {
             self.size = dice.draws.below(4);
         }
@@ -261,7 +277,8 @@ impl Node {
                     life: self.life,
                     epoch: rpc.epoch,
                 };
-                self.conn = Some(io.network.open(caller, self.id.clone()));
+                let certificate = self.identity.certificate.clone();
+                self.conn = Some(io.network.open(caller, certificate));
                 Request::Session {
                     description,
                     previous: previous_session,
@@ -328,7 +345,7 @@ impl Node {
         let description = if failed {
             Err("no description today".to_owned())
         } else {
-            Ok(describe(self.ix, self.size))
+            Ok(describe(self.ix, self.size, &self.identity))
         };
         if let Some(agent) = &mut self.agent {
             agent.handle_description(now, description, &mut || dice.draws.next());
@@ -397,7 +414,13 @@ impl Node {
         payload: Payload,
     ) -> Checked {
         let now = self.clock.read(io.agenda.now());
-        let Some(agent) = self.agent.as_mut().filter(|_| caller.life == self.life) else {
+        if caller.life != self.life {
+            return Ok(());
+        }
+        let Some(payload) = self.hears_of_itself(io, dice, payload)? else {
+            return Ok(());
+        };
+        let Some(agent) = self.agent.as_mut() else {
             return Ok(());
         };
         io.trace.add(
@@ -415,6 +438,7 @@ impl Node {
                 agent.handle_assignments_message(now, epoch, message, draw);
             }
             Payload::Reply(reply) => agent.handle_rpc_result(now, epoch, reply, draw),
+            Payload::Taken(_) | Payload::Certificate(_) => {}
         }
         self.turn(io, dice)
     }
@@ -456,7 +480,7 @@ fn outcome(report: &Report) -> String {
     }
 }
 
-fn describe(ix: NodeIx, size: u64) -> v1::NodeDescription {
+fn describe(ix: NodeIx, size: u64, identity: &Identity) -> v1::NodeDescription {
     let size = i64::try_from(size).unwrap_or(0);
     let mut generic = vec![resources::discrete("disk", 2 + size)];
     generic.extend((0..=size).map(|unit| resources::named("gpu", format!("gpu{unit}"))));
@@ -478,6 +502,7 @@ fn describe(ix: NodeIx, size: u64) -> v1::NodeDescription {
             }],
             ..Default::default()
         }),
+        tls_info: identity.certificate.as_ref().map(Certificate::tls_info),
         ..Default::default()
     }
 }

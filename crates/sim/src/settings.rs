@@ -27,6 +27,12 @@ pub enum Scenario {
     Constraints,
     /// Global services while nodes come and go.
     Global,
+    /// Nodes renew their certificates all the time.
+    CertRotation,
+    /// The root certificate changes, again and again.
+    RootRotation,
+    /// Many nodes, whose manager restarts again and again.
+    MassReconnect,
     /// Every seed draws its own mix of everything.
     All,
 }
@@ -44,6 +50,9 @@ impl Scenario {
             Self::Ports => "ports",
             Self::Constraints => "constraints",
             Self::Global => "global",
+            Self::CertRotation => "cert-rotation",
+            Self::RootRotation => "root-rotation",
+            Self::MassReconnect => "mass-reconnect",
             Self::All => "all",
         }
     }
@@ -144,6 +153,12 @@ pub struct Faults {
     pub describe_error_per_mille: u32,
     /// Chance that a node describes itself differently after a restart.
     pub redescribe_per_mille: u32,
+    /// Mean time between two renewals of a node that nobody asked for; `None`: none.
+    pub renewal: Option<Duration>,
+    /// Chance that a signature takes a thousand times as long.
+    pub sign_slow_per_mille: u32,
+    /// Chance that a signature fails and has to be tried again.
+    pub sign_error_per_mille: u32,
     /// Whether a stream takes its next message only when the last one has arrived.
     pub back_pressure: bool,
     /// Largest offset of a clock, in either direction; a manager's may jump as far at a restart.
@@ -173,6 +188,10 @@ pub struct Actions {
     pub remove_task: u32,
     /// Weight: changes settings of the cluster.
     pub cluster: u32,
+    /// Weight: begins to rotate the root, also while it rotates.
+    pub rotate_root: u32,
+    /// Weight: replaces the join token of workers.
+    pub rotate_token: u32,
 }
 
 /// What services look like.
@@ -231,19 +250,27 @@ impl Settings {
         let mut random = Random::new(options.seed, Purpose::Settings);
         let random = &mut random;
         let faults = draw_faults(options, random);
-        let nodes = random.between(2, 6);
+        let nodes = if options.scenario == Scenario::MassReconnect {
+            random.between(10, 24)
+        } else {
+            random.between(2, 6)
+        };
         let clocks = (0..=nodes).map(|_| draw_clock(&faults, random)).collect();
         let busy = if options.scenario == Scenario::Converge {
             20 * S
         } else {
             random.between(20, 90) * S
         };
+        let actions = draw_actions(options.scenario, random);
         Self {
             options,
             nodes,
-            manager_has_agent: random.happens(700),
+            // A manager without an agent never reports its certificate, so no rotation ends.
+            manager_has_agent: random.happens(700)
+                || options.scenario == Scenario::RootRotation
+                || actions.rotate_root > 0,
             busy,
-            actions: draw_actions(options.scenario, random),
+            actions,
             services: draw_services(options.scenario, random),
             snapshot_interval: random.between(20, 400),
             segment_bytes: (16 * 1024) << random.below(3),
@@ -330,6 +357,9 @@ fn draw_faults(options: Options, random: &mut Random) -> Faults {
         refuse_per_mille: maybe(random, 100),
         describe_error_per_mille: maybe(random, 200),
         redescribe_per_mille: maybe(random, 300),
+        renewal: random.happens(300).then(|| up_to(random, S, 30 * S)),
+        sign_slow_per_mille: maybe(random, 200),
+        sign_error_per_mille: maybe(random, 100),
         back_pressure: random.happens(500),
         clock_offset: up_to(random, 0, 30 * S),
         clock_drift_ppm: random.below(20_000),
@@ -352,6 +382,21 @@ fn stress(scenario: Scenario, faults: &mut Faults) {
             faults.torn_write += 5;
         }
         Scenario::Converge => faults.interval = None,
+        Scenario::MassReconnect => {
+            faults.manager_crash += 8;
+            faults.manager_power += 4;
+            faults.manager_stop += 4;
+        }
+        Scenario::CertRotation => {
+            faults.renewal.get_or_insert(Duration::from_secs(5));
+            faults.agent_crash += 3;
+            faults.manager_crash += 2;
+        }
+        Scenario::RootRotation => {
+            faults.agent_crash += 3;
+            faults.manager_crash += 3;
+            faults.partition += 3;
+        }
         Scenario::Churn
         | Scenario::Scale
         | Scenario::Drain
@@ -415,7 +460,22 @@ fn draw_actions(scenario: Scenario, random: &mut Random) -> Actions {
             remove_node: 2,
             ..none
         },
+        Scenario::CertRotation => Actions {
+            rotate_token: 1,
+            remove_node: 1,
+            scale: 1,
+            ..none
+        },
+        Scenario::RootRotation => Actions {
+            rotate_root: 4,
+            rotate_token: 1,
+            remove_node: 1,
+            ..none
+        },
+        Scenario::MassReconnect => Actions { scale: 2, ..none },
         Scenario::All => Actions {
+            rotate_root: maybe(random, 3),
+            rotate_token: maybe(random, 3),
             create: maybe(random, 8),
             remove: maybe(random, 6),
             scale: maybe(random, 10),
@@ -460,6 +520,9 @@ fn draw_services(scenario: Scenario, random: &mut Random) -> Services {
         | Scenario::ManagerRestart
         | Scenario::Scale
         | Scenario::Drain
+        | Scenario::CertRotation
+        | Scenario::RootRotation
+        | Scenario::MassReconnect
         | Scenario::All => drawn,
     }
 }

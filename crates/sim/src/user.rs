@@ -5,12 +5,14 @@ mod specs;
 use std::sync::Arc;
 
 use swarm_api::v1;
+use swarm_ca::change::NewRoot;
 use swarm_control_api as control;
 use swarm_reconcile::Ctx;
 use swarm_store::{Root, Transaction};
 use swarm_types::{Cluster, IdSource, Node, NodeState, Service, Task, Timestamp, convert, spec};
 use v1::node_spec::Availability;
 
+use crate::identity::RootIx;
 use crate::manager::replica::Author;
 use crate::manager::{Io, Manager};
 use crate::random::{Purpose, Random};
@@ -29,6 +31,8 @@ enum Action {
     RemoveNode(Arc<Node>, bool),
     RemoveTask(Arc<Task>),
     Cluster(Arc<Cluster>, i64),
+    RotateRoot(Arc<Cluster>, RootIx),
+    RotateToken(Arc<Cluster>),
 }
 
 impl Action {
@@ -41,6 +45,8 @@ impl Action {
             Self::RemoveNode(..) => "user remove node",
             Self::RemoveTask(_) => "user remove task",
             Self::Cluster(..) => "user cluster",
+            Self::RotateRoot(..) => "user rotate root",
+            Self::RotateToken(_) => "user rotate token",
         }
     }
 
@@ -61,6 +67,8 @@ impl Action {
             Self::RemoveNode(node, force) => format!("{} force={force}", node.hostname()),
             Self::RemoveTask(task) => task.id.to_string(),
             Self::Cluster(_, limit) => format!("history limit {limit}"),
+            Self::RotateRoot(_, root) => format!("to root {}", root.0),
+            Self::RotateToken(_) => String::new(),
         }
     }
 }
@@ -124,6 +132,31 @@ impl User {
         }
     }
 
+    /// Removes nodes that asked for a certificate and never got the answer: no machine is one of
+    /// them, and a rotation would wait an hour for each. `false` while some are left.
+    pub(crate) fn remove_ghosts(
+        &mut self,
+        io: &mut Io<'_>,
+        manager: &mut Manager,
+        machines: &[crate::node::Node],
+    ) -> bool {
+        let Some(view) = manager.view() else {
+            return false;
+        };
+        let is_machine = |node: &Node| machines.iter().any(|machine| machine.id == node.id);
+        let is_joining = machines
+            .iter()
+            .any(|machine| machine.identity.ask.is_some());
+        let ghost = view.all::<Node>().find(|node| !is_machine(node));
+        match ghost.cloned().filter(|_| !is_joining) {
+            Some(ghost) => {
+                self.ask(io, manager, Action::RemoveNode(ghost, true));
+                false
+            }
+            None => !is_joining,
+        }
+    }
+
     fn choose(&mut self, view: &Root) -> Option<Action> {
         let Actions {
             create,
@@ -134,6 +167,8 @@ impl User {
             remove_node,
             remove_task,
             cluster,
+            rotate_root,
+            rotate_token,
             interval: _,
         } = self.actions;
         let weights = [
@@ -145,6 +180,8 @@ impl User {
             remove_node,
             remove_task,
             cluster,
+            rotate_root,
+            rotate_token,
         ];
         let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
         if total == 0 {
@@ -171,6 +208,12 @@ impl User {
                 (is_worker && can).then_some(Action::RemoveNode(node, force))
             }
             6 => self.one_of::<Task>(view).map(Action::RemoveTask),
+            8 => {
+                let cluster = Arc::clone(view.cluster()?);
+                let root = next_root(&cluster)?;
+                Some(Action::RotateRoot(cluster, root))
+            }
+            9 => view.cluster().cloned().map(Action::RotateToken),
             _ => {
                 let limit = i64::try_from(self.random.below(6)).unwrap_or(0);
                 view.cluster()
@@ -323,15 +366,65 @@ fn perform(
                 spec: Some(spec),
                 ..Default::default()
             };
-            let plan = control::update_cluster(
-                transaction,
-                &mut ctx,
-                request,
-                &control::CaMaterial::none(),
-            )?;
-            plan.apply(transaction).map(drop)
+            update_cluster(transaction, &mut ctx, request, None)
+        }
+        Action::RotateRoot(cluster, root) => {
+            let mut request = unchanged(&cluster);
+            let spec = request.spec.get_or_insert_default();
+            spec.ca_config.get_or_insert_default().force_rotate += 1;
+            update_cluster(transaction, &mut ctx, request, Some(root))
+        }
+        Action::RotateToken(cluster) => {
+            let mut request = unchanged(&cluster);
+            request.rotation = Some(v1::KeyRotation {
+                worker_join_token: true,
+                ..Default::default()
+            });
+            update_cluster(transaction, &mut ctx, request, None)
         }
     }
+}
+
+/// A request that changes nothing.
+fn unchanged(cluster: &Cluster) -> v1::UpdateClusterRequest {
+    v1::UpdateClusterRequest {
+        cluster_id: cluster.id.to_string(),
+        cluster_version: Some(convert::version_to_wire(cluster.meta.version)),
+        spec: Some((*cluster.spec).clone()),
+        ..Default::default()
+    }
+}
+
+/// The root after the newest one that the cluster knows.
+fn next_root(cluster: &Cluster) -> Option<RootIx> {
+    let root_ca = cluster.root_ca.as_deref()?;
+    let target = root_ca
+        .root_rotation
+        .as_ref()
+        .map(|rotation| &rotation.ca_cert);
+    RootIx::of(target.unwrap_or(&root_ca.ca_cert))?.next()
+}
+
+/// Updates the cluster as `swarm-manager` does, with what a rotation to `root` needs.
+fn update_cluster(
+    transaction: &mut Transaction,
+    ctx: &mut Ctx<'_>,
+    request: v1::UpdateClusterRequest,
+    root: Option<RootIx>,
+) -> Result<(), control::Refusal> {
+    let decision = control::decide_root(transaction, &request, ctx.now)?;
+    let root_ca = transaction
+        .cluster()
+        .and_then(|cluster| cluster.root_ca.clone());
+    let current = root_ca.and_then(|root_ca| RootIx::of(&root_ca.ca_cert));
+    let new_root = root.zip(current).map(|(root, current)| NewRoot {
+        cert_pem: root.pem(),
+        key_pem: root.key(),
+        cross_signed_pem: root.cross_signed(current),
+    });
+    let material = control::CaMaterial { decision, new_root };
+    let plan = control::update_cluster(transaction, ctx, request, &material)?;
+    plan.apply(transaction).map(drop)
 }
 
 /// The request that gives a service another number of replicas.

@@ -6,9 +6,12 @@ use std::time::Duration;
 use swarm_types::{IdSource, NodeId, TaskId};
 
 use crate::agenda::Agenda;
+use crate::check::trust::Trust;
 use crate::check::{Checker, ends};
 use crate::event::{Event, Life, ManagerEvent, NodeEvent, NodeIx};
-use crate::invariants::{CACHE, CONVERGES, Checked, QUIET, REOPENS, STUCK, Violation, ensure};
+use crate::invariants::{
+    CACHE, CONVERGES, Checked, QUIET, REOPENS, SIGNED, STUCK, Violation, ensure,
+};
 use crate::manager::{Death, Io, Manager};
 use crate::network::Network;
 use crate::node::{Dice, Node};
@@ -36,6 +39,7 @@ pub(crate) struct World {
     pub(crate) manager: Manager,
     pub(crate) nodes: Vec<Node>,
     pub(crate) checker: Checker,
+    trust: Trust,
     pub(crate) user: User,
     pub(crate) chance: Random,
     draws: Random,
@@ -87,6 +91,8 @@ impl World {
             })
             .collect();
         let manager = Manager::new(&settings, nodes[0].id.clone());
+        let mut nodes = nodes;
+        nodes[0].identity.certificate = Some(manager.first_certificate());
         Self {
             agenda: Agenda::default(),
             network: Network::new(&settings),
@@ -94,6 +100,7 @@ impl World {
             manager,
             nodes,
             checker: Checker::new(),
+            trust: Trust::default(),
             user: User::new(&settings),
             chance: Random::new(seed, Purpose::Faults),
             draws: Random::new(!seed, Purpose::Draws),
@@ -205,6 +212,7 @@ impl World {
             ManagerEvent::LogTick => self.manager.log_tick(io!(self)),
             ManagerEvent::LogSnapshot => self.manager.log_snapshot(io!(self)),
             ManagerEvent::Sent(stream) => self.manager.sent(io!(self), stream),
+            ManagerEvent::Signed(job) => self.manager.signed(io!(self), job),
         }
     }
 
@@ -213,6 +221,14 @@ impl World {
         match event {
             NodeEvent::Start => node.start(io!(self), dice!(self)),
             NodeEvent::Wake => node.wakes(io!(self), dice!(self)),
+            NodeEvent::Ask => {
+                node.asks_again(io!(self), dice!(self));
+                Ok(())
+            }
+            NodeEvent::Renew => {
+                node.renew(io!(self), dice!(self));
+                Ok(())
+            }
             NodeEvent::Described => node.described(io!(self), dice!(self)),
             NodeEvent::Persisted(sequence) => node.persisted(io!(self), dice!(self), sequence),
             NodeEvent::OperationDone { task, op, report } => {
@@ -257,6 +273,7 @@ impl World {
         let entries = self.manager.take_applied();
         for entry in entries {
             self.tell_commit(&entry);
+            self.trust.handle_entry(&entry, &self.nodes)?;
             self.checker.handle_entry(entry)?;
         }
         if let Some(failed) = self.manager.failed.take() {
@@ -278,6 +295,7 @@ impl World {
         self.note("fault", format_args!("the manager dies: {death:?}"));
         self.manager.die(io!(self), death);
         self.checker.handle_death();
+        self.trust.handle_death();
         let longest = self.settings.faults.down_max / 2;
         let after = self.chance.span(
             Duration::from_millis(200),
@@ -389,13 +407,18 @@ impl World {
         if term.fed_version() != view.version() {
             return Ok(());
         }
+        let signed = term.leader.ca().check(&view);
+        signed.map_err(|text| Violation::new(SIGNED, text))?;
         let checked = term.leader.check_caches(&view);
         checked.map_err(|drift| Violation::new(CACHE, drift))
     }
 
     fn inspect_end(&mut self) -> Checked {
         let now = self.agenda.now();
-        let is_tidy = self.user.tidy_up(io!(self), &mut self.manager);
+        let is_tidy = self.user.tidy_up(io!(self), &mut self.manager)
+            && self
+                .user
+                .remove_ghosts(io!(self), &mut self.manager, &self.nodes);
         let state = match self.manager.view() {
             None => Err("nobody leads".to_owned()),
             Some(_) if !self.has_begun => Err("no service was created".to_owned()),

@@ -60,6 +60,11 @@ pub(super) fn check(
             {
                 check_keys(old, cluster)?;
             }
+            (AnyObject::Cluster(cluster), Some(AnyObject::Cluster(old)))
+                if author.name() == "ca" =>
+            {
+                check_root(old, cluster)?;
+            }
             (object, _) if is_known => {
                 let may = matches!(author, Author::User(_) | Author::Seed);
                 ensure(may, OWNER, || format!("{} wrote {object:?}", author.name()))?;
@@ -319,7 +324,13 @@ fn check_replica(
 
 fn check_node(author: Author, change: &Change, old: Option<&Node>, node: &Node) -> Checked {
     let may = match (author.name(), change.action, old) {
-        ("seed" | "dispatcher", Action::Create, _) => true,
+        ("seed" | "issue", Action::Create, _) => true,
+        ("ca" | "issue", Action::Update, Some(old)) => {
+            let mut expected = old.clone();
+            expected.meta = node.meta;
+            expected.certificate.clone_from(&node.certificate);
+            expected == *node
+        }
         ("user remove node", Action::Remove, _) => true,
         ("dispatcher", Action::Update, Some(old)) => {
             let mut expected = old.clone();
@@ -348,6 +359,27 @@ fn check_node(author: Author, change: &Change, old: Option<&Node>, node: &Node) 
             author.name(),
             change.action
         )
+    })
+}
+
+/// The certificate authority ends a rotation, and touches nothing else.
+fn check_root(old: &Cluster, cluster: &Cluster) -> Checked {
+    let mut expected = old.clone();
+    expected.meta = cluster.meta;
+    expected.root_ca.clone_from(&cluster.root_ca);
+    let rotation = old
+        .root_ca
+        .as_ref()
+        .and_then(|it| it.root_rotation.as_ref());
+    let ends = rotation
+        .zip(cluster.root_ca.as_ref())
+        .is_some_and(|(rotation, root_ca)| {
+            root_ca.root_rotation.is_none()
+                && root_ca.ca_cert == rotation.ca_cert
+                && root_ca.ca_key == rotation.ca_key
+        });
+    ensure(ends && expected == *cluster, OWNER, || {
+        format!("ca turned {old:#?} into {cluster:#?}")
     })
 }
 

@@ -15,6 +15,7 @@ use crate::time::Instant;
 
 /// `Ok` when everything is as it should be, else what is still missing.
 pub(crate) fn converged(view: &Root, nodes: &[Node], at: Instant) -> Result<(), String> {
+    check_trust(view, nodes)?;
     check_nodes(view, nodes)?;
     for task in view.all::<Task>() {
         check_task(view, task)?;
@@ -25,6 +26,21 @@ pub(crate) fn converged(view: &Root, nodes: &[Node], at: Instant) -> Result<(), 
     }
     for node in nodes {
         check_machine(view, node, at)?;
+    }
+    Ok(())
+}
+
+/// Every machine has joined, and the root is at rest.
+fn check_trust(view: &Root, nodes: &[Node]) -> Result<(), String> {
+    if let Some(node) = nodes
+        .iter()
+        .find(|node| node.identity.certificate.is_none())
+    {
+        return Err(format!("{} has not joined", node.ix));
+    }
+    let root_ca = view.cluster().and_then(|cluster| cluster.root_ca.as_ref());
+    if root_ca.is_some_and(|root_ca| root_ca.root_rotation.is_some()) {
+        return Err("the root still rotates".to_owned());
     }
     Ok(())
 }

@@ -37,6 +37,8 @@ pub(crate) enum Author {
     Leader(Origin, &'static str),
     /// The user, with the name of the action.
     User(&'static str),
+    /// A node that asks for a certificate, by the number of its call.
+    Issue(u64),
     /// A write of before the start, found in the log.
     Log,
 }
@@ -47,6 +49,7 @@ impl Author {
             Self::Seed => "seed",
             Self::Leader(_, name) => name,
             Self::User(name) => name,
+            Self::Issue(_) => "issue",
             Self::Log => "log",
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use swarm_agent::{Reply, RpcError};
 use swarm_api::v1;
+use swarm_ca::requests::{CertificateAnswer, certificate_status};
 use swarm_dispatcher::{
     Body, Code, Config, DispatchError, Dispatcher, Message, SessionExtras, SessionOpen, StreamId,
     UnknownNodePolicy,
@@ -15,6 +16,7 @@ use swarm_types::{NodeId, Timestamp, Version};
 use super::replica::Replica;
 use super::{Io, StreamEvent};
 use crate::event::{ConnId, Event, Life, ManagerEvent, Payload, Request, StreamKind};
+use crate::identity::{Certificate, RootIx};
 use crate::random::Random;
 use crate::settings::Settings;
 use crate::time::MS;
@@ -56,7 +58,7 @@ impl Term {
         };
         let config = Config {
             leader: Some(node.clone()),
-            unknown_nodes: UnknownNodePolicy::Register,
+            unknown_nodes: UnknownNodePolicy::Refuse,
         };
         let mut dispatcher = Dispatcher::new(now, &view, config, extras);
         dispatcher.handle_serving(now, &mut || draws.next());
@@ -153,8 +155,16 @@ impl Term {
         view: &View,
         (ids, draws): (&mut Random, &mut Random),
     ) {
-        let Some(node) = io.network.node_id(conn) else {
-            return;
+        if let Request::CertificateStatus { node } = request {
+            return answer_status(io, conn, node, view);
+        }
+        let node = match admitted(io.network.certificate(conn), view) {
+            Ok(node) => node,
+            Err(error) => {
+                let payload = Payload::Reply(Reply::SessionEnded(error));
+                io.network.send_message(io.agenda, conn, None, payload);
+                return;
+            }
         };
         let draw = &mut || draws.next();
         let dispatcher = self.leader.dispatcher();
@@ -200,6 +210,7 @@ impl Term {
                 let taken = dispatcher.handle_task_statuses(now, &node, &session, updates, view);
                 Reply::StatusesTaken(report, taken.map_err(|error| rpc_error(&error)))
             }
+            Request::Issue { .. } | Request::CertificateStatus { .. } => return,
         };
         if !is_copy {
             io.network
@@ -258,6 +269,36 @@ impl Term {
             self.deliver(io, Life::default(), message, false, &mut none);
         }
     }
+}
+
+/// What the handshake and the guard in front of the dispatcher say to a caller.
+fn admitted(certificate: Option<Certificate>, view: &View) -> Result<NodeId, RpcError> {
+    let cluster = view
+        .cluster()
+        .ok_or_else(|| RpcError::new(14, "starting"))?;
+    let root_ca = cluster.root_ca.clone().unwrap_or_default();
+    let root = RootIx::of(&root_ca.ca_cert);
+    let certificate = certificate.filter(|own| root.is_some_and(|root| own.is_covered_by(root)));
+    let Some(certificate) = certificate else {
+        let text = "certificate signed by unknown authority";
+        return Err(RpcError::new(14, text));
+    };
+    if swarm_ca::requests::is_removed(cluster, &certificate.node) {
+        return Err(RpcError::new(7, "the node was removed from swarm"));
+    }
+    Ok(certificate.node)
+}
+
+fn answer_status(io: &mut Io<'_>, conn: ConnId, node_id: String, view: &View) {
+    let request = v1::NodeCertificateStatusRequest { node_id };
+    let answer = match certificate_status(view, &request) {
+        Ok(CertificateAnswer::Final(answer) | CertificateAnswer::Pending(answer)) => {
+            Ok(Box::new(answer))
+        }
+        Err(refusal) => Err((refusal.code.number(), refusal.message)),
+    };
+    let answer = Payload::Certificate(answer);
+    io.network.send_message(io.agenda, conn, None, answer);
 }
 
 fn rpc_error(error: &DispatchError) -> RpcError {

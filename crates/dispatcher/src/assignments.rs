@@ -113,6 +113,14 @@ impl Assignments {
         &mut self.driven
     }
 
+    /// The data cannot be asked for any more, because the secret or the task is gone.
+    pub(crate) fn forget_question(&mut self, need: &Need) {
+        self.driven.forget(need);
+        if self.held.contains(&need.0) {
+            self.dirty.insert(need.0.clone());
+        }
+    }
+
     /// Takes what a driver provided.
     pub(crate) fn handle_secret(&mut self, need: Need, answer: SecretAnswer) {
         let tasks = self.driven.answer(need, answer);
@@ -229,9 +237,10 @@ impl Assignments {
     fn put(&mut self, view: &Root, task: Arc<Task>, changes: &mut Changes) {
         let id = task.id.clone();
         let (needs, is_waiting) = self.needs(view, &task);
-        // A task that the node has must stay in its set; it has its secrets, or waits for them.
+        // A task that the node has must stay in its set; it has its secrets, or waits for them. One
+        // that is to stop needs none, and only its node can say that it has stopped.
         let is_new = task.state() <= TaskState::Assigned && !self.sent.contains_key(&id);
-        if is_waiting && is_new {
+        if is_waiting && is_new && task.is_live() {
             self.held.insert(id);
             return;
         }

@@ -1,6 +1,7 @@
 //! Behaviour of the whole dispatcher, through its public face.
 
 mod assignments;
+mod drivers;
 mod property;
 mod rig;
 mod sessions;

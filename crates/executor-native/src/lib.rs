@@ -13,8 +13,8 @@
 //!   over all but `SWARM_TASK_ID`. Nothing of the agent's own environment but its search path.
 //! * `SWARM_SECRETS_DIR` (and `CREDENTIALS_DIRECTORY`, as for systemd services) and
 //!   `SWARM_CONFIGS_DIR`: directories with the files of relative targets, in memory and never on a
-//!   disk, gone when the task ends. With an agent of root the secrets are at `/run/secrets` too, and
-//!   absolute targets of files that exist show the task its own content; others do not see either.
+//!   disk, gone when the task ends. With an agent of root the secrets are at `/run/secrets` too,
+//!   and absolute targets of files that exist show the task its own content; nobody else sees it.
 //! * A session and process group of its own, `/` or the spec's directory, no standard input. Its
 //!   output is captured with time and stream (format: the first lines of `src/logs.rs`).
 //! * The stop signal goes to its whole process group; after the grace period, and whenever its

@@ -20,8 +20,8 @@ use nix::unistd::{Uid, geteuid};
 use crate::files::FileError;
 use crate::records::PayloadFile;
 
-/// Bytes that the secrets and configs of one task may have together: 64 MiB. They take memory of the
-/// node that no limit of the task counts.
+/// Bytes that the secrets and configs of one task may have together: 64 MiB. They take memory of
+/// the node that no limit of the task counts.
 pub(crate) const PAYLOADS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Permissions of a directory while files are put into it, and afterwards.
 const MODE_FILLING: u32 = 0o700;
@@ -84,11 +84,14 @@ impl Memory {
     fn create(&self) -> Result<(), FileError> {
         // Tasks of root may be other users, and have to get through.
         let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
-        match DirBuilder::new().mode(mode).create(&self.path) {
+        match DirBuilder::new().mode(0o700).create(&self.path) {
+            // Whatever the process takes away from new files.
+            Ok(()) => fs::set_permissions(&self.path, Permissions::from_mode(mode))
+                .map_err(FileError::refused("protect", &self.path))?,
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(FileError::refused("create", &self.path)(error));
             }
-            Ok(()) | Err(_) => {}
+            Err(_) => {}
         }
         let found = fs::symlink_metadata(&self.path);
         let found = found.map_err(FileError::refused("examine", &self.path))?;

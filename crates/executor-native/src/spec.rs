@@ -72,19 +72,23 @@ pub(crate) fn plan(
     machine: &dyn Machine,
 ) -> Result<Plan, String> {
     let expanded = template::task::container(task, Some(&settings.node));
-    let Some(container) = &expanded.map_err(|error| error.to_string())? else {
-        return Err("the task has no container spec; the native executor runs nothing else".into());
-    };
+    match expanded.map_err(|error| error.to_string())? {
+        Some(container) => judge(task, &container, settings, machine),
+        None => Err("the task has no container spec; the native executor runs nothing else".into()),
+    }
+}
+
+/// Judges a task whose templates are expanded.
+fn judge(
+    task: &Task,
+    container: &v1::ContainerSpec,
+    settings: &Settings,
+    machine: &dyn Machine,
+) -> Result<Plan, String> {
     let mut problems = fields::unsupported(task, container);
     let mut keep = |problem| problems.push(problem);
-    let argv = argv(container).unwrap_or_else(|problem| {
-        keep(problem);
-        Vec::new()
-    });
-    let dir = dir(container).unwrap_or_else(|problem| {
-        keep(problem);
-        PathBuf::new()
-    });
+    let argv = argv(container).map_err(&mut keep).unwrap_or_default();
+    let dir = dir(container).map_err(&mut keep).unwrap_or_default();
     let account = machine.credentials(&container.user, &container.groups);
     let account = account.map_err(&mut keep).ok();
     let rlimits = rlimits(container).map_err(&mut keep).unwrap_or_default();

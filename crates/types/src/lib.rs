@@ -21,9 +21,9 @@
 //!
 //! # SwarmKit counterpart
 //! `api` (without the generated part), `identity`, `manager/constraint`, `api/genericresource`,
-//! `api/naming`, `api/defaults`, `template`. Intended differences: ids are a packed value type instead of
-//! strings; timestamps are a single integer of nanoseconds; states are an ordered enum whose
-//! mutators refuse to go back.
+//! `api/naming`, `api/defaults`, `template`. Intended differences: ids are a packed value type
+//! instead of strings; timestamps are a single integer of nanoseconds; states are an ordered enum
+//! whose mutators refuse to go back; templates are bounded.
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -2,16 +2,16 @@
 //! spec 27).
 //!
 //! A template is parsed once and expanded against [`Scope`], values that the caller has. Every
-//! expansion is bounded in depth, steps, bytes moved and output, so a template from a stranger costs
-//! a known amount and cannot panic. An error names the template, the line and the column; it never
-//! repeats a value, since values may be secret.
+//! expansion is bounded in depth, steps, bytes moved and output, so a template from a stranger
+//! costs a known amount and cannot panic. An error names the template, the line and the column; it
+//! never repeats a value, since values may be secret.
 //!
 //! What of the language is there: fields, variables, pipelines, `if`, `with`, `range`, `break`,
-//! `continue`, `define`, `template`, `block`, comments, trim markers, and the functions `and`, `or`,
-//! `not`, `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `len`, `index`, `slice`, `print`, `printf`, `println`,
-//! `html`, `js`, `urlquery` and `join`. What is not: complex numbers, `call` (no value is a
-//! function), and the marks that `printf` leaves in its output when verb and value do not fit, which
-//! are errors here.
+//! `continue`, `define`, `template`, `block`, comments, trim markers, and the functions `and`,
+//! `or`, `not`, `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `len`, `index`, `slice`, `print`, `printf`,
+//! `println`, `html`, `js`, `urlquery` and `join`. What is not: complex numbers, `call` (no value
+//! is a function), and the marks that `printf` leaves in its output when verb and value do not fit,
+//! which are errors here.
 //!
 //! # Start reading at
 //! [`Template`], then [`task`] for what a task's templates see.

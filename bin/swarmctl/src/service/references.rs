@@ -18,7 +18,8 @@ const MODE_MAX: u32 = 0o777;
 /// Flags of `service create`.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct NewReferences {
-    /// A secret for the tasks, as NAME[:FILE] or `NAME[,target=FILE][,uid=ID][,gid=ID][,mode=0444]`.
+    /// A secret for the tasks, as NAME[:FILE] or
+    /// `NAME[,target=FILE][,uid=ID][,gid=ID][,mode=0444]`.
     #[arg(long)]
     secret: Vec<ReferenceArg>,
     /// A config for the tasks, written like --secret.

@@ -58,13 +58,12 @@ fn nothing_but_labels_can_change() {
     let mut world = World::new();
     let created = world.create_secret(secret_spec("db")).unwrap();
     let driver = || Some(v1::Driver::default());
-    let changes: [(&str, fn(&mut v1::SecretSpec)); 2] = [
-        ("name", |spec| *spec = secret_spec("other")),
-        ("data", |spec| spec.data = b"HUSH".to_vec().into()),
-    ];
-    for (part, change) in changes {
-        let mut spec = secret_spec("db");
-        change(&mut spec);
+    let with_data = v1::SecretSpec {
+        data: b"HUSH".to_vec().into(),
+        ..secret_spec("db")
+    };
+    let changes = [("name", secret_spec("other")), ("data", with_data)];
+    for (part, spec) in changes {
         let refusal = world.update_secret(&created.id, spec).unwrap_err();
         let text = refusal.message();
         assert!(

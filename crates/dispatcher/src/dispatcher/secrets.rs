@@ -125,7 +125,9 @@ impl Dispatcher {
     fn forget_question(&mut self, node: &NodeId, need: &Need) {
         let session = self.sessions.get_mut(node);
         if let Some(assignments) = session.and_then(|session| session.assignments.as_mut()) {
-            assignments.state.driven().forget(need);
+            assignments.state.forget_question(need);
+            assignments.is_due = assignments.state.backlog() > 0;
+            self.ready.insert(node.clone());
         }
     }
 

@@ -233,3 +233,32 @@ fn questions_under_way_are_bounded() {
     answer(&mut rig, &asked[0], "one", true);
     assert!(request(&mut rig).is_some(), "one place is free");
 }
+
+#[test]
+fn a_task_that_is_to_stop_goes_out_without_what_it_waited_for() {
+    let (mut rig, first) = waiting("a");
+    fail(&mut rig, &first, "sealed");
+    rig.flush();
+    rig.update_task("a", |task| task.set_desired(TaskState::Remove).unwrap());
+    // Only the node can say that it has stopped.
+    assert_eq!(after_delay(&mut rig), ["incremental 1>2 +config:c +a"]);
+    rig.wait(SECRET_RETRY_MIN);
+    answer(&mut rig, &first, "late", false);
+    assert_eq!(texts(&mut rig), [""; 0]);
+}
+
+#[test]
+fn a_task_whose_secret_is_gone_does_not_wait_for_the_driver() {
+    let (mut rig, first) = waiting("a");
+    fail(&mut rig, &first, "sealed");
+    let secret = first.secret.clone();
+    rig.commit(|tx| tx.delete(Kind::Secret, secret.id.as_id()).unwrap());
+    rig.wait(SECRET_RETRY_MIN);
+    assert!(request(&mut rig).is_none());
+    let expected = ["incremental 1>2 +config:c +a"];
+    assert_eq!(
+        texts(&mut rig),
+        expected,
+        "the node says that it is missing"
+    );
+}

@@ -59,7 +59,7 @@ fn prepare(bind: &Bind) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "there is no file {target} on the node to put a secret or config over; create an empty one, \
-         or use a relative target"
+        "there is no file {target} on the node to put a secret or config over; create an empty \
+         one, or use a relative target"
     ))
 }

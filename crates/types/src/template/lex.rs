@@ -85,7 +85,7 @@ impl Lexer<'_> {
     /// Text up to the next action, without the space that trim markers take away.
     fn text(&mut self) {
         let start = self.at;
-        let length = find(self.rest(), LEFT).unwrap_or(self.rest().len());
+        let length = find(self.rest(), LEFT).unwrap_or_else(|| self.rest().len());
         let mut range = start..start + length;
         self.at = range.end;
         let is_trimmed_right =

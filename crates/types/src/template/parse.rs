@@ -84,9 +84,9 @@ pub(super) fn parse(source: &Bytes, functions: Functions) -> Result<Tree, Fault>
     };
     let (nodes, end) = parser.list()?;
     match end {
-        End::Source => Ok((nodes, parser.defined)),
-        End::End(at) => Err(Fault::new(at, "unexpected {{end}}")),
-        End::Else(at) => Err(Fault::new(at, "unexpected {{else}}")),
+        Stop::Source => Ok((nodes, parser.defined)),
+        Stop::End(at) => Err(Fault::new(at, "unexpected {{end}}")),
+        Stop::Else(at) => Err(Fault::new(at, "unexpected {{else}}")),
     }
 }
 
@@ -103,7 +103,7 @@ struct Parser<'a> {
 }
 
 /// What a list of nodes ended with.
-enum End {
+enum Stop {
     Source,
     End(usize),
     /// `else`; the rest of the action is still to be read.
@@ -159,13 +159,13 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn list(&mut self) -> Result<(Vec<Node>, End), Fault> {
+    fn list(&mut self) -> Result<(Vec<Node>, Stop), Fault> {
         self.enter()?;
         let mut nodes = Vec::new();
         let end = loop {
             let at = self.at();
             match self.take() {
-                None => break End::Source,
+                None => break Stop::Source,
                 Some(Token::Text(range)) => nodes.push(Node::Text(self.source.slice(range))),
                 Some(Token::Open) => {
                     self.skip_space();
@@ -177,11 +177,11 @@ impl Parser<'_> {
                         "end" => {
                             self.next += 1;
                             self.close("end")?;
-                            break End::End(at);
+                            break Stop::End(at);
                         }
                         "else" => {
                             self.next += 1;
-                            break End::Else(at);
+                            break Stop::Else(at);
                         }
                         word => nodes.extend(self.action(at, word)?),
                     }
@@ -246,9 +246,9 @@ impl Parser<'_> {
         let (then, end) = self.list()?;
         self.loops -= u32::from(is_range);
         let otherwise = match end {
-            End::End(_) => Vec::new(),
-            End::Else(at) => self.otherwise(at, word)?,
-            End::Source => {
+            Stop::End(_) => Vec::new(),
+            Stop::Else(at) => self.otherwise(at, word)?,
+            Stop::Source => {
                 return Err(Fault::new(at, format!("{{{{{word}}}}} has no {{{{end}}}}")));
             }
         };
@@ -278,9 +278,9 @@ impl Parser<'_> {
         self.close("else")?;
         let (nodes, end) = self.list()?;
         match end {
-            End::End(_) => Ok(nodes),
-            End::Else(at) => Err(Fault::new(at, "a second {{else}}")),
-            End::Source => Err(Fault::new(at, "{{else}} has no {{end}}")),
+            Stop::End(_) => Ok(nodes),
+            Stop::Else(at) => Err(Fault::new(at, "a second {{else}}")),
+            Stop::Source => Err(Fault::new(at, "{{else}} has no {{end}}")),
         }
     }
 
@@ -332,9 +332,9 @@ impl Parser<'_> {
         self.variables = outer;
         self.loops = loops;
         match end {
-            End::End(_) => Ok(nodes),
-            End::Else(at) => Err(Fault::new(at, "unexpected {{else}}")),
-            End::Source => Err(Fault::new(at, "unclosed template definition")),
+            Stop::End(_) => Ok(nodes),
+            Stop::Else(at) => Err(Fault::new(at, "unexpected {{else}}")),
+            Stop::Source => Err(Fault::new(at, "unclosed template definition")),
         }
     }
 

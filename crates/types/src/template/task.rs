@@ -1,6 +1,7 @@
 //! What the templates of a task see, and which parts of its spec are templates (control-plane
 //! spec 27): values of the environment, sources and targets of mounts, values of volume labels and
-//! of volume driver options, and the host name; and the data of secrets and configs that ask for it.
+//! of volume driver options, and the host name; and the data of secrets and configs that ask for
+//! it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -28,7 +28,7 @@ fn expand(source: &str) -> Result<String, String> {
     let expansion = template
         .expand(scope, 1000)
         .map_err(|error| error.to_string())?;
-    Ok(String::from_utf8(expansion.text.to_vec()).unwrap())
+    String::from_utf8(expansion.text.to_vec()).map_err(|error| error.to_string())
 }
 
 #[track_caller]
@@ -91,7 +91,8 @@ fn ranges_go_over_maps_in_order_and_over_counts() {
     check("{{range $i := 3}}{{$i}}{{end}}", "012");
     check("{{range 0}}x{{else}}none{{end}}", "none");
     check(
-        "{{range $i := 9}}{{if eq $i 2}}{{continue}}{{end}}{{if gt $i 3}}{{break}}{{end}}{{$i}}{{end}}",
+        "{{range $i := 9}}{{if eq $i 2}}{{continue}}{{end}}\
+         {{if gt $i 3}}{{break}}{{end}}{{$i}}{{end}}",
         "013",
     );
     check("{{$n := 0}}{{range $i := 4}}{{$n = $i}}{{end}}{{$n}}", "3");

@@ -98,7 +98,9 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_formats_are_answered(pattern in "%?[-+# 0]{0,3}[0-9]{0,3}(\\.[0-9]{0,2})?[a-zA-Z%]{0,2}") {
+    fn arbitrary_formats_are_answered(
+        pattern in "%?[-+# 0]{0,3}[0-9]{0,3}(\\.[0-9]{0,2})?[a-zA-Z%]{0,2}",
+    ) {
         for value in ["1", "1.5", "\"ab\"", "true", ".Labels"] {
             run(format!("{{{{printf `{pattern}` {value}}}}}").into_bytes());
         }

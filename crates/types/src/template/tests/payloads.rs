@@ -232,7 +232,7 @@ fn expanded(text: &str, driver: Option<&str>) -> Result<(String, bool), String> 
     let payload = payloads
         .config(&config)
         .map_err(|error| error.to_string())?;
-    let text = String::from_utf8(payload.data.to_vec()).unwrap();
+    let text = String::from_utf8_lossy(&payload.data).into_owned();
     Ok((text, payload.is_sensitive))
 }
 

@@ -178,6 +178,7 @@ async fn the_root_is_rotated_under_running_tasks_and_certificates_are_renewed_by
 #[tokio::test]
 async fn a_worker_that_was_off_past_expiry_comes_back_with_a_token_for_it() {
     let mut cluster = Cluster::start(1).await;
+    cluster.beat_fast().await;
     let signer = own_root(&cluster).await;
     let id = cluster.nodes().await.unwrap()["worker-1"].id.clone();
     cluster.workers[0].kill();
@@ -196,13 +197,18 @@ async fn a_worker_that_was_off_past_expiry_comes_back_with_a_token_for_it() {
     );
 
     let socket = net::dial(&Address::Unix(cluster.socket())).unwrap();
-    let mut client = ext::identity_client::IdentityClient::new(socket);
-    let request = ext::CreateJoinTokenRequest {
-        node_id: id.clone(),
-        ..Default::default()
-    };
-    let token = client.create_join_token(request).await.unwrap();
-    let token = token.into_inner().token;
+    let client = ext::identity_client::IdentityClient::new(socket);
+    // There is no token for a node that renews by itself; it has to be missed first.
+    let token = until("a token for the node", async || {
+        let request = ext::CreateJoinTokenRequest {
+            node_id: id.clone(),
+            ..Default::default()
+        };
+        let made = client.clone().create_join_token(request).await;
+        let made = made.map_err(|status| status.to_string())?;
+        Ok(made.into_inner().token)
+    })
+    .await;
     let directory = cluster.directory();
     let arguments = directory.worker("worker-1", cluster.address(), &token);
     let mut worker = crate::cluster::start("worker-1", directory, &arguments);

@@ -158,6 +158,7 @@ async fn a_damaged_identity_is_refused_and_left_alone() {
         std::fs::write(&file, good).unwrap();
     }
     cluster.manager.start_again();
+    cluster.manager.ready().await;
     cluster.finish().await;
 }
 

@@ -79,6 +79,10 @@ pub(crate) struct Flags {
     /// Mount memory, as target[:size=64m,mode=1770,ro,noexec]; on update it is added.
     #[arg(long, value_parser = parse::tmpfs)]
     tmpfs: Vec<v1::Mount>,
+    /// A network that tasks are on, by name or id; on update all are replaced. Only `host` and
+    /// `bridge` so far.
+    #[arg(long)]
+    network: Vec<String>,
     /// Where the output of tasks goes.
     #[arg(long)]
     log_driver: Option<String>,
@@ -192,8 +196,6 @@ enum Order {
 #[derive(Clone, Debug, Default, Args)]
 struct Later {
     #[arg(long, hide = true)]
-    network: Vec<String>,
-    #[arg(long, hide = true)]
     add_capability: Vec<String>,
     #[arg(long, hide = true)]
     rm_capability: Vec<String>,
@@ -205,7 +207,6 @@ impl Later {
     fn check(&self) -> Result<(), Failure> {
         const NO_CAPABILITIES: &str = "tasks have the capabilities of the user they run as";
         let refused = [
-            ("--network", &self.network, later::NO_NETWORKS),
             ("--add-capability", &self.add_capability, NO_CAPABILITIES),
             ("--rm-capability", &self.rm_capability, NO_CAPABILITIES),
             (
@@ -287,6 +288,13 @@ impl Flags {
         if !self.constraint.is_empty() {
             let placement = task.placement.get_or_insert_default();
             placement.constraints = self.constraint.clone();
+        }
+        if !self.network.is_empty() {
+            let attach = |target: &String| v1::NetworkAttachmentConfig {
+                target: target.clone(),
+                ..Default::default()
+            };
+            task.networks = self.network.iter().map(attach).collect();
         }
         if let Some(name) = &self.log_driver {
             task.log_driver = Some(v1::Driver {

@@ -116,13 +116,16 @@ fn an_update_config_begins_without_a_limit() {
 }
 
 #[test]
+fn networks_replace_those_of_the_template() {
+    let spec = applied(&["--network=host", "--network=bridge"]);
+    let networks = spec.task.unwrap().networks;
+    let targets: Vec<_> = networks.iter().map(|it| it.target.as_str()).collect();
+    assert_eq!(targets, ["host", "bridge"]);
+}
+
+#[test]
 fn flags_of_later_features_are_refused_by_name() {
-    for flag in [
-        "--network",
-        "--add-capability",
-        "--rm-capability",
-        "--npipe",
-    ] {
+    for flag in ["--add-capability", "--rm-capability", "--npipe"] {
         let refusal = flags(&[flag, "x"]).apply(&mut v1::ServiceSpec::default());
         let refusal = refusal.unwrap_err();
         assert_eq!(refusal.exit(), Exit::Usage);

@@ -217,7 +217,14 @@ fn root_failed(report: &mut Report, error: &ObtainError) {
             report.good("tls", "HTTP/2 over TLS");
             report.bad("manager", format!("what answers is not a manager: {text}"));
         }
-        _ => report.bad("root", text),
+        ObtainError::NoManager
+        | ObtainError::Digest { .. }
+        | ObtainError::Failed(_)
+        | ObtainError::Slow
+        | ObtainError::Chain(_)
+        | ObtainError::Identity(_)
+        | ObtainError::OtherKey
+        | ObtainError::Request(_) => report.bad("root", text),
     }
 }
 

@@ -106,14 +106,14 @@ impl Start<'_> {
         }
         let disk = self.certificates.load()?;
         match (&disk.pair, &self.join.address) {
-            (Some(pair), _) => self.from_disk(&disk, pair, token.as_ref()).await,
+            (Some(pair), _) => self.read_disk(&disk, pair, token.as_ref()).await,
             (None, Some(address)) => self.join(&disk, address, token.as_ref()).await,
             (None, None) => self.found(token.as_ref()),
         }
     }
 
     /// A start like all others.
-    async fn from_disk(
+    async fn read_disk(
         &self,
         disk: &OnDisk,
         pair: &Pair,
@@ -139,7 +139,7 @@ impl Start<'_> {
             });
         }
         if identity.is_manager() {
-            return self.manager_from_disk(disk, pair, &root, identity);
+            return self.manager(disk, pair, &root, identity);
         }
         self.refuse_external()?;
         let managers = self.known_managers();
@@ -155,7 +155,7 @@ impl Start<'_> {
         self.worker(pair, &root, managers)
     }
 
-    fn manager_from_disk(
+    fn manager(
         &self,
         disk: &OnDisk,
         pair: &Pair,

@@ -98,7 +98,7 @@ async fn a_token_leads_to_a_certificate_that_the_next_start_finds() {
     assert_eq!(identity.node.to_string(), NODE);
     assert_eq!(identity.cluster.to_string(), CLUSTER);
     assert!(matches!(identity.part, Part::Worker));
-    assert_eq!(identity.managers, [fake.address.clone()]);
+    assert_eq!(identity.managers, std::slice::from_ref(&fake.address));
 
     let asked = fake.behaviour().asked.len();
     let again = place.start(Join::default()).await.unwrap();

@@ -110,6 +110,8 @@ struct Reader {
     /// From the oldest on; the first one is being read.
     files: VecDeque<OpenFile>,
     is_open: bool,
+    /// The directory of the task was there: a task that is not prepared yet has none either.
+    was_there: bool,
     /// The task had ended before the last look.
     has_ended: bool,
     /// The newest file that we know has rotated, and everything in it was there before.
@@ -127,6 +129,7 @@ impl Reader {
             filter: LineFilter::new(options, 0),
             files: VecDeque::new(),
             is_open: false,
+            was_there: false,
             has_ended: false,
             has_rotated: false,
             has_confessed: false,
@@ -298,8 +301,10 @@ impl Reader {
     }
 
     /// Whether nothing will be written any more: the task has ended, or was removed.
-    fn has_task_ended(&self) -> Result<bool, FileError> {
-        Ok(self.dir.exit()?.is_some() || !self.dir.path().exists())
+    fn has_task_ended(&mut self) -> Result<bool, FileError> {
+        let is_there = self.dir.path().exists();
+        self.was_there |= is_there;
+        Ok(self.dir.exit()?.is_some() || self.was_there && !is_there)
     }
 }
 

@@ -23,6 +23,8 @@ use crate::records::PayloadFile;
 /// Bytes that the secrets and configs of one task may have together: 64 MiB. They take memory of
 /// the node that no limit of the task counts.
 pub(crate) const PAYLOADS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How often to make a directory whose parent others remove.
+const BEGIN_ATTEMPTS_MAX: u32 = 10;
 /// Permissions of a directory while files are put into it, and afterwards.
 const MODE_FILLING: u32 = 0o700;
 const MODE_FILLED: u32 = 0o500;
@@ -136,10 +138,8 @@ pub(crate) fn write(
     files: &[(PayloadFile, bytes::Bytes)],
     owner: Owner,
 ) -> Result<(), FileError> {
-    memory.create()?;
-    remove(directory)?;
     let mut made = Vec::new();
-    make_directory(directory, &mut made)?;
+    begin(memory, directory, &mut made)?;
     for (file, data) in files {
         for parent in parents(&file.path) {
             make_directory(&directory.join(parent), &mut made)?;
@@ -155,6 +155,24 @@ pub(crate) fn write(
         }
     }
     Ok(())
+}
+
+/// Makes the directory of a task, empty. The end of the executor's last task takes away the
+/// directory above at any moment.
+fn begin(memory: &Memory, directory: &Path, made: &mut Vec<PathBuf>) -> Result<(), FileError> {
+    let mut attempts = 1;
+    loop {
+        memory.create()?;
+        remove_files(directory)?;
+        match make_directory(directory, made) {
+            Err(FileError::Refused { cause, .. })
+                if cause.kind() == io::ErrorKind::NotFound && attempts < BEGIN_ATTEMPTS_MAX =>
+            {
+                attempts += 1;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The directories above a relative path, outermost first.
@@ -202,8 +220,16 @@ fn write_file(
     Ok(())
 }
 
-/// Removes the directory of a task; none is as good.
+/// Removes the directory of a task, and with the last one that of the executor; none is as good.
 pub(crate) fn remove(directory: &Path) -> Result<(), FileError> {
+    remove_files(directory)?;
+    if let Some(parent) = directory.parent() {
+        let _others_are_there = fs::remove_dir(parent);
+    }
+    Ok(())
+}
+
+fn remove_files(directory: &Path) -> Result<(), FileError> {
     // Root needs no permission, and must not give any: the task may have put links here.
     if !geteuid().is_root() {
         open_up(directory);

@@ -279,6 +279,21 @@ fn the_first_lines_of_a_task_are_new_whatever_the_tail_says() {
 }
 
 #[test]
+fn a_task_that_is_not_prepared_yet_is_waited_for_by_followers_only() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = TaskDir::new(root.path().join("task"));
+    let mut now = Reader::new(dir.clone(), FILES_MAX, tail(Tail::All));
+    assert_eq!(now.step().unwrap(), Step::End);
+    let mut reader = Reader::new(dir.clone(), FILES_MAX, follow());
+    assert_eq!(reader.step().unwrap(), Step::Idle);
+    dir.create().unwrap();
+    assert_eq!(reader.step().unwrap(), Step::Idle);
+    let mut writer = Writer::new(dir.log_path(), 1 << 20, FILES_MAX);
+    writer.append(b"0.000000001 stdout F one\n");
+    assert_eq!(take(&mut reader), "one\n");
+}
+
+#[test]
 fn a_removed_task_ends_its_stream() {
     let mut world = World::new(1 << 20);
     world.write("one\n");

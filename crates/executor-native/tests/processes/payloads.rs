@@ -144,6 +144,7 @@ async fn a_task_reads_its_files_and_nothing_of_them_reaches_a_disk_or_stays() {
         .collect();
     assert_eq!(world.output(&task), wanted);
     assert!(!directory.exists(), "gone with the end of the task");
+    assert!(!directory.parent().unwrap().exists(), "it was the only one");
     assert!(!holds_secret(&world.file("")), "after the end");
     assert!(!format!("{controller:?}", controller = controller.warnings()).contains(HUSH));
 }

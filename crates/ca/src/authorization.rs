@@ -147,12 +147,14 @@ fn forwarded(
         forwarder,
         "unauthorized forwarder role",
     )
-    .map_err(|denial| match denial.reason {
-        Reason::WrongRole => Denial {
+    .map_err(|denial| {
+        if denial.reason != Reason::WrongRole {
+            return denial;
+        }
+        Denial {
             reason: Reason::BadForwarding,
             ..denial
-        },
-        _ => denial,
+        }
     })?;
     let blank = hop.node.is_empty() && hop.organization.is_empty() && hop.roles.is_empty();
     if blank && method.insecure {

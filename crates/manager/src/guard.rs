@@ -121,9 +121,10 @@ impl Guard {
     }
 
     fn denied(&self, denial: Denial) -> Status {
-        let code = match denial.reason {
-            Reason::NotLeader => Code::ResourceExhausted,
-            _ => Code::PermissionDenied,
+        let code = if denial.reason == Reason::NotLeader {
+            Code::ResourceExhausted
+        } else {
+            Code::PermissionDenied
         };
         self.refuse(refused(denial.reason), Status::new(code, denial.message))
     }
@@ -322,17 +323,16 @@ impl Guard {
             return response;
         };
         let (service, name) = method.names();
-        match status.code() {
+        let is = |code| status.code() == code;
+        if is(Code::OutOfRange) && status.message().contains("length too large") {
             // The transport's text has both sizes; other implementations use this code for them.
-            Code::OutOfRange if status.message().contains("length too large") => {
-                let status = Status::resource_exhausted(status.message());
-                self.refuse(Refused::OversizedMessage, status).into_http()
-            }
-            Code::Unimplemented if !status.message().contains(name) => {
-                let text = format!("{service}.{name} is not implemented on this listener");
-                Status::unimplemented(text).into_http()
-            }
-            _ => response,
+            let status = Status::resource_exhausted(status.message());
+            return self.refuse(Refused::OversizedMessage, status).into_http();
         }
+        if is(Code::Unimplemented) && !status.message().contains(name) {
+            let text = format!("{service}.{name} is not implemented on this listener");
+            return Status::unimplemented(text).into_http();
+        }
+        response
     }
 }

@@ -9,7 +9,7 @@ use swarm_api::v1;
 use swarm_ca::server::{JobId, Server as CaServer, Signed};
 use swarm_dispatcher::{
     Body, Config as DispatcherConfig, DispatchError, Dispatcher, SecretAnswer, SecretRequestId,
-    SessionExtras, SessionOpen, StreamId, UnknownNodePolicy,
+    SessionExtras, SessionOpen, StreamId,
 };
 use swarm_leader::{Leader, Origin, Seed};
 use swarm_raft_io::ReplicatedStore;
@@ -19,6 +19,7 @@ use swarm_rt::tasks::TaskError;
 use swarm_rt::tls::Credentials;
 use swarm_rt::{Clock, OsIds, Shutdown};
 use swarm_store::{Filter, Received, Subscription, View};
+use swarm_types::NodeId;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -45,7 +46,7 @@ pub(crate) struct Me {
     /// Where secret drivers are.
     pub(crate) plugins: Plugins,
     /// What external certificate authorities are shown.
-    pub(crate) credentials: Option<Credentials>,
+    pub(crate) credentials: Credentials,
     /// Shows how many nodes are in a session.
     pub(crate) sessions: Gauge,
     pub(crate) metrics: Metrics,
@@ -171,7 +172,6 @@ impl Term {
         let config = DispatcherConfig {
             leader: Some(me.seed.node.clone()),
             // A certificate is issued to nodes that exist.
-            unknown_nodes: UnknownNodePolicy::Refuse,
         };
         let mut dispatcher = Dispatcher::new(clock.now(), &view, config, extras);
         dispatcher.handle_serving(clock.now(), &mut || ids.next_u64());
@@ -189,7 +189,7 @@ impl Term {
             events,
             event_sender,
             drivers: SecretDrivers::new(me.plugins.clone()),
-            signing: Signing::new(clock.clone(), me.credentials.clone()),
+            signing: Signing::new(clock.clone(), Some(me.credentials.clone())),
             sessions: BTreeMap::new(),
             sessions_shown: me.sessions.clone(),
             metrics: me.metrics.clone(),
@@ -341,25 +341,7 @@ impl Term {
                 request,
                 reply,
             } => {
-                let open = SessionOpen {
-                    node: &node,
-                    description: request.description,
-                    addr: &addr,
-                    previous_session: &request.session_id,
-                };
-                let mut draws = OsIds::new();
-                let mut draw = || draws.next_u64();
-                let started = self
-                    .leader
-                    .dispatcher()
-                    .handle_session(now, open, &view, ids, &mut draw);
-                let opened = started.map(|start| {
-                    if let Some(warning) = &start.warning {
-                        self.metrics.refused(Refused::ClonedMachine);
-                        tracing::warn!(%node, %addr, "{warning}");
-                    }
-                    self.open_session(start.stream)
-                });
+                let opened = self.register(&node, &addr, *request);
                 // A caller that went away dropped its stream, which reports itself closed.
                 drop(reply.send(opened));
             }
@@ -409,6 +391,30 @@ impl Term {
                 drop(reply.send(opened));
             }
         }
+    }
+
+    fn register(
+        &mut self,
+        node: &NodeId,
+        addr: &str,
+        request: v1::SessionRequest,
+    ) -> Result<NodeStream<v1::SessionMessage>, DispatchError> {
+        let (now, view) = (self.clock.now(), self.store.view());
+        let open = SessionOpen {
+            node,
+            description: request.description,
+            addr,
+            previous_session: &request.session_id,
+        };
+        let mut draws = OsIds::new();
+        let mut draw = || draws.next_u64();
+        let dispatcher = self.leader.dispatcher();
+        let start = dispatcher.handle_session(now, open, &view, &mut self.ids, &mut draw)?;
+        if let Some(warning) = &start.warning {
+            self.metrics.refused(Refused::ClonedMachine);
+            tracing::warn!(%node, addr, "{warning}");
+        }
+        Ok(self.open_session(start.stream))
     }
 
     fn open_session(&mut self, stream: StreamId) -> NodeStream<v1::SessionMessage> {
@@ -462,8 +468,9 @@ impl Term {
     }
 }
 
-/// Takes the first input and what is there besides, [`INPUTS_PER_TURN_MAX`] in all. Nothing more is
-/// received than is taken: a lost outcome, commit or message would stop its loop or stream for good.
+/// Takes the first input and what is there besides, [`INPUTS_PER_TURN_MAX`] in all. Nothing more
+/// is received than is taken: a lost outcome, commit or message would stop its loop or stream for
+/// good.
 fn take_turn<S, I>(
     state: &mut S,
     first: I,

@@ -174,24 +174,10 @@ impl Manager {
         )
         .await?;
         let gate = gate::Gate::new();
-        let (calls, incoming) = streams::channel();
         let known = told_address(config.advertise_remote.as_deref(), remote);
         let address = known.clone().unwrap_or_else(|| remote.to_string());
         let plugins = secret_drivers::Plugins::new(config.plugins.clone());
-        let me = leading::Me {
-            seed: Seed {
-                cluster: config.cluster.clone(),
-                node: config.node.clone(),
-                availability: config.availability,
-                root: config.first_root.as_ref().map(RootMaterial::first_root),
-                own_certificate: config.security.chain_pem().into(),
-            },
-            address: known,
-            plugins: plugins.clone(),
-            credentials: Some(config.security.clone()),
-            sessions: Gauge::default(),
-            metrics: config.metrics.clone(),
-        };
+        let me = config.me(known, plugins.clone());
         figures::show(
             &config.metrics,
             store.clone(),
@@ -199,30 +185,18 @@ impl Manager {
             (&config.cluster, &config.node),
             me.sessions.clone(),
         );
-        let leading = leading::run(
-            store.clone(),
-            me,
-            clock.clone(),
-            gate.clone(),
-            incoming,
-            tasks.shutdown().clone(),
-        );
-        tasks.spawn("leader", OnError::Stop, leading);
-        let (log_calls, log_incoming) = logs::channel();
-        let stop = tasks.shutdown().clone();
-        let broker = logs::run(store.clone(), clock.clone(), log_incoming, stop);
-        tasks.spawn("log broker", OnError::Stop, broker);
+        let (calls, logs) = spawn_loops(&tasks, &store, &clock, &gate, me);
         let services = Arc::new(Services {
             store: store.clone(),
             gate: gate.clone(),
             calls,
-            logs: log_calls,
+            logs,
             clock,
             metrics: config.metrics.clone(),
             own_node: config.node.clone(),
             address,
             plugins,
-            credentials: Some(config.security.clone()),
+            credentials: config.security.clone(),
         });
         listening::serve_control(&tasks, &services, control_stream);
         let listening = listening::Remote {
@@ -285,6 +259,52 @@ impl Manager {
         self.store.close().await.map_err(TaskError::from)?;
         result
     }
+}
+
+impl Config {
+    /// Who the manager is, for the time in which it leads.
+    fn me(&self, address: Option<String>, plugins: secret_drivers::Plugins) -> leading::Me {
+        leading::Me {
+            seed: Seed {
+                cluster: self.cluster.clone(),
+                node: self.node.clone(),
+                availability: self.availability,
+                root: self.first_root.as_ref().map(RootMaterial::first_root),
+                own_certificate: self.security.chain_pem().into(),
+            },
+            address,
+            plugins,
+            credentials: self.security.clone(),
+            sessions: Gauge::default(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// Starts what works behind the services.
+fn spawn_loops(
+    tasks: &Tasks,
+    store: &ReplicatedStore,
+    clock: &Clock,
+    gate: &gate::Gate,
+    me: leading::Me,
+) -> (streams::Calls, logs::LogCalls) {
+    let (calls, incoming) = streams::channel();
+    let stop = tasks.shutdown().clone();
+    let (store, clock) = (store.clone(), clock.clone());
+    let leading = leading::run(
+        store.clone(),
+        me,
+        clock.clone(),
+        gate.clone(),
+        incoming,
+        stop.clone(),
+    );
+    tasks.spawn("leader", OnError::Stop, leading);
+    let (log_calls, incoming) = logs::channel();
+    let broker = logs::run(store, clock, incoming, stop);
+    tasks.spawn("log broker", OnError::Stop, broker);
+    (calls, log_calls)
 }
 
 /// The address that nodes are told: "every address of this machine" leads nowhere from another one.

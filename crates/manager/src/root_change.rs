@@ -28,7 +28,7 @@ pub(crate) async fn prepare(
     let view = services.store.view();
     let now = services.clock.now();
     let decision = api::decide_root(&view, request, now).map_err(|error| refusal(&error))?;
-    let own = services.credentials.as_ref();
+    let own = Some(&services.credentials);
     for wanted in &decision.checks {
         check(wanted, own).await.map_err(refused)?;
     }

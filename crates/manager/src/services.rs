@@ -44,7 +44,7 @@ pub(crate) struct Services {
     /// Where secret drivers are.
     pub(crate) plugins: Plugins,
     /// What external certificate authorities are shown.
-    pub(crate) credentials: Option<Credentials>,
+    pub(crate) credentials: Credentials,
 }
 
 impl Services {

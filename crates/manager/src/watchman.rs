@@ -56,9 +56,10 @@ fn filter() -> Filter {
 }
 
 fn nodes(change: &Change) -> Option<&Arc<Node>> {
-    match &change.object {
-        AnyObject::Node(node) => Some(node),
-        _ => None,
+    if let AnyObject::Node(node) = &change.object {
+        Some(node)
+    } else {
+        None
     }
 }
 

@@ -17,8 +17,8 @@
 //! [`tasks`], then [`net`] and [`tls`].
 //!
 //! # SwarmKit counterpart
-//! `xnet`, `connectionbroker`, `log`, `identity`, `ca/transport.go`. Intended difference: goroutines are replaced by
-//! tasks whose end is always noticed.
+//! `xnet`, `connectionbroker`, `log`, `identity`, `ca/transport.go`. Intended difference:
+//! goroutines are replaced by tasks whose end is always noticed.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -263,7 +263,7 @@ async fn a_demoted_manager_loses_its_connections_and_its_rights() {
     let demoted = store.write(|transaction| {
         let mut node = (**transaction.node(&node).unwrap()).clone();
         // As after `swarmctl node demote`, when the role manager has done its part.
-        std::sync::Arc::make_mut(&mut node.spec).desired_role = WORKER as i32;
+        Arc::make_mut(&mut node.spec).desired_role = WORKER as i32;
         node.role = WORKER;
         transaction.update(node)
     });

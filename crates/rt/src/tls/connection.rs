@@ -102,10 +102,10 @@ impl Connection {
     }
 
     fn close(&self, reason: &str) {
-        if self.closing.set(reason.to_owned()).is_ok() {
-            if let Some(waker) = lock(&self.reader).take() {
-                waker.wake();
-            }
+        let is_first = self.closing.set(reason.to_owned()).is_ok();
+        let reader = lock(&self.reader).take();
+        if let Some(reader) = reader.filter(|_| is_first) {
+            reader.wake();
         }
     }
 }

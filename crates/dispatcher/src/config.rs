@@ -16,23 +16,11 @@ pub const GRACE_MULTIPLIER: u32 = 3;
 /// The same for a node that has not come back since the leader changed (spec 5.1).
 pub const UNKNOWN_GRACE_MULTIPLIER: u32 = 6;
 
-/// What happens when a node asks for a session and has no object in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnknownNodePolicy {
-    /// It is refused with "node not found". Right wherever nodes get certificates.
-    Refuse,
-    /// Its object is made: accepted, active, a worker. For clusters without certificates
-    /// (`docs/adr/0006-plain-connections-behind-one-seam.md`).
-    Register,
-}
-
 /// Settings of one process; those of the cluster are read from the cluster object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The node on which this leader runs; written into statuses as `applied_by`.
     pub leader: Option<NodeId>,
-    /// See [`UnknownNodePolicy`].
-    pub unknown_nodes: UnknownNodePolicy,
 }
 
 /// What a session message carries besides the node object. The list of managers must be complete:

@@ -22,8 +22,8 @@ use v1::update_volume_status_request::VolumeStatusUpdate;
 
 use crate::clones::{Place, Places};
 use crate::config::{
-    Config, GRACE_MULTIPLIER, SessionExtras, UNKNOWN_GRACE_MULTIPLIER, UnknownNodePolicy,
-    draw_period, draw_phase, heartbeat_period,
+    Config, GRACE_MULTIPLIER, SessionExtras, UNKNOWN_GRACE_MULTIPLIER, draw_period, draw_phase,
+    heartbeat_period,
 };
 use crate::error::DispatchError;
 use crate::expiry::Wheel;
@@ -220,8 +220,7 @@ impl Dispatcher {
     ) -> Result<SessionStart, DispatchError> {
         self.check_running()?;
         let node = open.node;
-        let is_known = view.node(node).is_some();
-        if !is_known && self.config.unknown_nodes == UnknownNodePolicy::Refuse {
+        if view.node(node).is_none() {
             return Err(DispatchError::node_not_found());
         }
         self.check_room(node)?;

@@ -57,7 +57,7 @@ pub use assignments::{
 };
 pub use config::{
     Config, GRACE_MULTIPLIER, HEARTBEAT_EPSILON, HEARTBEAT_PERIOD_MIN, SessionExtras,
-    UNKNOWN_GRACE_MULTIPLIER, UnknownNodePolicy,
+    UNKNOWN_GRACE_MULTIPLIER,
 };
 pub use dispatcher::{
     Body, Dispatcher, Message, SECRET_REQUESTS_MAX, SecretRequest, SecretRequestId, SessionOpen,

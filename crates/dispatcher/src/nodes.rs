@@ -6,8 +6,6 @@ use swarm_api::v1;
 use swarm_store::{Root, Write};
 use swarm_types::{Node, NodeId, NodeState, NodeStatus, Text};
 
-use crate::config::UnknownNodePolicy;
-
 /// Of a node that must come back to the new leader.
 pub(crate) const MOVED_TO_UNKNOWN: &str =
     "Node moved to \"unknown\" state due to leadership change in cluster";
@@ -36,31 +34,9 @@ pub(crate) enum NodeIntent {
 
 impl NodeIntent {
     /// The write which fulfils this; `None` when the store has it already, or the node is gone.
-    pub(crate) fn write(
-        &self,
-        view: &Root,
-        id: &NodeId,
-        policy: UnknownNodePolicy,
-    ) -> Option<Write> {
-        let stored = view.node(id);
-        let is_allowed = policy == UnknownNodePolicy::Register;
-        match (stored, self) {
-            (Some(stored), _) => self.change(stored).map(Write::update),
-            (
-                None,
-                Self::Ready {
-                    description,
-                    addr,
-                    warning,
-                },
-            ) if is_allowed => {
-                let mut node = Node::new(id.clone(), accepted_worker());
-                node.status = ready(addr, warning.as_ref());
-                node.description.clone_from(description);
-                Some(Write::create(node))
-            }
-            (None, Self::Ready { .. } | Self::Unknown | Self::Down { .. }) => None,
-        }
+    pub(crate) fn write(&self, view: &Root, id: &NodeId) -> Option<Write> {
+        let stored = view.node(id)?;
+        self.change(stored).map(Write::update)
     }
 
     /// Whether the store has it already.
@@ -115,15 +91,6 @@ fn ready(addr: &str, warning: Option<&String>) -> NodeStatus {
         state: NodeState::Ready,
         message: warning.map_or(Text::EMPTY, |warning| warning.clone().into()),
         addr: addr.to_owned(),
-    }
-}
-
-fn accepted_worker() -> v1::NodeSpec {
-    v1::NodeSpec {
-        annotations: Some(v1::Annotations::default()),
-        desired_role: v1::NodeRole::Worker as i32,
-        membership: v1::node_spec::Membership::Accepted as i32,
-        availability: v1::node_spec::Availability::Active as i32,
     }
 }
 

@@ -12,7 +12,6 @@ use swarm_types::{
 
 use crate::{
     Body, Config, DispatchError, Dispatcher, Message, SessionExtras, SessionOpen, SessionStart,
-    UnknownNodePolicy,
 };
 
 pub(super) const MS: Duration = Duration::from_millis(1);
@@ -58,23 +57,22 @@ pub(super) fn task(text: &str, node: &str, state: TaskState) -> Task {
     task
 }
 
-pub(super) fn config(unknown_nodes: UnknownNodePolicy) -> Config {
+pub(super) fn config() -> Config {
     Config {
         leader: Some(node_id("leader")),
-        unknown_nodes,
     }
 }
 
 impl Rig {
     /// A term that starts with these nodes, after their statuses were written, and serves.
     pub(super) fn new(nodes: Vec<Node>) -> Self {
-        let mut rig = Self::unstarted(nodes, UnknownNodePolicy::Refuse);
+        let mut rig = Self::unstarted(nodes);
         rig.dispatcher.handle_serving(rig.now, &mut || MIDDLE);
         rig.flush();
         rig
     }
 
-    pub(super) fn unstarted(nodes: Vec<Node>, policy: UnknownNodePolicy) -> Self {
+    pub(super) fn unstarted(nodes: Vec<Node>) -> Self {
         let now = Timestamp::from_millis(1_000_000_000);
         let mut transaction = Root::default().begin(now);
         for node in nodes {
@@ -83,7 +81,7 @@ impl Rig {
         let view = Arc::new(transaction.finish().0);
         let extras = SessionExtras::default();
         Self {
-            dispatcher: Dispatcher::new(now, &view, config(policy), extras),
+            dispatcher: Dispatcher::new(now, &view, config(), extras),
             view,
             now,
             ids: Ids(0),

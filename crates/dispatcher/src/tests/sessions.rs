@@ -10,7 +10,7 @@ use swarm_types::{NodeState, TaskState, Timestamp, time};
 use super::rig::{MIDDLE, MS, Rig, config, node, node_id, task};
 use crate::{
     Body, Code, Dispatcher, NODE_DOWN_PERIOD, RATE_LIMIT_PERIOD, REGISTRATION_TIMEOUT,
-    REGISTRATIONS_WAITING_MAX, SessionExtras, UnknownNodePolicy,
+    REGISTRATIONS_WAITING_MAX, SessionExtras,
 };
 
 const PERIOD: Duration = Duration::from_secs(5);
@@ -69,23 +69,14 @@ fn a_node_that_is_ready_already_hears_at_once_and_is_not_written_again() {
 }
 
 #[test]
-fn an_unknown_node_is_refused_or_made_as_the_policy_says() {
+fn an_unknown_node_is_refused() {
     let mut rig = rig();
     let error = rig.open("stranger", "").unwrap_err();
     assert_eq!(
         (error.code, &*error.message),
         (Code::Unknown, "node not found")
     );
-
-    let mut rig = Rig::unstarted(vec![], UnknownNodePolicy::Register);
-    rig.registered("stranger");
-    let made = rig.view.node(&node_id("stranger")).unwrap();
-    assert_eq!(made.role, v1::NodeRole::Worker);
-    assert_eq!(
-        made.spec.membership,
-        v1::node_spec::Membership::Accepted as i32
-    );
-    assert_eq!(made.availability(), v1::node_spec::Availability::Active);
+    assert_eq!(rig.flush(), 0);
 }
 
 #[test]
@@ -312,7 +303,7 @@ fn a_new_leader_takes_every_node_that_is_not_down_for_unknown() {
         node("c", NodeState::Disconnected),
         node("d", NodeState::Unknown),
     ];
-    let mut rig = Rig::unstarted(nodes, UnknownNodePolicy::Refuse);
+    let mut rig = Rig::unstarted(nodes);
     assert_eq!(rig.flush(), 2);
     for (name, state) in [
         ("a", NodeState::Unknown),
@@ -331,7 +322,7 @@ fn a_new_leader_takes_every_node_that_is_not_down_for_unknown() {
 #[test]
 fn nodes_have_six_periods_to_come_back_from_when_they_can() {
     let nodes = vec![node("a", NodeState::Ready), node("b", NodeState::Ready)];
-    let mut rig = Rig::unstarted(nodes, UnknownNodePolicy::Refuse);
+    let mut rig = Rig::unstarted(nodes);
     rig.flush();
     // Nobody can register yet, so no time runs.
     rig.wait(PERIOD * 100);
@@ -356,7 +347,7 @@ fn nodes_have_six_periods_to_come_back_from_when_they_can() {
 
 #[test]
 fn a_node_that_registers_before_it_was_written_unknown_ends_as_ready() {
-    let mut rig = Rig::unstarted(vec![node("n", NodeState::Ready)], UnknownNodePolicy::Refuse);
+    let mut rig = Rig::unstarted(vec![node("n", NodeState::Ready)]);
     rig.wait(crate::UPDATE_BATCH_DELAY);
     let unknown = rig.transaction().unwrap();
     rig.open("n", "").unwrap();
@@ -522,23 +513,11 @@ fn a_new_leader_does_not_start_the_day_anew() {
     let mut rig = lost_node(&[TaskState::Running]);
     let due = written_at(&rig).saturating_add(NODE_DOWN_PERIOD);
     rig.wait(NODE_DOWN_PERIOD / 2);
-    let new = || {
-        Dispatcher::new(
-            rig.now,
-            &rig.view,
-            config(UnknownNodePolicy::Refuse),
-            SessionExtras::default(),
-        )
-    };
+    let new = || Dispatcher::new(rig.now, &rig.view, config(), SessionExtras::default());
     assert_eq!(new().poll_timeout().unwrap().at, due);
     // Nor does one that comes after the day is over wait any longer.
     rig.now = due;
-    rig.dispatcher = Dispatcher::new(
-        rig.now,
-        &rig.view,
-        config(UnknownNodePolicy::Refuse),
-        SessionExtras::default(),
-    );
+    rig.dispatcher = Dispatcher::new(rig.now, &rig.view, config(), SessionExtras::default());
     rig.wait(Duration::ZERO);
     assert_eq!(rig.flush(), 1);
     assert_eq!(rig.task_state("running"), TaskState::Orphaned);

@@ -1,4 +1,4 @@
-use swarm_dispatcher::{Body, Config, Dispatcher, SessionOpen, UnknownNodePolicy};
+use swarm_dispatcher::{Body, Config, Dispatcher, SessionOpen};
 use swarm_types::{Cluster, Id, IdSource, Node, NodeState, Timestamp, defaults};
 
 use super::*;
@@ -55,10 +55,7 @@ impl World {
         worker.status.addr = "1.2.3.4".to_owned();
         transaction.create(worker).unwrap();
         let root = transaction.finish().0;
-        let config = Config {
-            leader: None,
-            unknown_nodes: UnknownNodePolicy::Refuse,
-        };
+        let config = Config { leader: None };
         let extras = of(&root, &[peer("m", "10.0.0.1:2377"), peer("x", "")]);
         let dispatcher = Dispatcher::new(NOW, &root, config, extras);
         let leader = Leader::new(

@@ -7,7 +7,6 @@ use swarm_api::v1;
 use swarm_ca::requests::{CertificateAnswer, certificate_status};
 use swarm_dispatcher::{
     Body, Code, Config, DispatchError, Dispatcher, Message, SessionExtras, SessionOpen, StreamId,
-    UnknownNodePolicy,
 };
 use swarm_leader::{Leader, Origin};
 use swarm_store::{Filter, Received, Subscription, View};
@@ -58,7 +57,6 @@ impl Term {
         };
         let config = Config {
             leader: Some(node.clone()),
-            unknown_nodes: UnknownNodePolicy::Refuse,
         };
         let mut dispatcher = Dispatcher::new(now, &view, config, extras);
         dispatcher.handle_serving(now, &mut || draws.next());

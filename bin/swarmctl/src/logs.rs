@@ -128,7 +128,8 @@ async fn print(
                 printer.finish();
                 printer.flush()?;
                 if status.message().starts_with(INCOMPLETE) {
-                    return Err(Failure::new(Exit::Incomplete, status.message())
+                    let text = names.resolved(status.message());
+                    return Err(Failure::new(Exit::Incomplete, text)
                         .hint("`swarmctl node ls` shows which nodes are down"));
                 }
                 return Err(context.manager.failure(&status));

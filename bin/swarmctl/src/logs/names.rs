@@ -104,6 +104,18 @@ impl<'a> Names<'a> {
             .unwrap_or_default()
     }
 
+    /// A text of the manager with names in the place of the ids of nodes.
+    pub(super) fn resolved(&self, text: &str) -> String {
+        if !self.context.resolve {
+            return text.to_owned();
+        }
+        let mut text = text.to_owned();
+        for (id, name) in &self.nodes {
+            text = text.replace(&format!("node {id}"), &format!("node {name}"));
+        }
+        text
+    }
+
     pub(super) fn node(&self, id: &str) -> String {
         match self.context.resolve {
             true => self.nodes.get(id).map_or(id, String::as_str).to_owned(),

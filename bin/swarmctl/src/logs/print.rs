@@ -70,7 +70,7 @@ impl Printer {
         }
         if is_notice(line) {
             self.finish();
-            let text = String::from_utf8_lossy(&line.data);
+            let text = names.resolved(&String::from_utf8_lossy(&line.data));
             let node = names.node(&context.node_id);
             let notice = format!("swarmctl: notice from {node}: {}\n", text.trim_end());
             self.stderr.extend_from_slice(notice.as_bytes());

@@ -105,16 +105,13 @@ fn judge(
     let oom_score_adj = oom_score_adj(container)
         .map_err(&mut keep)
         .unwrap_or_default();
-    let home = account
-        .as_ref()
-        .map(|account| account.home.clone())
-        .unwrap_or_default();
+    let home = account.as_ref().map(|account| account.home.clone());
     let payloads = payloads::plan(&task.id.to_string(), container, machine)
         .map_err(&mut keep)
         .unwrap_or_default();
     let facts = Facts {
         ports: &ports,
-        home,
+        home: home.unwrap_or_default(),
         payloads: &payloads,
     };
     let env = environment(task, container, facts, machine).map_err(&mut keep);

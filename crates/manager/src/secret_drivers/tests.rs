@@ -175,19 +175,21 @@ async fn a_plugin_that_is_not_there_is_named_with_the_way_out() {
     assert!(reason.contains("start its plugin"), "{reason}");
 }
 
-#[test]
-fn names_that_lead_elsewhere_are_no_plugins() {
+#[tokio::test]
+async fn names_that_lead_elsewhere_are_no_plugins() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir(directory.path().join("own")).unwrap();
-    std::fs::write(directory.path().join("vault.sock"), "").unwrap();
-    std::fs::write(directory.path().join("own/own.sock"), "").unwrap();
-    let plugins = Plugins::new(directory.path().join("own"));
+    let own = tempfile::Builder::new()
+        .prefix("own")
+        .rand_bytes(0)
+        .tempdir_in(directory.path())
+        .unwrap();
+    let _vault = UnixListener::bind(directory.path().join("vault.sock")).unwrap();
+    let _own = UnixListener::bind(own.path().join("own.sock")).unwrap();
+    let plugins = Plugins::new(own.path().to_owned());
     assert!(plugins.has("own"));
     for name in ["../vault", "", ".", "..", "a/b", "vault"] {
         assert!(!plugins.has(name), "{name}");
     }
-    assert!(
-        Plugins::new(directory.path().to_owned()).has("own"),
-        "in a directory of its own"
-    );
+    let outer = Plugins::new(directory.path().to_owned());
+    assert!(outer.has("own"), "in a directory of its own");
 }

@@ -404,7 +404,9 @@ proptest! {
     /// Whatever happens, no address has two holders, nobody waits while one is free, whoever waits
     /// is told, and the cache is what a restart would build.
     #[test]
-    fn addresses_are_unique_and_nobody_waits_in_vain(ops in prop::collection::vec(any_op(), 1..60)) {
+    fn addresses_are_unique_and_nobody_waits_in_vain(
+        ops in prop::collection::vec(any_op(), 1..60),
+    ) {
         // Six hosts, of which one is the gateway.
         const ADDRESSES: usize = 5;
         let mut world = World::with_subnets(29);
@@ -416,8 +418,10 @@ proptest! {
             }
             prop_assert!(!holders.contains_key("10.0.0.1/29"));
             let needy = world.needy();
-            prop_assert!(needy.is_empty() || holders.len() == ADDRESSES, "{:?} {:?}", needy, holders);
-            for task in world.root.all::<Task>().filter(|task| needy.contains(&task.id.to_string())) {
+            let is_full = holders.len() == ADDRESSES;
+            prop_assert!(needy.is_empty() || is_full, "{:?} {:?}", needy, holders);
+            let is_needy = |task: &&Arc<Task>| needy.contains(&task.id.to_string());
+            for task in world.root.all::<Task>().filter(is_needy) {
                 prop_assert_eq!(task.status().err.as_str(), EXHAUSTED);
             }
         }

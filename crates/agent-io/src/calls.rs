@@ -53,7 +53,7 @@ impl Attempt {
     pub(crate) fn new(
         epoch: Epoch,
         address: Address,
-        credentials: Option<&Credentials>,
+        credentials: &Credentials,
         heard: mpsc::Sender<Heard>,
     ) -> Result<Self, RpcError> {
         let channel = dial(&address, credentials)
@@ -142,15 +142,14 @@ impl Attempt {
 
 fn dial(
     address: &Address,
-    credentials: Option<&Credentials>,
+    credentials: &Credentials,
 ) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>> {
-    match (address, credentials) {
-        (Address::Tcp(address), Some(credentials)) => {
+    match address {
+        Address::Tcp(address) => {
             let security = Security::Node(credentials.clone(), ServerName::Manager);
             Ok(tls::dial(address, &security)?)
         }
-        (Address::Tcp(_), None) => Err("the node has no certificate to show".into()),
-        (Address::Unix(_), _) => Ok(net::dial(address)?),
+        Address::Unix(_) => Ok(net::dial(address)?),
     }
 }
 

@@ -330,3 +330,6 @@ impl Reader {
         drop(sender.send(Batch { task, lines }).await);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,7 @@ pub struct Config {
     /// The managers to begin with.
     pub remotes: Remotes,
     /// What the node proves itself with to managers on other machines.
-    pub credentials: Option<Credentials>,
+    pub credentials: Credentials,
 }
 
 /// Why an agent ended.
@@ -77,7 +77,7 @@ pub struct Runner {
     publications: Publications,
     connected: watch::Sender<bool>,
     told: watch::Sender<Told>,
-    renewed: Option<Changes>,
+    renewed: Changes,
     /// Why the last session failed, so that the log says it once and not at every attempt.
     trouble: Option<String>,
 }
@@ -143,7 +143,7 @@ impl Runner {
             tracing::warn!(failure, "a leftover could not be cleaned up");
         }
         let (heard_sender, heard) = mpsc::channel(HEARD_MAX);
-        let renewed = config.credentials.as_ref().map(Credentials::watch);
+        let renewed = config.credentials.watch();
         let publications = Publications::new(
             config.node.clone(),
             Arc::clone(&executor),
@@ -191,7 +191,7 @@ impl Runner {
                 () = shutdown.begun() => break,
                 Some(done) = self.work.join_next() => Input::Work(Box::new(done)),
                 Some(heard) = self.heard.recv() => Input::Heard(heard),
-                () = renewed(self.renewed.as_mut()) => Input::Renewed,
+                () = self.renewed.changed() => Input::Renewed,
                 () = self.clock.sleep_until(wake) => Input::Time,
             };
             self.take_all(input);
@@ -257,8 +257,7 @@ impl Runner {
             Done::Described(description) => {
                 let ids = &mut self.ids;
                 let hostname = self.config.hostname.clone();
-                let credentials = self.config.credentials.as_ref();
-                let tls_info = credentials.and_then(|own| told::tls_info(own, now));
+                let tls_info = told::tls_info(&self.config.credentials, now);
                 let description = description
                     .map(|description| v1::NodeDescription {
                         hostname: hostname.unwrap_or_else(|| description.hostname.clone()),
@@ -424,7 +423,7 @@ impl Runner {
                 RpcError::new(tonic::Code::Unavailable as i32, "no manager is known")
             })?;
         let heard = self.heard_sender.clone();
-        let credentials = self.config.credentials.as_ref();
+        let credentials = &self.config.credentials;
         self.attempt = Some(Attempt::new(rpc.epoch, address, credentials, heard)?);
         Ok(())
     }
@@ -505,14 +504,6 @@ enum Input {
     Renewed,
     Heard(Heard),
     Work(Box<Result<Done, tokio::task::JoinError>>),
-}
-
-/// Waits for another certificate; for ever on a node that has none.
-async fn renewed(changes: Option<&mut Changes>) {
-    match changes {
-        Some(changes) => changes.changed().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Runs one operation, with a fresh controller if the task has none yet.

@@ -290,7 +290,7 @@ fn agent_config(config: &Config, identity: &Identity) -> swarm_agent_io::Config 
             Part::Worker => Remotes::new(identity.managers.clone()),
             Part::Manager(_) => Remotes::local(config.control_socket.clone()),
         },
-        credentials: Some(identity.credentials.clone()),
+        credentials: identity.credentials.clone(),
     }
 }
 

@@ -3,7 +3,8 @@
 //! # Owns
 //! The traits [`Executor`] and [`Controller`], the eight [`Operation`]s of a controller with the
 //! [`Report`] that each of them ends in, the errors ([`ExecError`]) with what the agent must do
-//! about each, the output of tasks ([`logs`]), and [`fake`]: an executor that is a scripted, seeded state machine.
+//! about each, the output of tasks ([`logs`]), and [`fake`]: an executor that is a scripted, seeded
+//! state machine.
 //!
 //! # Does not own
 //! Which operation comes next (`swarm-agent`), how a program is started (`swarm-executor-native`),

@@ -17,7 +17,7 @@
 //! | `fake.fail=start` or `start:25` | the operation fails for good, always or in 25 % | |
 //! | `fake.hang=start` or `start:25` | the operation never ends, always or in 25 % | |
 //! | `fake.temporary=prepare:3` | the first 3 attempts fail with passing trouble | |
-//! | `fake.line-every=100ms` | a line of output at the start, and again after each such time | none |
+//! | `fake.line-every=100ms` | writes a line at the start, and again each such time | none |
 
 use std::collections::BTreeMap;
 use std::time::Duration;

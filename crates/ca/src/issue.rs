@@ -28,7 +28,8 @@ use crate::key::{KeyError, KeyPem, PrivateKey};
 use crate::root::RootBundle;
 use crate::{CA_NAME, MANAGER_ROLE, WORKER_ROLE};
 
-/// Validity of a node's certificate unless the cluster says otherwise (`DefaultNodeCertExpiration`).
+/// Validity of a node's certificate unless the cluster says otherwise
+/// (`DefaultNodeCertExpiration`).
 pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// The shortest validity; what is configured below it counts as [`DEFAULT_EXPIRY`]
 /// (`MinNodeCertExpiration`).

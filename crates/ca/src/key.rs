@@ -116,7 +116,8 @@ pub enum KeyKind {
     P256,
     /// ECDSA on P-384, signs with SHA-384.
     P384,
-    /// RSA of so many bits; signs with SHA-256, from 3072 bits with SHA-384, from 4096 with SHA-512.
+    /// RSA of so many bits; signs with SHA-256, from 3072 bits with SHA-384, from 4096 with
+    /// SHA-512.
     Rsa(usize),
 }
 

@@ -298,7 +298,10 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_read_without_panic(text: Vec<u8>, tail in "(-----BEGIN A-----)?[ -~\n]{0,99}") {
+        fn garbage_is_read_without_panic(
+            text: Vec<u8>,
+            tail in "(-----BEGIN A-----)?[ -~\n]{0,99}",
+        ) {
             let _ = read_all(&text);
             let _ = read_all(tail.as_bytes());
         }

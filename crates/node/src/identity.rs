@@ -333,8 +333,8 @@ impl Start<'_> {
         if token.is_none() {
             tracing::warn!(
                 address,
-                "joining without a join token: whoever answers at this address is believed, and \
-                 the cluster refuses to admit the node unless it admits anyone"
+                "joining without a join token: whoever answers at this address is believed; use \
+                 --join-token, which names the cluster"
             );
         }
         let root = match &disk.root_pem {

@@ -28,7 +28,7 @@ async fn limited_token(world: &World, now: swarm_types::Timestamp, uses: u32) ->
     let request = ext::CreateJoinTokenRequest {
         role: "worker".to_owned(),
         ttl: Some(swarm_types::time::duration_to_wire(HOUR)),
-        uses: uses.into(),
+        uses,
         ..Default::default()
     };
     let store = world.manager.store();

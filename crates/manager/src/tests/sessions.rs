@@ -112,7 +112,6 @@ async fn two_machines_with_one_certificate_are_named() {
     let request = ext::WhyRequest {
         kind: "node".to_owned(),
         object: id,
-        ..Default::default()
     };
     let why = within(explain.why(request)).await.unwrap().into_inner();
     assert!(format!("{why:?}").contains(machines), "{why:?}");

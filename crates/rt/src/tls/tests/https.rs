@@ -88,7 +88,8 @@ async fn json_is_sent_with_the_nodes_certificate_and_answered() {
     let answer = "HTTP/1.1 500 Oops\r\ncontent-length: 5\r\n\r\nhello".to_owned();
     let serving = serve(listener, authority.tls("localhost", MANAGER), answer);
     let asking = post_json(&server, &own, "{}".to_owned());
-    let ((asked, is_certified), answer) = within(async { tokio::join!(serving, asking) }).await;
+    let ((asked, is_certified), answer) =
+        within(Box::pin(async { tokio::join!(serving, asking) })).await;
     let answer = answer.unwrap();
     assert_eq!((answer.status, &answer.body[..]), (500, &b"hello"[..]));
     assert!(asked.starts_with("POST /sign?a=b HTTP/1.1\r\n"), "{asked}");
@@ -110,7 +111,7 @@ async fn an_answer_that_is_too_long_is_not_read() {
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello".to_owned();
     let serving = serve(listener, authority.tls("localhost", MANAGER), answer);
     let asking = post_json(&server, &own, "{}".to_owned());
-    let (_, answer) = within(async { tokio::join!(serving, asking) }).await;
+    let (_, answer) = within(Box::pin(async { tokio::join!(serving, asking) })).await;
     assert!(
         matches!(answer, Err(HttpsError::Body { max: 4, .. })),
         "{answer:?}"

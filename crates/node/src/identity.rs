@@ -146,13 +146,21 @@ impl Start<'_> {
         if managers.is_empty() {
             return Err(ObtainError::NoManager.into());
         }
-        let mut pair = pair.clone();
-        if now > identity.not_after {
-            pair = self.readmit(&root, &identity, &managers, token).await?;
-        } else if token.is_some() {
+        let is_left_behind = match token {
+            // It may also be the token of long ago, from before the root was rotated.
+            Some(token) if token.root_digest() != root.digest() => {
+                question::readmits(&managers, token, &identity.node, now).await
+            }
+            Some(_) | None => false,
+        };
+        if now > identity.not_after || is_left_behind {
+            let (pair, root) = self.readmit(&root, &identity, &managers, token).await?;
+            return self.worker(pair, &root, managers);
+        }
+        if token.is_some() {
             tracing::info!("this node has a certificate already; the join token is not used");
         }
-        self.worker(pair, &root, managers)
+        self.worker(pair.clone(), &root, managers)
     }
 
     fn manager(
@@ -260,14 +268,15 @@ impl Start<'_> {
         })
     }
 
-    /// Gets a certificate for a node whose last one expired while it was off.
+    /// Gets a certificate for a node whose last one expired, or whose root was given up, while it
+    /// was off.
     async fn readmit(
         &self,
         root: &RootBundle,
         old: &CertIdentity,
         managers: &[String],
         token: Option<&JoinToken>,
-    ) -> Result<Pair, IdentityError> {
+    ) -> Result<(Pair, RootBundle), IdentityError> {
         let Some(token) = token else {
             return Err(IdentityError::Expired {
                 node: old.node.clone(),
@@ -289,7 +298,7 @@ impl Start<'_> {
         old: &CertIdentity,
         managers: &[String],
         token: &JoinToken,
-    ) -> Result<Pair, IdentityError> {
+    ) -> Result<(Pair, RootBundle), IdentityError> {
         let mut asker = self.asker(managers);
         let root = self.root_of(token, root, &mut asker).await?;
         question::check(&root, managers, token, Some(&old.node)).await?;
@@ -303,7 +312,7 @@ impl Start<'_> {
         self.certificates.save_root(root.pem())?;
         self.certificates.save(&obtained.pair)?;
         tracing::info!(node = %old.node, until = %obtained.identity.not_after, "readmitted");
-        Ok(obtained.pair)
+        Ok((obtained.pair, root))
     }
 
     /// The root on disk, or the one that the token names if the cluster has another by now.

@@ -5,7 +5,7 @@ use swarm_ca::root::RootBundle;
 use swarm_ca::token::JoinToken;
 use swarm_rt::net::Address;
 use swarm_rt::tls::{Security, ServerName};
-use swarm_types::NodeId;
+use swarm_types::{NodeId, Timestamp};
 
 use super::IdentityError;
 use crate::obtain::{self, ObtainError};
@@ -40,6 +40,26 @@ pub(super) async fn check(
         };
     }
     Ok(())
+}
+
+/// Whether the token is one that readmits this node, as far as a manager can be asked right now.
+pub(super) async fn readmits(
+    managers: &[String],
+    token: &JoinToken,
+    node: &NodeId,
+    now: Timestamp,
+) -> bool {
+    for address in managers {
+        let address = Address::Tcp(address.clone());
+        let Ok(root) = obtain::fetch_root(&address, now, Some(token)).await else {
+            continue;
+        };
+        let security = Security::Verified(root.pem().to_owned(), ServerName::Ca);
+        if let Some(answer) = ask_about(&address, &security, token).await {
+            return answer.valid && answer.node_id == node.to_string();
+        }
+    }
+    false
 }
 
 /// What a manager says of a token; `None` if it does not say.

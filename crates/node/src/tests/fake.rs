@@ -157,6 +157,25 @@ impl Fake {
         self.behaviour().tokens[0].clone()
     }
 
+    /// Changes to another root as a rotation that is over has done, for the manager as well.
+    pub(crate) fn change_root(&self) {
+        let now = Clock::new().now();
+        let (root_pem, _, signer) = authority(now);
+        let day = Duration::from_secs(24 * 3600);
+        let (chain_pem, key_pem) = issue(&signer, "manager", NodeRole::Manager, day, now);
+        self.credentials
+            .update(NodeTls {
+                chain_pem,
+                key_pem,
+                root_pem: root_pem.clone(),
+            })
+            .unwrap();
+        let mut state = self.behaviour();
+        state.tokens = vec![JoinToken::generate(root_pem.as_bytes(), [2; 16]).to_string()];
+        state.root_pem = root_pem;
+        state.signer = signer;
+    }
+
     /// Changes to another root as a rotation does, first half: leaves come with a cross-signed
     /// intermediate. Returns the text of the new root.
     pub(crate) fn begin_rotation(&self, now: Timestamp) -> String {

@@ -217,6 +217,33 @@ async fn an_expired_node_says_what_to_do_and_comes_back_under_its_id() {
 }
 
 #[tokio::test]
+async fn a_node_that_a_rotation_left_behind_comes_back_with_a_token_for_it() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    let first = place.start(join(&fake, Some(fake.token()))).await.unwrap();
+    let old_root = first.credentials.root_pem();
+    fake.change_root();
+    // Neither the token of long ago nor one for new nodes does anything to a node that has a
+    // certificate.
+    let about = |node_id: &str| ext::CheckJoinTokenResponse {
+        valid: true,
+        role: "worker".to_owned(),
+        node_id: node_id.to_owned(),
+        ..Default::default()
+    };
+    fake.behaviour().about_token = Some(about(""));
+    let old_token = JoinToken::generate(old_root.as_bytes(), [1; 16]).to_string();
+    for token in [old_token, fake.token()] {
+        let same = place.start(join(&fake, Some(token))).await.unwrap();
+        assert_eq!(same.credentials.root_pem(), old_root);
+    }
+    fake.behaviour().about_token = Some(about(NODE));
+    let back = place.start(join(&fake, Some(fake.token()))).await.unwrap();
+    assert_eq!(back.node.to_string(), NODE);
+    assert_eq!(back.credentials.root_pem(), fake.behaviour().root_pem);
+    place.start(Join::default()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_certificate_from_the_future_is_a_question_of_the_clock() {
     let (fake, place) = (Fake::start().await, Place::new());
     let later = place.clock.now().saturating_add(10 * DAY);

@@ -29,9 +29,10 @@
 //! and cannot hang; a status that the store has already is not written again; messages about a
 //! change of the node's own status are not sent; the orphan timer counts from the time which the
 //! store has for the node, so a new leader does not start it anew; a refused write concerns one
-//! task, not the whole pass; grace timers start when nodes can reach the new leader, not before; the
-//! first heartbeat of a session is answered with any part of the period, so that nodes which come
-//! back together do not beat together; registrations that wait for their write are bounded, and wait less than statuses do.
+//! task, not the whole pass; grace timers start when nodes can reach the new leader, not before;
+//! the first heartbeat of a session is answered with any part of the period, so that nodes which
+//! come back together do not beat together; registrations that wait for their write are bounded,
+//! and wait less than statuses do.
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -2,7 +2,7 @@
 //!
 //! A token with limits expires, counts its uses, or belongs to one node that cannot renew its
 //! certificate. It is stored as a resource of kind [`KIND`] that holds the token's hash, never the
-//! token (`docs/adr/0011-join-tokens-with-limits.md`). SwarmKit has only the two of the cluster.
+//! token (`docs/adr/0012-join-tokens-with-limits.md`). SwarmKit has only the two of the cluster.
 //!
 //! Owns which token admits whom. Does not own the form of a token (`token`), nor what is written
 //! for the node that it admits (`requests`).

@@ -54,6 +54,8 @@ pub enum Code {
     Stopped,
     /// The agent has a remark about a running task.
     Remark,
+    /// The certificate of the node needs attention.
+    Certificate,
     /// What the state means for tasks.
     Effect,
 }
@@ -86,6 +88,7 @@ impl Code {
             Self::Completed => "completed",
             Self::Stopped => "stopped",
             Self::Remark => "remark",
+            Self::Certificate => "certificate",
             Self::Effect => "effect",
         }
     }

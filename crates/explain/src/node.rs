@@ -8,7 +8,7 @@ use swarm_types::{Node, NodeState, TaskState, Timestamp, networks};
 use crate::finding::{Code, Finding, Object, answer};
 use crate::words::{count, node_name};
 
-pub(crate) fn explain(view: &Root, _now: Timestamp, node: &Node) -> ext::WhyResponse {
+pub(crate) fn explain(view: &Root, now: Timestamp, node: &Node) -> ext::WhyResponse {
     let name = node_name(node);
     let tasks = Tasks::of(view, node);
     let mut findings: Vec<Finding> = Vec::new();
@@ -27,6 +27,8 @@ pub(crate) fn explain(view: &Root, _now: Timestamp, node: &Node) -> ext::WhyResp
         }
     };
     findings.extend(effect(node, &tasks));
+    // It takes tasks all the same, until the day when it cannot connect.
+    findings.extend(certificate(node, now));
     findings.extend(remark(node));
     findings.extend(addresses(view, node));
     let object = Object {
@@ -102,6 +104,11 @@ fn connection(node: &Node, name: &str) -> Option<Finding> {
         ),
     };
     Some(finding.since(Some(node.meta.updated_at)))
+}
+
+fn certificate(node: &Node, now: Timestamp) -> Option<Finding> {
+    let warning = swarm_ca::expiry::warning(node, now)?;
+    Some(Finding::new(Code::Certificate, warning.text).step(warning.next_step))
 }
 
 fn availability(node: &Node, name: &str) -> Option<Finding> {

@@ -141,6 +141,8 @@ pub(crate) fn sign(job: &SignJob) -> Signed {
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub(crate) csr: Bytes,
+    /// How often it was sent, or asked about.
+    pub(crate) attempts: u64,
     /// The connection of the last attempt.
     pub(crate) conn: ConnId,
     /// Whom the certificate will be for, once the manager said so.
@@ -152,6 +154,9 @@ pub(crate) struct Ask {
 pub(crate) struct Identity {
     pub(crate) certificate: Option<Certificate>,
     pub(crate) ask: Option<Ask>,
+    /// The manager wants it to renew once more after the request under way, whose certificate may
+    /// be from before.
+    pub(crate) is_wanted: bool,
     /// Requests so far, so that no two are alike.
     pub(crate) requests: u64,
     /// How often it got a certificate.

@@ -438,6 +438,8 @@ impl Manager {
                         term.leader.handle_outcome(now, origin, &outcome);
                     }
                 }
+                // The next tick tries again: nothing works without the first objects.
+                Author::Seed if outcome == Outcome::Failed => process.is_seeding = false,
                 Author::Seed if process.term.is_none() => {
                     let term = Term::begin(
                         now,

@@ -91,6 +91,7 @@ pub(crate) const TABLE: &[Row] = &[
         Layer::Pure,
         &[
             "api",
+            "ca",
             "orchestrator",
             "reconcile",
             "scheduler",

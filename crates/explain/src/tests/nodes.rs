@@ -1,4 +1,7 @@
-use super::world::check;
+use swarm_api::{ext, v1};
+
+use super::world::{at, check, world};
+use crate::{Subject, why};
 
 #[test]
 fn a_node_that_takes_tasks_says_what_it_has() {
@@ -41,6 +44,57 @@ fn a_node_of_which_there_are_two_says_so() {
         "
         Node host-n1 takes tasks; 0 tasks run on it.
         - remark: two machines use this certificate",
+    );
+}
+
+#[test]
+fn a_node_that_does_not_renew_says_so_and_takes_tasks_all_the_same() {
+    use swarm_ca::{csr, issue, root};
+    let now = at(0);
+    let (cert, key) = root::new_root(now);
+    let signer = issue::Signer::new(&cert, &key, "").unwrap();
+    let subject = issue::Subject {
+        node: "n1".parse().unwrap(),
+        cluster: "c".parse().unwrap(),
+        role: v1::NodeRole::Worker,
+    };
+    let request = csr::request(&csr::new_key()).unwrap();
+    let life = std::time::Duration::from_secs(7 * 3600);
+    let chain = signer.sign(request.as_bytes(), &subject, life, now, [1; 20]);
+    let mut root = world("node n1");
+    let mut node = (**root.node(&subject.node).unwrap()).clone();
+    node.certificate = Some(Box::new(v1::Certificate {
+        certificate: chain.unwrap().into(),
+        ..Default::default()
+    }));
+    let mut transaction = root.begin(now);
+    transaction.update(node).unwrap();
+    root = transaction.finish().0;
+    let ask = |seconds| why(&root, at(seconds), Some(Subject::Node), "n1").unwrap();
+    let codes = |answer: &ext::WhyResponse| -> Vec<String> {
+        answer
+            .reasons
+            .iter()
+            .map(|reason| reason.code.clone())
+            .collect()
+    };
+    assert!(!codes(&ask(5 * 3600)).contains(&"certificate".to_owned()));
+    let answer = ask(6 * 3600 + 1);
+    assert!(
+        answer.headline.starts_with("Node host-n1 takes tasks"),
+        "{answer:?}"
+    );
+    assert!(
+        codes(&answer).contains(&"certificate".to_owned()),
+        "{answer:?}"
+    );
+    let answer = ask(8 * 3600);
+    assert!(
+        answer
+            .next_steps
+            .iter()
+            .any(|step| step.contains("readmit n1")),
+        "{answer:?}"
     );
 }
 

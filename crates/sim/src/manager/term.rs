@@ -279,7 +279,7 @@ fn admitted(certificate: Option<Certificate>, view: &View) -> Result<NodeId, Rpc
     let certificate = certificate.filter(|own| root.is_some_and(|root| own.is_covered_by(root)));
     let Some(certificate) = certificate else {
         let text = "certificate signed by unknown authority";
-        return Err(RpcError::new(14, text));
+        return Err(RpcError::new(16, text));
     };
     if swarm_ca::requests::is_removed(cluster, &certificate.node) {
         return Err(RpcError::new(7, "the node was removed from swarm"));

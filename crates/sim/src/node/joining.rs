@@ -19,8 +19,12 @@ use crate::trace::Weight;
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// gRPC's codes for "not found" and "permission denied".
-const GONE: [i32; 2] = [5, 7];
+/// A request that has no answer after so many attempts is given up for another: a call that was
+/// late may have put an older one in its place.
+const ATTEMPTS_MAX: u64 = 5;
+/// gRPC's codes for "not found", "permission denied", and for a handshake that fails because the
+/// root changed after the node was removed.
+const GONE: [i32; 3] = [5, 7, 16];
 
 impl Node {
     /// Asks for a certificate, or goes on with the request that is under way.
@@ -32,13 +36,18 @@ impl Node {
         };
         let conn = io.network.open(caller, self.identity.certificate.clone());
         let ask = match self.identity.ask.take() {
-            Some(ask) => Ask { conn, ..ask },
-            None => {
+            Some(ask) if ask.attempts < ATTEMPTS_MAX => Ask {
+                conn,
+                attempts: ask.attempts + 1,
+                ..ask
+            },
+            Some(_) | None => {
                 self.identity.requests += 1;
                 let csr = format!("SIM CSR {} {}", self.ix, self.identity.requests);
                 let csr = csr.into();
                 Ask {
                     csr,
+                    attempts: 0,
                     conn,
                     node: None,
                 }
@@ -65,9 +74,11 @@ impl Node {
         }
     }
 
-    /// The node renews, unless it does so already.
+    /// The node renews, or remembers to when it does so already.
     pub(crate) fn renew(&mut self, io: &mut Io<'_>, dice: &mut Dice<'_>) {
-        if self.identity.ask.is_none() && self.identity.certificate.is_some() {
+        if self.identity.ask.is_some() {
+            self.identity.is_wanted = true;
+        } else if self.identity.certificate.is_some() {
             self.ask(io, dice);
         }
     }
@@ -113,7 +124,7 @@ impl Node {
                 }
                 Ok(Some(Payload::Session(message)))
             }
-            Payload::Reply(Reply::SessionEnded(error)) if GONE[1] == error.code => {
+            Payload::Reply(Reply::SessionEnded(error)) if GONE[1..].contains(&error.code) => {
                 self.refused(io, dice, error.code, &error.message);
                 Ok(None)
             }
@@ -157,6 +168,9 @@ impl Node {
         );
         self.identity.certificate = Some(certificate);
         self.plan_renewal(io, dice);
+        if std::mem::take(&mut self.identity.is_wanted) {
+            self.renew(io, dice);
+        }
         if self.agent.is_none() {
             return self.start_agent(io, dice);
         }

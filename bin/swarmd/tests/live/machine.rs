@@ -1,6 +1,7 @@
 //! A machine: namespaces for network, processes and mounts, held by one process.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -142,7 +143,8 @@ impl Running {
 
     /// `Err` with the end of its log when it has ended.
     pub(crate) fn check(&mut self) -> Result<(), String> {
-        match self.child.try_wait().unwrap() {
+        let ended = self.child.try_wait();
+        match ended.map_err(|error| error.to_string())? {
             None => Ok(()),
             Some(status) => Err(format!("{} ended: {status}\n{}", self.name, self.log())),
         }
@@ -174,7 +176,9 @@ impl Drop for Running {
             let text = self.log();
             let lines: Vec<&str> = text.lines().collect();
             let first = lines.len().saturating_sub(LOG_LINES_SHOWN);
-            eprintln!("=== {}\n{}", self.name, lines[first..].join("\n"));
+            let text = lines[first..].join("\n");
+            // A closed standard error must not hide the failure.
+            let _ = writeln!(std::io::stderr().lock(), "=== {}\n{text}", self.name);
         }
         self.signal(Signal::SIGKILL);
         let _ = self.child.kill();

@@ -110,7 +110,7 @@ async fn a_stock_engine_joins_works_and_leaves() {
     let node = world.join().await;
     check_description(&node);
     check_attachment(&world, &node).await;
-    everything_of_a_container(&world).await;
+    Box::pin(everything_of_a_container(&world)).await;
     networks_and_ports(&world).await;
     health_checks(&world).await;
     restart_of_the_manager(&mut world).await;

@@ -180,6 +180,7 @@ async fn a_worker_that_was_off_past_expiry_comes_back_with_a_token_for_it() {
     let mut cluster = Cluster::start(1).await;
     cluster.beat_fast().await;
     let signer = own_root(&cluster).await;
+    says(&cluster.workers[0], "installed a new root").await;
     let id = cluster.nodes().await.unwrap()["worker-1"].id.clone();
     cluster.workers[0].kill();
     let state = cluster.state("worker-1");

@@ -101,7 +101,10 @@ impl Directory {
         words.push("--listen-control-api".to_owned());
         words.push(text(&socket));
         words.extend(["--listen-remote-api".to_owned(), address.to_owned()]);
-        words.extend(["--plugins-dir".to_owned(), text(&self.path().join("plugins"))]);
+        words.extend([
+            "--plugins-dir".to_owned(),
+            text(&self.path().join("plugins")),
+        ]);
         words
     }
 

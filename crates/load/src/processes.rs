@@ -152,6 +152,17 @@ impl Processes {
         sum
     }
 
+    /// Waits, and takes in what is said meanwhile: a process that is not heard stops after a while,
+    /// and its agents with it.
+    pub(crate) async fn rest(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while let Ok(Some((index, notice))) =
+            tokio::time::timeout_at(deadline.into(), self.notices.recv()).await
+        {
+            self.note(index, &notice);
+        }
+    }
+
     /// Takes in what has been said.
     pub(crate) fn catch_up(&mut self) {
         while let Ok((index, notice)) = self.notices.try_recv() {

@@ -108,7 +108,7 @@ impl Bench {
         let times = self.processes.times().await?;
         self.note_times("join", times.joins, &["p50", "p99"]);
         // What is resident settles with the first heartbeats, which go out at once.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.processes.rest(Duration::from_secs(1)).await;
         let grown = self.manager.resident()?.saturating_sub(before);
         self.note(
             "join",
@@ -126,7 +126,7 @@ impl Bench {
         self.processes.catch_up();
         let before = self.processes.counts();
         let begun = self.begin()?;
-        tokio::time::sleep(time).await;
+        self.processes.rest(time).await;
         let cpu = self.manager.cpu()? - begun.manager;
         let seconds = begun.at.elapsed().as_secs_f64();
         let times = self.processes.times().await?;
@@ -185,7 +185,7 @@ impl Bench {
                 begun.at.elapsed() < STEP_TIMEOUT,
                 "{step}: not all tasks run"
             );
-            tokio::time::sleep(POLL_EVERY).await;
+            self.processes.rest(POLL_EVERY).await;
         }
         let took = begun.at.elapsed();
         self.note_cpu(
@@ -224,7 +224,7 @@ impl Bench {
             .await?;
         while !self.cluster.tasks(&service).await?.is_empty() {
             anyhow::ensure!(begun.at.elapsed() < STEP_TIMEOUT, "rm: tasks are left");
-            tokio::time::sleep(POLL_EVERY).await;
+            self.processes.rest(POLL_EVERY).await;
         }
         let took = begun.at.elapsed().as_secs_f64();
         self.note_of("rm", "gone", took, "s", tasks);

@@ -214,7 +214,8 @@ fn list(tokens: &[ext::JoinToken]) -> String {
             subject,
             token.state.clone(),
             uses,
-            units::time(token.expires_at.as_ref()).map_or("never".to_owned(), units::show_time),
+            units::time(token.expires_at.as_ref())
+                .map_or_else(|| "never".to_owned(), units::show_time),
             token.description.clone(),
         ]
     };

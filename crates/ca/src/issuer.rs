@@ -295,7 +295,7 @@ mod tests {
         check(&csr, &wanted, &root).unwrap();
         for (subject, csr, root, text) in [
             (wanted.clone(), &csr, &other_root, "unknown authority"),
-            (wanted.clone(), &other, &root, "another public key"),
+            (wanted, &other, &root, "another public key"),
             (
                 subject("m", "c", v1::NodeRole::Worker),
                 &csr,

@@ -370,7 +370,7 @@ impl Server {
         let root_ca = cluster.root_ca.as_ref();
         if root_ca.is_some_and(|root_ca| root_ca.root_rotation.is_some()) {
             self.tick_at
-                .get_or_insert(now.saturating_add(rotation::TICK));
+                .get_or_insert_with(|| now.saturating_add(rotation::TICK));
         } else {
             self.tick_at = None;
         }

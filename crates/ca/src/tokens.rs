@@ -184,7 +184,8 @@ pub fn create(
     if request.description.len() > DESCRIPTION_BYTES_MAX {
         let bytes = request.description.len();
         return Err(Refusal::invalid(format!(
-            "the description has {bytes} bytes, at most {DESCRIPTION_BYTES_MAX} are kept; shorten it"
+            "the description has {bytes} bytes, at most {DESCRIPTION_BYTES_MAX} are kept; \
+             shorten it"
         )));
     }
     let mut writes = make_room(view, &root_ca.ca_cert_hash, ctx.now)?;

@@ -45,7 +45,7 @@ invariants! {
     DURABLE = "I-LOG-1": "an acknowledged write survives every crash";
     REOPENS = "I-LOG-2": "the log opens after every crash";
     SIGNED = "I-CA-1": "no certificate that needs a signature is forgotten";
-    ROTATED = "I-CA-2": "a rotation of the root ends when no node of the cluster is locked out by it";
+    ROTATED = "I-CA-2": "a rotation of the root ends when it locks no node of the cluster out";
     PACED = "I-CA-3": "nodes are asked to renew at most 30 at a time and every 3 s";
     REMOVED = "I-CA-4": "a node that was removed is never in the cluster again";
     CACHE = "I-LOOP-4": "the caches of the loops equal what resync builds";

@@ -460,19 +460,9 @@ fn draw_actions(scenario: Scenario, random: &mut Random) -> Actions {
             remove_node: 2,
             ..none
         },
-        Scenario::CertRotation => Actions {
-            rotate_token: 1,
-            remove_node: 1,
-            scale: 1,
-            ..none
-        },
-        Scenario::RootRotation => Actions {
-            rotate_root: 4,
-            rotate_token: 1,
-            remove_node: 1,
-            ..none
-        },
-        Scenario::MassReconnect => Actions { scale: 2, ..none },
+        Scenario::CertRotation | Scenario::RootRotation | Scenario::MassReconnect => {
+            trust_actions(scenario, none)
+        }
         Scenario::All => Actions {
             rotate_root: maybe(random, 3),
             rotate_token: maybe(random, 3),
@@ -486,6 +476,35 @@ fn draw_actions(scenario: Scenario, random: &mut Random) -> Actions {
             cluster: maybe(random, 2),
             ..none
         },
+    }
+}
+
+/// Actions of the scenarios about certificates and connections.
+fn trust_actions(scenario: Scenario, none: Actions) -> Actions {
+    match scenario {
+        Scenario::CertRotation => Actions {
+            rotate_token: 1,
+            remove_node: 1,
+            scale: 1,
+            ..none
+        },
+        Scenario::RootRotation => Actions {
+            rotate_root: 4,
+            rotate_token: 1,
+            remove_node: 1,
+            ..none
+        },
+        Scenario::MassReconnect
+        | Scenario::Converge
+        | Scenario::Churn
+        | Scenario::NodeLoss
+        | Scenario::ManagerRestart
+        | Scenario::Scale
+        | Scenario::Drain
+        | Scenario::Ports
+        | Scenario::Constraints
+        | Scenario::Global
+        | Scenario::All => Actions { scale: 2, ..none },
     }
 }
 

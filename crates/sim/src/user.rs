@@ -355,33 +355,40 @@ fn perform(
             plan.apply(transaction).map(drop)
         }
         Action::Cluster(cluster, limit) => {
-            let mut spec = (*cluster.spec).clone();
+            let mut request = unchanged(&cluster);
+            let spec = request.spec.get_or_insert_default();
             let orchestration = spec.orchestration.get_or_insert_default();
             orchestration.task_history_retention_limit = limit;
-            let request = v1::UpdateClusterRequest {
-                cluster_id: cluster.id.to_string(),
-                cluster_version: convert::cluster_to_wire(&cluster)
-                    .meta
-                    .and_then(|meta| meta.version),
-                spec: Some(spec),
-                ..Default::default()
-            };
             update_cluster(transaction, &mut ctx, request, None)
         }
         Action::RotateRoot(cluster, root) => {
-            let mut request = unchanged(&cluster);
-            let spec = request.spec.get_or_insert_default();
-            spec.ca_config.get_or_insert_default().force_rotate += 1;
+            let request = forced(&cluster);
             update_cluster(transaction, &mut ctx, request, Some(root))
         }
         Action::RotateToken(cluster) => {
-            let mut request = unchanged(&cluster);
-            request.rotation = Some(v1::KeyRotation {
-                worker_join_token: true,
-                ..Default::default()
-            });
+            let request = with_new_token(&cluster);
             update_cluster(transaction, &mut ctx, request, None)
         }
+    }
+}
+
+/// The request that begins to rotate the root.
+fn forced(cluster: &Cluster) -> v1::UpdateClusterRequest {
+    let mut request = unchanged(cluster);
+    let spec = request.spec.get_or_insert_default();
+    spec.ca_config.get_or_insert_default().force_rotate += 1;
+    request
+}
+
+/// The request that replaces the join token of workers.
+fn with_new_token(cluster: &Cluster) -> v1::UpdateClusterRequest {
+    let rotation = v1::KeyRotation {
+        worker_join_token: true,
+        ..Default::default()
+    };
+    v1::UpdateClusterRequest {
+        rotation: Some(rotation),
+        ..unchanged(cluster)
     }
 }
 

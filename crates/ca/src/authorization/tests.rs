@@ -142,7 +142,7 @@ fn check_hop(path: &str, direct: Option<&str>, by: &str, expected: Result<&str, 
             };
             let is = identity
                 .as_ref()
-                .map_or("nobody".to_owned(), |it| it.node.to_string());
+                .map_or_else(|| "nobody".to_owned(), |it| it.node.to_string());
             assert_eq!(is, node, "{by}");
         }
         Err(reason) => assert_eq!(result.unwrap_err().reason, reason, "{by}"),

@@ -201,8 +201,7 @@ fn the_target_of_a_rotation_can_get_another_key() {
         &case.wants(&next.cert, &NONE).external(&next.cert),
         "replace key, desired must answer",
     );
-    let mut target = next.clone();
-    target.key = NONE;
+    let target = Pair { key: NONE, ..next };
     let case = Case::new().rotating(&target);
     check(
         &case,

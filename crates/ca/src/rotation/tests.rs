@@ -19,12 +19,15 @@ fn rotating() -> (World, Issuer) {
 }
 
 fn put_issuer(node: &mut Node, issuer: &Issuer) {
-    let mut description = v1::NodeDescription::default();
-    description.tls_info = Some(v1::NodeTlsInfo {
+    let tls_info = v1::NodeTlsInfo {
         cert_issuer_subject: issuer.subject.clone().into(),
         cert_issuer_public_key: issuer.public_key.clone().into(),
         ..Default::default()
-    });
+    };
+    let description = v1::NodeDescription {
+        tls_info: Some(tls_info),
+        ..Default::default()
+    };
     node.description = Some(Arc::new(description));
 }
 

@@ -111,12 +111,15 @@ impl Rig {
             .map_or(root_ca.ca_cert, |it| it.ca_cert);
         let issuer = rotation::issuer_of(&target).unwrap();
         self.node(name, |node| {
-            let mut description = v1::NodeDescription::default();
-            description.tls_info = Some(v1::NodeTlsInfo {
+            let tls_info = v1::NodeTlsInfo {
                 cert_issuer_subject: issuer.subject.into(),
                 cert_issuer_public_key: issuer.public_key.into(),
                 ..Default::default()
-            });
+            };
+            let description = v1::NodeDescription {
+                tls_info: Some(tls_info),
+                ..Default::default()
+            };
             node.description = Some(Arc::new(description));
         });
     }

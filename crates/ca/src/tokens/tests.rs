@@ -25,7 +25,7 @@ fn make(
 /// Lets a node join, as `requests::issue` does.
 fn use_up(world: &mut World, token: &str, node: &str) -> Result<(), Refusal> {
     let admission = admit(&world.root, token, world.now)?;
-    let node: NodeId = node.parse().unwrap();
+    let node = crate::world::node_id(node);
     let writes = admission.counted.iter().map(|stored| stored.count(&node));
     let writes = WriteSet(writes.collect());
     world.commit(&writes);

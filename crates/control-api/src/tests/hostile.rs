@@ -119,7 +119,8 @@ proptest! {
             drop(crate::list_clusters(&world.root, request));
         }
         if let Some(request) = decoded(&bytes) {
-            drop(world.write(|root, ctx| crate::update_cluster(root, ctx, request, &crate::CaMaterial::none())));
+            let none = crate::CaMaterial::none();
+            drop(world.write(|root, ctx| crate::update_cluster(root, ctx, request, &none)));
         }
         if let Some(request) = decoded(&bytes) {
             drop(world.write(|root, _| crate::update_node(root, &crate::Members::new(), request)));

@@ -73,8 +73,8 @@ fn is_asked(node: &NodeObject) -> bool {
     swarm_ca::requests::state(node) == swarm_api::v1::issuance_status::State::Rotate
 }
 
-/// A rotation ended: no machine that is in the cluster may be locked out by it. One that is away for
-/// an hour may, but no run is that long.
+/// A rotation ended: no machine that is in the cluster may be locked out by it. One that is away
+/// for an hour may, but no run is that long.
 fn check_end(old: &Cluster, cluster: &Cluster, nodes: &[Node]) -> Checked {
     let root = |cluster: &Cluster| RootIx::of(&cluster.root_ca.as_ref()?.ca_cert);
     let (Some(before), Some(after)) = (root(old), root(cluster)) else {

@@ -158,11 +158,7 @@ impl Term {
         }
         let node = match admitted(io.network.certificate(conn), view) {
             Ok(node) => node,
-            Err(error) => {
-                let payload = Payload::Reply(Reply::SessionEnded(error));
-                io.network.send_message(io.agenda, conn, None, payload);
-                return;
-            }
+            Err(error) => return refuse(io, conn, error),
         };
         let draw = &mut || draws.next();
         let dispatcher = self.leader.dispatcher();
@@ -267,6 +263,11 @@ impl Term {
             self.deliver(io, Life::default(), message, false, &mut none);
         }
     }
+}
+
+fn refuse(io: &mut Io<'_>, conn: ConnId, error: RpcError) {
+    let payload = Payload::Reply(Reply::SessionEnded(error));
+    io.network.send_message(io.agenda, conn, None, payload);
 }
 
 /// What the handshake and the guard in front of the dispatcher say to a caller.

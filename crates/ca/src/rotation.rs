@@ -10,11 +10,12 @@
 //! # Nodes that are gone
 //! A node that is not READY is not asked; it would not hear it. When it comes back while the
 //! rotation lasts it is asked then. One that stays away longer than [`GONE_AFTER`] is *left
-//! behind*: the rotation ends without it. Its certificate leads only to the old root, which is no longer
-//! trusted after the end, since distrust of it may be the very reason for the rotation; trusting it
-//! longer on behalf of absent nodes would undo that. Such a node comes back by
-//! `swarmctl node readmit`: a token that is bound to the node and holds the digest of the new root
-//! lets it keep its id, its labels and its role. The manager that leads is never left behind.
+//! behind*: the rotation ends without it. Its certificate leads only to the old root, which is no
+//! longer trusted after the end, since distrust of it may be the very reason for the rotation;
+//! trusting it longer on behalf of absent nodes would undo that. Such a node comes back by
+//! `swarmctl node readmit`: a token that is bound to the node and holds the digest of the new
+//! root lets it keep its id, its labels and its role. The manager that leads is never left
+//! behind.
 //!
 //! Difference from SwarmKit: there, one dead node blocks the end until it is removed.
 //!

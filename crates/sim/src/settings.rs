@@ -436,11 +436,6 @@ fn draw_actions(scenario: Scenario, random: &mut Random) -> Actions {
             create: 1,
             ..none
         },
-        Scenario::Drain => Actions {
-            availability: 8,
-            scale: 1,
-            ..none
-        },
         Scenario::Ports => Actions {
             create: 4,
             remove: 3,
@@ -460,9 +455,10 @@ fn draw_actions(scenario: Scenario, random: &mut Random) -> Actions {
             remove_node: 2,
             ..none
         },
-        Scenario::CertRotation | Scenario::RootRotation | Scenario::MassReconnect => {
-            trust_actions(scenario, none)
-        }
+        Scenario::CertRotation
+        | Scenario::RootRotation
+        | Scenario::MassReconnect
+        | Scenario::Drain => node_actions(scenario, none),
         Scenario::All => Actions {
             rotate_root: maybe(random, 3),
             rotate_token: maybe(random, 3),
@@ -479,9 +475,14 @@ fn draw_actions(scenario: Scenario, random: &mut Random) -> Actions {
     }
 }
 
-/// Actions of the scenarios about certificates and connections.
-fn trust_actions(scenario: Scenario, none: Actions) -> Actions {
+/// Actions of the scenarios about nodes: their availability, certificates and connections.
+fn node_actions(scenario: Scenario, none: Actions) -> Actions {
     match scenario {
+        Scenario::Drain => Actions {
+            availability: 8,
+            scale: 1,
+            ..none
+        },
         Scenario::CertRotation => Actions {
             rotate_token: 1,
             remove_node: 1,
@@ -500,7 +501,6 @@ fn trust_actions(scenario: Scenario, none: Actions) -> Actions {
         | Scenario::NodeLoss
         | Scenario::ManagerRestart
         | Scenario::Scale
-        | Scenario::Drain
         | Scenario::Ports
         | Scenario::Constraints
         | Scenario::Global

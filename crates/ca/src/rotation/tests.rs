@@ -39,7 +39,7 @@ fn put_state(node: &mut Node, state: State) {
 }
 
 fn why_of(world: &World, own: Option<&NodeId>, node: &str) -> Option<Why> {
-    let survey = survey(&world.root, world.now, own).unwrap();
+    let survey = survey(&world.root, world.now, own)?;
     let found = survey
         .rest
         .into_iter()

@@ -134,7 +134,7 @@ proptest! {
         let total: u128 = weights.iter().map(|weight| u128::from(chance(*weight))).sum();
         let draw = |point: u128| {
             // The first draw that falls on a point: the range is split evenly.
-            let draw = ((point << 64) + total - 1) / total;
+            let draw = (point << 64).div_ceil(total);
             remotes.select(u64::try_from(draw).unwrap(), &[]).unwrap().addr.clone()
         };
         let mut start = 0;

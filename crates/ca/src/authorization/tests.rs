@@ -63,9 +63,8 @@ fn ask(
     direct: Option<&str>,
     hop: &Hop,
 ) -> Result<Accepted, Denial> {
-    let cluster = "c".parse().unwrap();
     let here = Here {
-        cluster: &cluster,
+        cluster: &world.root.cluster().expect("the world has a cluster").id,
         leads,
     };
     let direct = direct.map(certificate);

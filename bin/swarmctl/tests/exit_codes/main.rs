@@ -276,7 +276,7 @@ fn a_wrong_line_is_2_and_nothing_is_sent() {
         let running = Fake::start(vec![]).await;
         for words in [
             create("soon", &[]),
-            create("30s", &["--network", "x"]),
+            create("30s", &["--add-capability", "CAP_NET_RAW"]),
             create("30s", &["--ports", "80"]),
             create("30s", &["--mode", "global", "--replicas", "2"]),
             vec!["service", "create", "--name", "web"],

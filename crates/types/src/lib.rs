@@ -14,7 +14,7 @@
 //! * I-TASK-2: the desired state of a task never decreases; [`Task::set_desired`] is the only
 //!   mutator.
 //! * A user's spec is kept as the wire message, unmodified, behind an `Arc` (see
-//!   `docs/adr/0001-wire-specs-inside-domain-objects.md`).
+//!   `docs/adr/0001-wire-specs-shared-inside-objects.md`).
 //!
 //! # Start reading at
 //! [`task`], then [`objects`] and [`id`].

@@ -66,7 +66,7 @@ pub(crate) struct Run {
     /// Ratios between runs of several sizes, each with a manager of its own, instead of one run.
     #[arg(long, conflicts_with_all = ["attach", "steps"])]
     pub(crate) gates: bool,
-    /// What to do, in this order: join, idle[:SECONDS], launch:TASKS, rm, fail, drain[:NODES],
+    /// What to do, in this order: join, `idle[:SECONDS]`, launch:TASKS, rm, fail, `drain[:NODES]`,
     /// reconnect, period:SECONDS.
     #[arg(default_values = ["join", "idle", "launch:10000", "idle", "rm"])]
     pub(crate) steps: Vec<Step>,

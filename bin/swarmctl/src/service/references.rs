@@ -18,7 +18,7 @@ const MODE_MAX: u32 = 0o777;
 /// Flags of `service create`.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct NewReferences {
-    /// A secret for the tasks, as NAME[:FILE] or
+    /// A secret for the tasks, as `NAME[:FILE]` or
     /// `NAME[,target=FILE][,uid=ID][,gid=ID][,mode=0444]`.
     #[arg(long)]
     secret: Vec<ReferenceArg>,
@@ -30,7 +30,7 @@ pub(crate) struct NewReferences {
 /// Flags of `service update`.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ChangedReferences {
-    /// Add a secret, as NAME[:FILE] or `NAME[,target=FILE][,uid=ID][,gid=ID][,mode=0444]`.
+    /// Add a secret, as `NAME[:FILE]` or `NAME[,target=FILE][,uid=ID][,gid=ID][,mode=0444]`.
     #[arg(long)]
     add_secret: Vec<ReferenceArg>,
     /// Take away a secret, by its name or id.

@@ -18,7 +18,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskError};
-use crate::seal::{FileKey, Keyring, Salt, SaltSource};
+use crate::seal::{FileKey, KeyId, Keyring, Salt, SaltSource};
 
 mod error;
 mod opening;
@@ -160,6 +160,7 @@ struct Active {
     name: String,
     size: u64,
     key: FileKey,
+    key_id: KeyId,
     /// End of the last good record.
     offset: u64,
     /// End of what failed writes may have left; not above `offset` when there is nothing.
@@ -348,6 +349,26 @@ impl<D: Disk> Log<D> {
             self.last = at;
         }
         Ok(())
+    }
+
+    /// Seals what is appended from now on under the current key of `keys`: in a new segment, unless
+    /// the present one has that key already. `records` and `payload` are what was reserved. On a
+    /// full disk nothing is lost, and the call can be made again.
+    pub fn rekey(&mut self, keys: Keyring, records: usize, payload: usize) -> Result<(), LogError> {
+        self.check_alive()?;
+        self.options.keys = keys;
+        if self.active.key_id == self.options.keys.current().id() {
+            return Ok(());
+        }
+        self.rotate(record::size_bound(
+            records + 2,
+            payload + record::MARK_BYTES_MAX,
+        ))
+    }
+
+    /// The last index that may be in a segment before the present one.
+    pub(crate) fn last_before_active(&self) -> u64 {
+        self.segments.back().map_or(0, |active| active.base_index)
     }
 
     /// Removes the segments that hold nothing at or above `keep_from`. Returns how many.

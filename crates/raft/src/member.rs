@@ -20,7 +20,7 @@ use crate::log::{
     self, Identity, Log, LogError, LogOptions, Position, Reset, SEGMENT_BYTES_DEFAULT, StartPoint,
     TornTail,
 };
-use crate::seal::{Keyring, SaltSource};
+use crate::seal::{DataKey, KeyId, Keyring, SaltSource};
 use crate::snapshot::{self, SnapshotMeta, SnapshotReader, SnapshotTicket, SnapshotWriter};
 
 mod opening;
@@ -151,6 +151,20 @@ pub struct Output {
     pub committed: Vec<Committed>,
 }
 
+/// A snapshot that is being written, and the key that it is sealed under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct InFlight {
+    at: Position,
+    key: KeyId,
+}
+
+/// Files under an older data key are still needed until there is a snapshot that covers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rekeying {
+    /// The last index that they may hold.
+    until: u64,
+}
+
 /// A member of the group.
 pub struct Member<D> {
     core: Core,
@@ -160,8 +174,10 @@ pub struct Member<D> {
     identity: Identity,
     keys: Keyring,
     newest_snapshot: Position,
-    /// Position of a snapshot that is being written.
-    in_flight: Option<Position>,
+    /// A snapshot that is being written.
+    in_flight: Option<InFlight>,
+    /// A change of the data key that is under way.
+    rekeying: Option<Rekeying>,
     /// After a failure: not before this index is applied.
     snapshot_not_before: u64,
     /// Records and bytes proposed and not yet in the log.
@@ -232,6 +248,7 @@ impl<D: Disk + Clone> Member<D> {
             keys: start.keys,
             newest_snapshot,
             in_flight: None,
+            rekeying: None,
             snapshot_not_before: 0,
             queued: (0, 0),
         };
@@ -312,10 +329,13 @@ impl<D: Disk + Clone> Member<D> {
     pub fn snapshot_due(&self) -> bool {
         let applied = self.core.applied().index;
         let interval = self.config.snapshot_interval;
-        interval > 0
-            && self.in_flight.is_none()
-            && applied >= self.snapshot_not_before
-            && applied - self.newest_snapshot.index >= interval
+        let behind = applied - self.newest_snapshot.index;
+        let is_wanted = match self.rekeying {
+            // A snapshot of this very position may be there, and it has the old key.
+            Some(rekeying) if behind > 0 => applied >= rekeying.until,
+            Some(_) | None => interval > 0 && behind >= interval,
+        };
+        is_wanted && self.in_flight.is_none() && applied >= self.snapshot_not_before
     }
 
     /// Begins a snapshot of what is applied right now: the caller freezes its state, then writes
@@ -326,7 +346,10 @@ impl<D: Disk + Clone> Member<D> {
         if self.in_flight.is_some() || meta.at.index <= self.newest_snapshot.index {
             return None;
         }
-        self.in_flight = Some(meta.at);
+        self.in_flight = Some(InFlight {
+            at: meta.at,
+            key: self.keys.current().id(),
+        });
         let (key, salt) = (self.keys.current().clone(), self.log.fresh_salt());
         Some(SnapshotTicket {
             meta,
@@ -338,7 +361,7 @@ impl<D: Disk + Clone> Member<D> {
 
     /// Takes note of a snapshot file that is durable, and forgets what it makes superfluous.
     pub fn finish_snapshot(&mut self, meta: &SnapshotMeta) -> Result<(), DriveError> {
-        self.in_flight = None;
+        let in_flight = self.in_flight.take();
         if meta.at.index <= self.newest_snapshot.index {
             // A newer one came from the leader meanwhile.
             return self.forget().map_err(forget_error);
@@ -349,7 +372,35 @@ impl<D: Disk + Clone> Member<D> {
         self.newest_snapshot = meta.at;
         self.core
             .compact(meta, meta.at.index.saturating_sub(self.kept_behind()));
-        self.forget().map_err(forget_error)
+        let key = self.keys.current().id();
+        let has_new_key = in_flight.is_some_and(|it| it.at == meta.at && it.key == key);
+        match self.rekeying {
+            Some(rekeying) if has_new_key && meta.at.index >= rekeying.until => {
+                self.forget_older_keys().map_err(forget_error)
+            }
+            Some(_) | None => self.forget().map_err(forget_error),
+        }
+    }
+
+    /// Seals all that is written from now on under another data key, and begins to make what is
+    /// sealed under older ones superfluous: a snapshot becomes due. [`Member::is_rekeying`] says
+    /// when no file needs the older keys any more. May be called again after a full disk, and after
+    /// a restart with both keys.
+    pub fn rekey(&mut self, key: DataKey) -> Result<(), DriveError> {
+        let older = self.keys.all_but(key.id());
+        self.keys = Keyring::with_older(key, older);
+        let (records, bytes) = self.queued;
+        self.log
+            .rekey(self.keys.clone(), records, bytes)
+            .map_err(drive_error)?;
+        let until = self.log.last_before_active();
+        self.rekeying = Some(Rekeying { until });
+        Ok(())
+    }
+
+    /// Whether files that are sealed under an older data key may still be there.
+    pub fn is_rekeying(&self) -> bool {
+        self.rekeying.is_some()
     }
 
     /// Takes note that a snapshot could not be written. The next one is due after a tenth of the
@@ -454,9 +505,21 @@ impl<D: Disk + Clone> Member<D> {
 
     /// Removes snapshots beyond those to keep, and segments that none of the kept ones needs.
     fn forget(&mut self) -> Result<(), LogError> {
-        let all = snapshot::list(&mut self.disk)?;
         let keep = usize::try_from(self.config.keep_old_snapshots).unwrap_or(usize::MAX);
-        let keep = keep.saturating_add(1);
+        self.forget_beyond(keep.saturating_add(1), self.kept_behind())
+    }
+
+    /// Removes all that the newest snapshot makes superfluous: it and the present segment are
+    /// sealed under the newest key. A follower that lags gets the snapshot.
+    fn forget_older_keys(&mut self) -> Result<(), LogError> {
+        self.forget_beyond(1, 0)?;
+        self.keys = Keyring::new(self.keys.current().clone());
+        self.rekeying = None;
+        Ok(())
+    }
+
+    fn forget_beyond(&mut self, keep: usize, kept_behind: u64) -> Result<(), LogError> {
+        let all = snapshot::list(&mut self.disk)?;
         for at in all.iter().skip(keep) {
             self.disk.remove(&snapshot::file_name(*at))?;
         }
@@ -466,7 +529,7 @@ impl<D: Disk + Clone> Member<D> {
         let kept = &all[..keep.min(all.len())];
         let oldest = kept.last().copied().unwrap_or_default();
         let newest = self.newest_snapshot.index;
-        let needed = oldest.index.min(newest.saturating_sub(self.kept_behind())) + 1;
+        let needed = oldest.index.min(newest.saturating_sub(kept_behind)) + 1;
         self.log.compact(needed).map(drop)
     }
 

@@ -107,6 +107,12 @@ impl Keyring {
         &self.current
     }
 
+    /// All keys but the one of that name.
+    pub(crate) fn all_but(&self, id: KeyId) -> Vec<DataKey> {
+        let all = std::iter::once(&self.current).chain(&self.older);
+        all.filter(|key| key.id != id).cloned().collect()
+    }
+
     /// The key of that name, if it is here.
     pub fn find(&self, id: KeyId) -> Option<&DataKey> {
         std::iter::once(&self.current)

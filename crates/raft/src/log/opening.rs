@@ -97,6 +97,7 @@ pub(super) fn open_segment<D: Disk>(
         name,
         size,
         key,
+        key_id: data_key.id(),
         offset,
         dirty: offset,
         crc,

@@ -17,10 +17,18 @@ fn config() -> MemberConfig {
 }
 
 fn start(id: u64, salt_seed: u64, bootstrap: Bootstrap) -> MemberStart {
+    start_with(Keyring::new(key(4)), id, salt_seed, bootstrap)
+}
+
+fn key(byte: u8) -> DataKey {
+    DataKey::new([byte; 32])
+}
+
+fn start_with(keys: Keyring, id: u64, salt_seed: u64, bootstrap: Bootstrap) -> MemberStart {
     let mut mix = Mix::new(salt_seed);
     MemberStart {
         identity: Identity::new("cluster", id).unwrap(),
-        keys: Keyring::new(DataKey::new([4; 32])),
+        keys,
         salts: Box::new(move || {
             let mut salt = [0; 16];
             salt[..8].copy_from_slice(&mix.next().to_le_bytes());
@@ -54,7 +62,14 @@ impl Machine {
         salt_seed: u64,
         bootstrap: Bootstrap,
     ) -> Result<Self, OpenError> {
-        let start = start(id, salt_seed, bootstrap);
+        Self::open_with(disk, config, start(id, salt_seed, bootstrap))
+    }
+
+    fn open_with(
+        disk: &SimDisk,
+        config: MemberConfig,
+        start: MemberStart,
+    ) -> Result<Self, OpenError> {
         let (member, recovery) = Member::open(disk.clone(), config, start)?;
         let mut machine = Machine {
             member,
@@ -143,7 +158,12 @@ fn lines(range: std::ops::Range<u64>) -> Vec<String> {
 }
 
 fn open_alone(disk: &SimDisk, salt_seed: u64) -> Result<Machine, OpenError> {
-    let mut machine = Machine::open(disk, 7, config(), salt_seed, alone())?;
+    open_under(Keyring::new(key(4)), disk, salt_seed)
+}
+
+fn open_under(keys: Keyring, disk: &SimDisk, salt_seed: u64) -> Result<Machine, OpenError> {
+    let start = start_with(keys, 7, salt_seed, alone());
+    let mut machine = Machine::open_with(disk, config(), start)?;
     machine.settle().map_err(|error| match error {
         DriveError::Retry(error) | DriveError::Fatal(error) => OpenError::Log(error),
     })?;
@@ -591,4 +611,118 @@ fn three_members_with_disks_agree_through_restarts_and_snapshots() {
         .collect();
     assert_eq!(states[0].len(), 125);
     assert!(states.iter().all(|state| *state == states[0]));
+}
+
+/// The keys while the data key changes from 4 to 5.
+fn both() -> Keyring {
+    Keyring::with_older(key(5), vec![key(4)])
+}
+
+/// Changes the data key and works until nothing is sealed under the old one.
+fn change_key(machine: &mut Machine, mix: &mut Mix) -> Result<(), DriveError> {
+    machine.member.rekey(key(5))?;
+    for round in 0..20 {
+        if !machine.member.is_rekeying() {
+            return Ok(());
+        }
+        if machine
+            .propose(&format!("rekey {round} {}", mix.below(100)))
+            .is_ok()
+        {
+            machine.settle()?;
+        }
+        machine.snapshot()?;
+    }
+    assert!(
+        !machine.member.is_rekeying(),
+        "it takes a snapshot, not twenty"
+    );
+    Ok(())
+}
+
+#[test]
+fn after_a_change_of_the_data_key_the_old_one_opens_nothing_that_is_needed() {
+    for entries in [0, 1, 7, 19, 20, 21, 60] {
+        let disk = SimDisk::new(entries);
+        let mut mix = Mix::new(entries);
+        let mut machine = open_alone(&disk, 1).unwrap();
+        work(&mut machine, &mut mix, entries);
+        change_key(&mut machine, &mut mix).unwrap();
+        let state = work(&mut machine, &mut mix, 10);
+        disk.crash(Loss::Power);
+        let new = Keyring::new(key(5));
+        assert_eq!(open_under(new, &disk, 2).unwrap().state, state);
+        let old = open_alone(&disk, 3).map(drop).unwrap_err();
+        let OpenError::Log(LogError::WrongKey { current, .. }) = old else {
+            panic!("{old:?}");
+        };
+        assert_eq!(current, key(4).id());
+    }
+}
+
+/// A snapshot under the old key is under way when the key changes: it does not count.
+#[test]
+fn a_snapshot_that_was_begun_before_the_change_does_not_end_it() {
+    let disk = SimDisk::new(3);
+    let mut machine = open_alone(&disk, 1).unwrap();
+    for line in lines(0..30) {
+        machine.propose(&line).unwrap();
+        machine.settle().unwrap();
+    }
+    let ticket = machine.member.begin_snapshot().unwrap();
+    machine.member.rekey(key(5)).unwrap();
+    let mut writer = SnapshotWriter::begin(disk.clone(), &ticket).unwrap();
+    writer.push(&machine.frozen()).unwrap();
+    writer.finish().unwrap();
+    machine.member.finish_snapshot(&ticket.meta).unwrap();
+    assert!(machine.member.is_rekeying());
+    // One more of the same position would take the place of the first.
+    assert!(!machine.member.snapshot_due());
+    machine.propose("more").unwrap();
+    machine.settle().unwrap();
+    machine.snapshot().unwrap();
+    assert!(!machine.member.is_rekeying());
+    disk.crash(Loss::Power);
+    let again = open_under(Keyring::new(key(5)), &disk, 2).unwrap();
+    assert_eq!(again.state, machine.state);
+}
+
+#[test]
+fn power_cut_at_any_operation_of_a_key_change_leaves_a_log_for_both_keys() {
+    let run = |disk: &SimDisk, seed: u64| -> Vec<Bytes> {
+        let mut mix = Mix::new(seed);
+        let Ok(mut machine) = open_alone(disk, 1) else {
+            return Vec::new();
+        };
+        work(&mut machine, &mut mix, 12);
+        // What is settled before an error is acknowledged all the same.
+        if change_key(&mut machine, &mut mix).is_ok() {
+            work(&mut machine, &mut mix, 5);
+        }
+        machine.state
+    };
+    for seed in 0..2 {
+        let disk = SimDisk::new(seed);
+        run(&disk, seed);
+        for cut in 1..=disk.operations() {
+            let context = format!("seed {seed}, cut at {cut}");
+            let disk = SimDisk::new(seed * 10_000 + cut);
+            disk.cut_power_at(cut);
+            let acknowledged = run(&disk, seed);
+            disk.crash(if cut % 3 == 0 {
+                Loss::Process
+            } else {
+                Loss::Power
+            });
+            let mut again =
+                open_under(both(), &disk, 2).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+            assert!(again.state.starts_with(&acknowledged), "{context}");
+            change_key(&mut again, &mut Mix::new(cut)).unwrap();
+            let expected = again.state.clone();
+            disk.crash(Loss::Power);
+            let new = Keyring::new(key(5));
+            let last = open_under(new, &disk, 3);
+            assert_eq!(last.unwrap().state, expected, "{context}");
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! The file that holds a node's private key, in the form that a Go node writes and reads.
 //!
 //! Owns the three forms of the key (plain PKCS#8, encrypted PKCS#8, and reading of the old SEC1),
-//! the headers that carry the log's data keys, and the order of writes ([`plan`]). Owns no file.
+//! the headers that carry the log's data keys ([`data_keys`]), and the order of writes ([`plan`]).
+//! Owns no file.
 
+pub mod data_keys;
 pub mod plan;
 
 use std::collections::BTreeMap;
@@ -43,6 +45,10 @@ impl Kek {
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
     }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Kek {
@@ -81,6 +87,9 @@ pub enum KeyFileError {
     /// A header that is no number where one is due.
     #[error("the key file has a header {KEK_VERSION} that is not a number")]
     KekVersion,
+    /// A data key that is none.
+    #[error("the key file's header {0} {1}; restore the file from a backup")]
+    DataKey(&'static str, &'static str),
 }
 
 /// A key with its headers.
@@ -105,11 +114,10 @@ impl fmt::Debug for Headers {
 impl KeyFile {
     /// A key with the one header that is always written.
     pub fn new(key: PrivateKey, kek_version: u64) -> Self {
-        let mut headers = Headers::default();
-        headers
-            .0
-            .insert(KEK_VERSION.to_owned(), kek_version.to_string());
-        Self { key, headers }
+        let headers = Headers::default();
+        let mut file = Self { key, headers };
+        file.set_kek_version(kek_version);
+        file
     }
 
     /// Reads a file. A key that is not encrypted is read whether or not `kek` is given.
@@ -147,6 +155,12 @@ impl KeyFile {
         let text = self.headers.0.get(KEK_VERSION);
         let version = text.map(|text| text.parse().map_err(|_| KeyFileError::KekVersion));
         version.transpose().map(Option::unwrap_or_default)
+    }
+
+    /// Sets the version of the cluster object that the encryption key comes from.
+    pub fn set_kek_version(&mut self, version: u64) {
+        let value = version.to_string();
+        self.headers.0.insert(KEK_VERSION.to_owned(), value);
     }
 
     /// Writes the file: encrypted if there is a key for that, with fresh random bytes.

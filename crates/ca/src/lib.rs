@@ -50,6 +50,7 @@ pub mod server;
 pub mod status;
 pub mod token;
 pub mod tokens;
+pub mod unlock;
 
 mod encode;
 #[cfg(test)]

@@ -11,8 +11,10 @@ use v1::issuance_status::State;
 use v1::node_spec::{Availability, Membership};
 
 use crate::csr::CSR_BYTES_MAX;
+use crate::keyfile::Kek;
 use crate::refusal::{Code, Refusal, shown};
 use crate::tokens::{self, Admission};
+use crate::unlock::Seal;
 use crate::{MANAGER_ROLE, WORKER_ROLE};
 
 /// Ids that are drawn for a new node at most, should one be taken (SwarmKit: 3 more attempts).
@@ -118,6 +120,18 @@ pub fn root_certificate(view: &Root) -> Result<v1::GetRootCaCertificateResponse,
     let root_ca = root_ca.ok_or_else(Refusal::still_starting)?;
     Ok(v1::GetRootCaCertificateResponse {
         certificate: root_ca.ca_cert.clone(),
+    })
+}
+
+/// What the key files of managers are to be sealed under; `None` before the cluster exists. The
+/// entry counts, not the setting, as in SwarmKit; it goes when the setting is switched off.
+pub fn wanted_seal(view: &Root) -> Option<Seal> {
+    let cluster = view.cluster()?;
+    let mut keys = cluster.unlock_keys.iter();
+    let key = keys.find(|key| key.subsystem == MANAGER_SUBSYSTEM);
+    Some(Seal {
+        kek: key.map(|key| Kek::new(key.key.to_vec())),
+        version: cluster.meta.version.0,
     })
 }
 

@@ -6,9 +6,11 @@ use swarm_ca::chain::{self, Expiry};
 use swarm_ca::cross;
 use swarm_ca::identity;
 use swarm_ca::key::{KeyError, PrivateKey};
+use swarm_ca::keyfile::data_keys::DataKeys;
 use swarm_ca::keyfile::{Kek, KeyFile, KeyFileError};
 use swarm_ca::root::{RootBundle, RootDigest};
 use swarm_ca::token::JoinToken;
+use swarm_ca::unlock;
 use swarm_types::Timestamp;
 
 use crate::{Authority, openssl};
@@ -24,7 +26,7 @@ const WORKER_TOKEN: &str =
     "SWMTKN-1-2chpy2rgzbwci7uah7flfmlkyrvsr00b8pca0zcw5ziocxuv01-58vyww6ve5sx5hnvi5drqaa36";
 const ROTATED_TOKEN: &str =
     "SWMTKN-1-67ikniw8gn58vfj0jx95luonfwwtlkzn3s1rr7dt73ocn28r0n-3rxzjr07mu6b7if9c6kx32a77";
-const UNLOCK_KEY: &str = "kMN9lUlKK4saDRS24+tkiMK6y6u1U4KjbW5AuS5YZVw";
+const UNLOCK_KEY: &str = "SWMKEY-1-kMN9lUlKK4saDRS24+tkiMK6y6u1U4KjbW5AuS5YZVw";
 
 /// 2026-11-26T11:30:00Z, a quarter of an hour after the files were written.
 fn then() -> Timestamp {
@@ -32,9 +34,7 @@ fn then() -> Timestamp {
 }
 
 pub(crate) fn kek() -> Kek {
-    use base64::Engine as _;
-    let engine = base64::engine::general_purpose::STANDARD_NO_PAD;
-    Kek::new(engine.decode(UNLOCK_KEY).unwrap())
+    unlock::parse(UNLOCK_KEY).unwrap()
 }
 
 #[test]
@@ -83,6 +83,33 @@ fn the_locked_key_file_of_a_go_node_opens_with_its_unlock_key_only() {
         PrivateKey::from_pem(&swarm_ca::key::KeyPem::new(LOCKED_KEY.to_owned())).unwrap_err(),
         KeyError::Encrypted
     );
+}
+
+/// The Go node made another data key when it was locked; both files are of the same swarm.
+#[test]
+fn the_data_keys_of_a_go_node_are_read_and_written_as_it_does() {
+    let open = KeyFile::read(KEY.as_bytes(), None).unwrap();
+    let plain = DataKeys::read(&open.headers, None).unwrap().unwrap();
+    let mut again = open.headers.clone();
+    plain.write(&mut again, None, &mut || unreachable!("nothing is sealed"));
+    assert_eq!(again, open.headers);
+
+    let locked = KeyFile::read(LOCKED_KEY.as_bytes(), Some(&kek())).unwrap();
+    let sealed = DataKeys::read(&locked.headers, Some(&kek()));
+    let sealed = sealed.unwrap().unwrap();
+    assert!(sealed.pending.is_none() && !sealed.needs_rotation);
+    for wrong in [None, Some(Kek::new(vec![1; 32]))] {
+        let refused = DataKeys::read(&locked.headers, wrong.as_ref());
+        assert_eq!(refused, Err(KeyFileError::Locked));
+    }
+    // With the nonce of the Go node, the sealed form is the same to the last bit.
+    use base64::Engine as _;
+    let engine = base64::engine::general_purpose::STANDARD;
+    let record = engine.decode(&locked.headers.0["raft-dek"]).unwrap();
+    let nonce: [u8; 24] = record[record.len() - 24..].try_into().unwrap();
+    let mut again = locked.headers.clone();
+    sealed.write(&mut again, Some(&kek()), &mut || nonce);
+    assert_eq!(again, locked.headers);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use swarm_api::v1;
 use swarm_ca::change::{self, Decision, NewRoot, Plan as RootPlan};
+use swarm_ca::requests::MANAGER_SUBSYSTEM;
 use swarm_ca::rotation::join_token;
-use swarm_ca::tokens;
+use swarm_ca::{tokens, unlock};
 use swarm_reconcile::Ctx;
 use swarm_store::{By, Root, Write, WriteSet};
 use swarm_types::{Cluster, ClusterId, Kind, Timestamp, convert, defaults};
@@ -39,8 +40,9 @@ rules! {
     ROOT_INVALID: InvalidArgument, "{}";
     ROOT_UNUSABLE: Internal, "{}";
     ROOT_MISSING: FailedPrecondition, "{}: try again when the first manager has started";
-    CLUSTER_CHANGE_UNIMPLEMENTED: Unimplemented,
-        "UpdateCluster: {} is not implemented yet; leave it as it is";
+    NOT_LOCKED: FailedPrecondition,
+        "managers are not locked, so there is no unlock key to replace: switch auto-lock on, which \
+         makes one";
 }
 
 /// Answers with one cluster, redacted.
@@ -132,7 +134,7 @@ pub fn decide_root(
 ///
 /// # Errors
 /// `InvalidArgument` for a malformed spec or a root that cannot be used, `NotFound`,
-/// `Unimplemented` for changes to auto-lock, `Unknown` for a stale version.
+/// `FailedPrecondition` for a new unlock key without auto-lock, `Unknown` for a stale version.
 pub fn update_cluster(
     root: &Root,
     ctx: &mut Ctx<'_>,
@@ -145,7 +147,6 @@ pub fn update_cluster(
     check_spec(&spec)?;
     let stored = found(root, &id)?;
     let rotation = request.rotation.unwrap_or_default();
-    refuse_unlock_changes(&rotation, &stored.spec, &spec)?;
     let decision = decide(stored, &spec, ctx.now)?;
     if decision != material.decision {
         // The cluster is not the one for which the material was made.
@@ -161,6 +162,7 @@ pub fn update_cluster(
         cluster.root_ca = Some(Box::new(root_ca));
     }
     rotate_tokens(&mut cluster, &rotation, ctx)?;
+    settle_unlock_key(&mut cluster, rotation.manager_unlock_key, ctx)?;
     drop_expired(&mut cluster.blacklisted_certificates, ctx.now);
     let writes = WriteSet(vec![Write::update(cluster)]);
     Ok(Plan::new(writes, id.as_id(), |after, id| {
@@ -335,25 +337,36 @@ fn check_acceptance_policy(policy: Option<&v1::AcceptancePolicy>) -> Result<(), 
     Ok(())
 }
 
-/// Refuses what only managers that seal their keys could carry out.
-fn refuse_unlock_changes(
-    rotation: &v1::KeyRotation,
-    stored: &v1::ClusterSpec,
-    wanted: &v1::ClusterSpec,
+/// The unlock key of managers: there is one while auto-lock is on, and another when that is asked
+/// for. Keys of other subsystems are not looked at.
+fn settle_unlock_key(
+    cluster: &mut Cluster,
+    is_rotated: bool,
+    ctx: &mut Ctx<'_>,
 ) -> Result<(), Refusal> {
-    let auto_lock = |spec: &v1::ClusterSpec| {
-        spec.encryption_config
-            .as_ref()
-            .is_some_and(|config| config.auto_lock_managers)
-    };
-    let asked = if rotation.manager_unlock_key {
-        "rotation.manager_unlock_key"
-    } else if auto_lock(wanted) != auto_lock(stored) {
-        "a change of encryption_config.auto_lock_managers"
-    } else {
+    let config = cluster.spec.encryption_config.as_ref();
+    let is_managers = |key: &v1::EncryptionKey| key.subsystem == MANAGER_SUBSYSTEM;
+    if !config.is_some_and(|config| config.auto_lock_managers) {
+        if is_rotated {
+            return Err(NOT_LOCKED.plain());
+        }
+        cluster.unlock_keys.retain(|key| !is_managers(key));
         return Ok(());
+    }
+    let place = cluster.unlock_keys.iter().position(is_managers);
+    if place.is_some() && !is_rotated {
+        return Ok(());
+    }
+    let key = v1::EncryptionKey {
+        subsystem: MANAGER_SUBSYSTEM.to_owned(),
+        key: unlock::draw(ctx.ids).to_vec().into(),
+        ..Default::default()
     };
-    Err(CLUSTER_CHANGE_UNIMPLEMENTED.refuse(&[&asked]))
+    match place.and_then(|at| cluster.unlock_keys.get_mut(at)) {
+        Some(place) => *place = key,
+        None => cluster.unlock_keys.push(key),
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -230,28 +230,60 @@ fn acceptance_secrets_must_be_hashed_with_bcrypt_in_any_case() {
     assert_eq!(policy("md5").unwrap_err().rule(), HASHING_UNSUPPORTED);
 }
 
+fn managers_key(world: &World) -> Option<Vec<u8>> {
+    let keys = &world.root.cluster()?.unlock_keys;
+    let mut keys = keys.iter().filter(|key| key.subsystem == MANAGER_SUBSYSTEM);
+    let key = keys.next().map(|key| key.key.to_vec());
+    assert!(keys.next().is_none(), "one key at most");
+    key
+}
+
+/// Updates with auto-lock and rotation as given.
+fn lock(world: &mut World, autolock: bool, is_rotated: bool) -> Result<v1::Cluster, Refusal> {
+    update(world, |request| {
+        request.spec.as_mut().unwrap().encryption_config = Some(v1::EncryptionConfig {
+            auto_lock_managers: autolock,
+        });
+        request.rotation = Some(v1::KeyRotation {
+            manager_unlock_key: is_rotated,
+            ..Default::default()
+        });
+    })
+}
+
 #[test]
-fn changes_to_auto_lock_are_refused_by_name() {
-    let rotation = v1::KeyRotation {
-        manager_unlock_key: true,
+fn an_unlock_key_comes_and_goes_with_auto_lock_and_changes_when_asked_for() {
+    let mut world = World::new();
+    let mut cluster = (**world.root.cluster().unwrap()).clone();
+    let other = v1::EncryptionKey {
+        subsystem: "other".to_owned(),
+        key: "theirs".into(),
         ..Default::default()
     };
-    let refusal = update(&mut World::new(), |request| {
-        request.rotation = Some(rotation)
-    });
-    assert_eq!(refusal.unwrap_err().rule(), CLUSTER_CHANGE_UNIMPLEMENTED);
-    let lock = |auto_lock_managers| {
-        update_spec(&mut World::new(), |spec| {
-            spec.encryption_config = Some(v1::EncryptionConfig { auto_lock_managers });
-        })
-    };
-    assert!(lock(false).is_ok());
-    assert_eq!(lock(true).unwrap_err().rule(), CLUSTER_CHANGE_UNIMPLEMENTED);
-    let no_rotation = v1::KeyRotation::default();
-    update(&mut World::new(), |request| {
-        request.rotation = Some(no_rotation)
-    })
-    .unwrap();
+    cluster.unlock_keys = vec![other.clone()];
+    world.put(cluster);
+
+    lock(&mut world, false, false).unwrap();
+    assert_eq!(managers_key(&world), None);
+    let answer = lock(&mut world, true, false).unwrap();
+    assert!(answer.unlock_keys.is_empty(), "answers hold no key");
+    let first = managers_key(&world).unwrap();
+    assert_eq!(first.len(), 32);
+    lock(&mut world, true, false).unwrap();
+    assert_eq!(managers_key(&world), Some(first.clone()));
+    lock(&mut world, true, true).unwrap();
+    let second = managers_key(&world).unwrap();
+    assert_ne!(second, first);
+    let refused = lock(&mut world, false, true).unwrap_err();
+    assert_eq!(refused.rule(), NOT_LOCKED);
+    assert_eq!(managers_key(&world), Some(second));
+    lock(&mut world, false, false).unwrap();
+    assert_eq!(managers_key(&world), None);
+    // Switching on and replacing in one request makes one key.
+    lock(&mut world, true, true).unwrap();
+    assert!(managers_key(&world).is_some());
+    let keys = &world.root.cluster().unwrap().unlock_keys;
+    assert_eq!((keys.len(), &keys[0]), (2, &other), "others are left alone");
 }
 
 /// A world whose cluster has a root with its key.

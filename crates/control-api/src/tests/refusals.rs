@@ -196,9 +196,10 @@ fn cluster_cases() -> Vec<Refusal> {
                 ..Default::default()
             });
         }),
-        spec(&|spec| {
-            spec.encryption_config = Some(v1::EncryptionConfig {
-                auto_lock_managers: true,
+        update(&|request| {
+            request.rotation = Some(v1::KeyRotation {
+                manager_unlock_key: true,
+                ..Default::default()
             });
         }),
     ]

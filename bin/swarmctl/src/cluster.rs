@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::lookup::{Named as _, find};
 use crate::output::{Context, emit, emit_json, emit_line};
 use crate::view::{ClusterView, LogDriverView};
-use crate::{ca, later, table, tokens, units};
+use crate::{ca, table, tokens, units, unlock};
 
 /// The verbs of a cluster.
 #[derive(Debug, Subcommand)]
@@ -31,9 +31,8 @@ pub(crate) enum Verb {
     /// The root certificate, and the certificates of nodes.
     #[command(subcommand)]
     Ca(ca::Verb),
-    /// Not implemented yet.
-    #[command(hide = true)]
-    UnlockKey(crate::cli::Anything),
+    /// Show the key that unlocks managers, or replace it.
+    UnlockKey(unlock::UnlockKey),
 }
 
 /// Flags of `cluster update`.
@@ -63,11 +62,11 @@ pub(crate) struct Update {
     /// Replace a join token.
     #[arg(long, value_enum)]
     rotate_join_token: Option<Role>,
-    /// Replace the key that unlocks managers.
+    /// Replace the key that unlocks managers, and print the new one.
     #[arg(long)]
     rotate_unlock_key: bool,
-    /// Whether managers are locked when they restart.
-    #[arg(long)]
+    /// Whether managers are locked when they start again; the key is printed when that begins.
+    #[arg(long, value_name = "true|false")]
     autolock: Option<bool>,
 }
 
@@ -130,10 +129,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::JoinToken(flags) => tokens::join_token(context, flags).await,
         Verb::Tokens(verb) => tokens::run(context, verb).await,
         Verb::Ca(verb) => ca::run(context, verb).await,
-        Verb::UnlockKey(_) => Err(later::noun(
-            "cluster unlock-key",
-            "managers are not locked in this version, so there is no key",
-        )),
+        Verb::UnlockKey(flags) => unlock::run(context, &flags).await,
     }
 }
 
@@ -182,6 +178,12 @@ fn summary(cluster: &v1::Cluster) -> Vec<(String, String)> {
     if let Some(period) = period.as_ref().and_then(duration_from_wire) {
         push("Heartbeat period", units::show_duration(period));
     }
+    let locked = if is_locked(cluster.spec.as_ref()) {
+        "yes"
+    } else {
+        "no"
+    };
+    push("Managers are locked", locked.to_owned());
     let ca = spec.ca_config.unwrap_or_default();
     if let Some(expiry) = ca.node_cert_expiry.as_ref().and_then(duration_from_wire) {
         push("Certificate validity", units::show_duration(expiry));
@@ -226,8 +228,23 @@ async fn update(context: &Context, flags: Update) -> Result<(), Failure> {
                 .hint("`swarmctl cluster update --help` lists what can be changed"),
         );
     }
+    let was_locked = is_locked(cluster.spec.as_ref());
+    let has_new_key = rotation.manager_unlock_key || (is_locked(Some(&spec)) && !was_locked);
     send(context, &cluster, Some(spec), rotation).await?;
-    emit_line(&cluster.id)
+    emit_line(&cluster.id)?;
+    if !has_new_key {
+        return Ok(());
+    }
+    // Somebody else may have switched auto-lock off again.
+    let key = unlock::get(context).await?.ok_or_else(|| {
+        Failure::refused("the cluster was updated, but its managers are not locked any more")
+    })?;
+    unlock::show(&key, true)
+}
+
+fn is_locked(spec: Option<&v1::ClusterSpec>) -> bool {
+    let config = spec.and_then(|spec| spec.encryption_config.as_ref());
+    config.is_some_and(|config| config.auto_lock_managers)
 }
 
 /// The cluster that there is.
@@ -364,6 +381,7 @@ mod tests {
              Name                  default\n\
              Task history entries  5\n\
              Heartbeat period      5 s\n\
+             Managers are locked   no\n\
              Certificate validity  90 d\n"
         );
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use swarm_api::ext::explain_client::ExplainClient;
 use swarm_api::ext::identity_client::IdentityClient;
+use swarm_api::v1::ca_client::CaClient;
 use swarm_api::v1::control_client::ControlClient;
 use swarm_api::v1::logs_client::LogsClient;
 use swarm_rt::net::{self, Address};
@@ -49,6 +50,10 @@ impl Manager {
     pub(crate) fn explain(&self) -> ExplainClient<Channel> {
         ExplainClient::new(self.channel.clone())
             .max_decoding_message_size(net::CLIENT_RECEIVE_BYTES_MAX)
+    }
+
+    pub(crate) fn ca(&self) -> CaClient<Channel> {
+        CaClient::new(self.channel.clone())
     }
 
     pub(crate) fn identity(&self) -> IdentityClient<Channel> {

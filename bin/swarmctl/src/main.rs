@@ -21,6 +21,7 @@ mod table;
 mod task;
 mod tokens;
 mod units;
+mod unlock;
 mod view;
 mod why;
 

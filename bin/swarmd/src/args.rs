@@ -115,7 +115,46 @@ pub(crate) struct Daemon {
     #[arg(long, value_parser = external_ca)]
     pub(crate) external_ca: Vec<v1::ExternalCa>,
     #[command(flatten)]
+    pub(crate) locking: Locking,
+    #[command(flatten)]
     pub(crate) later: Later,
+}
+
+/// What locks a manager, and opens one that is locked.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct Locking {
+    /// Lock the managers of a new cluster: one that starts again needs the unlock key, which is
+    /// printed once.
+    #[arg(long)]
+    pub(crate) autolock: bool,
+    /// The key that opens a locked manager, from `swarmctl cluster unlock-key`. Other users of the
+    /// machine see it; better is --unlock-key-file, or this variable of the environment.
+    #[arg(
+        long,
+        value_name = "KEY",
+        hide_env_values = true,
+        env = "SWARM_UNLOCK_KEY"
+    )]
+    pub(crate) unlock_key: Option<Hidden>,
+    /// A file with the unlock key, `-` for the standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "unlock_key")]
+    pub(crate) unlock_key_file: Option<PathBuf>,
+}
+
+/// A text that is not shown.
+#[derive(Clone)]
+pub(crate) struct Hidden(pub(crate) String);
+
+impl From<&str> for Hidden {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("hidden")
+    }
 }
 
 /// Reads `protocol=cfssl,url=URL[,key=value]`.
@@ -165,10 +204,6 @@ pub(crate) struct Later {
     listen_debug: Option<String>,
     #[arg(long, hide = true)]
     force_new_cluster: bool,
-    #[arg(long, hide = true)]
-    autolock: bool,
-    #[arg(long, hide = true)]
-    unlock_key: Option<String>,
 }
 
 impl Later {
@@ -181,8 +216,6 @@ impl Later {
             ("--engine-addr", self.engine_addr.is_some()),
             ("--listen-debug", self.listen_debug.is_some()),
             ("--force-new-cluster", self.force_new_cluster),
-            ("--autolock", self.autolock),
-            ("--unlock-key", self.unlock_key.is_some()),
         ];
         let names: Vec<&str> = given
             .iter()
@@ -284,18 +317,18 @@ mod tests {
 
     #[test]
     fn flags_that_do_nothing_yet_are_refused_by_name() {
-        let later = parse(&["--autolock"]).unwrap().daemon.later;
+        let later = parse(&["--listen-debug", "x"]).unwrap().daemon.later;
         let refusal = later.check().unwrap_err().to_string();
         assert_eq!(
             refusal,
-            "--autolock is not implemented yet; start without it"
+            "--listen-debug is not implemented yet; start without it"
         );
-        let both = parse(&["--autolock", "--force-new-cluster"])
+        let both = parse(&["--listen-debug", "x", "--force-new-cluster"])
             .unwrap()
             .daemon;
         let refusal = both.later.check().unwrap_err().to_string();
         assert!(
-            refusal.starts_with("--force-new-cluster, --autolock are"),
+            refusal.starts_with("--listen-debug, --force-new-cluster are"),
             "{refusal}"
         );
         assert!(Later::default().check().is_ok());
@@ -316,6 +349,17 @@ mod tests {
             assert!(external_ca(text).is_err(), "{text}");
         }
         assert!(external_ca("protocol=cfssl,url=http://x").is_err());
+    }
+
+    #[test]
+    fn an_unlock_key_comes_from_one_place_and_is_not_shown() {
+        let both = parse(&["--unlock-key", "SWMKEY-1-x", "--unlock-key-file", "f"]);
+        assert_eq!(both.unwrap_err().exit_code(), 2);
+        let daemon = parse(&["--autolock", "--unlock-key", "SWMKEY-1-x"])
+            .unwrap()
+            .daemon;
+        assert!(daemon.locking.autolock);
+        assert!(!format!("{daemon:?}").contains("SWMKEY"));
     }
 
     #[test]

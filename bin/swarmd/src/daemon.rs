@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use swarm_api::v1;
 use swarm_executor_native::{NativeConfig, NativeExecutor};
 use swarm_manager::LogConfig;
-use swarm_node::{Config, Join, Node};
+use swarm_node::{Config, Join, Locking, Node};
 use swarm_rt::metrics::{self, Metrics};
 use swarm_rt::net::{self, Address};
 use swarm_rt::{Shutdown, Tasks, logging};
@@ -14,11 +14,13 @@ use swarm_types::resources;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Availability, Daemon, Executor, LogFormat};
+use crate::locking;
 
 /// Runs a node until SIGINT or SIGTERM, or until it fails.
 pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
     args.later.check()?;
     check(&args)?;
+    let locking = locking::read(&args.locking)?;
     let format = match args.log_format {
         LogFormat::Text => logging::Format::Text,
         LogFormat::Json => logging::Format::Json,
@@ -41,7 +43,7 @@ pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
     }
     // A worker may wait long for its manager.
     let node = tokio::select! {
-        node = Node::start(config(&args, metrics), Arc::new(executor), Shutdown::new()) => node?,
+        node = Node::start(config(&args, metrics, locking), Arc::new(executor), Shutdown::new()) => node?,
         result = stop_requested() => return result,
     };
     tokio::select! {
@@ -110,7 +112,7 @@ async fn show_metrics(address: &str, tasks: &Tasks, metrics: Metrics) -> anyhow:
     Ok(())
 }
 
-fn config(args: &Daemon, metrics: Metrics) -> Config {
+fn config(args: &Daemon, metrics: Metrics, locking: Locking) -> Config {
     let mut log = LogConfig::default();
     log.member.heartbeat_ticks = args.heartbeat_tick as usize;
     log.member.election_ticks = args.election_tick as usize;
@@ -130,6 +132,7 @@ fn config(args: &Daemon, metrics: Metrics) -> Config {
             Availability::Drain => v1::node_spec::Availability::Drain,
         },
         external_cas: args.external_ca.clone(),
+        locking,
         log,
         plugins_dir: args.plugins_dir.clone(),
         metrics,

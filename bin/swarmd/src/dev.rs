@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use swarm_api::v1;
 use swarm_executor_native::{NativeConfig, NativeExecutor};
 use swarm_manager::{LogConfig, PLUGINS_DIR};
-use swarm_node::{Config, Join, Node};
+use swarm_node::{Config, Join, Locking, Node};
 use swarm_rt::metrics::Metrics;
 use swarm_rt::{Shutdown, logging};
 
@@ -107,6 +107,7 @@ async fn start_node(
         control_socket: socket.to_owned(),
         availability,
         external_cas: Vec::new(),
+        locking: Locking::default(),
         log,
         metrics: Metrics::new(),
         plugins_dir: PLUGINS_DIR.into(),

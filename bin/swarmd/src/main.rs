@@ -6,10 +6,15 @@ mod args;
 mod daemon;
 mod dev;
 mod join_check;
+mod locking;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use swarm_node::NodeError;
+
+/// The exit code of a manager that is locked.
+const LOCKED: u8 = 3;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
@@ -26,7 +31,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("swarmd: {error:#}");
-            ExitCode::FAILURE
+            exit_code(&error)
         }
     }
 }
@@ -44,4 +49,12 @@ fn run(args: args::Args) -> anyhow::Result<()> {
             }
         }
     })
+}
+
+/// A locked manager that starts without its key will not start the next time either.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<NodeError>() {
+        Some(error) if error.is_locked() => ExitCode::from(LOCKED),
+        Some(_) | None => ExitCode::FAILURE,
+    }
 }

@@ -37,6 +37,7 @@ mod signing;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod unlock;
 mod watchman;
 
 use std::net::SocketAddr;
@@ -47,6 +48,7 @@ use std::time::Duration;
 use swarm_api::v1;
 use swarm_ca::key::KeyPem;
 use swarm_ca::tokens;
+use swarm_ca::unlock::{Seal, draw};
 use swarm_leader::{FirstRoot, Seed};
 use swarm_raft_io::{OpenError, ReplicatedConfig, ReplicatedStore};
 use swarm_rt::metrics::{Gauge, Metrics};
@@ -54,6 +56,7 @@ use swarm_rt::tasks::TaskError;
 use swarm_rt::tls::Credentials;
 use swarm_rt::{Clock, OnError, OsIds, Shutdown, Tasks, net};
 use swarm_types::{ClusterId, NodeId};
+use tokio::sync::watch;
 
 use listening::Bounds;
 use services::Services;
@@ -61,6 +64,7 @@ use services::Services;
 pub use gate::READY_WAIT_MAX;
 pub use secret_drivers::PLUGINS_DIR;
 pub use swarm_raft_io::ReplicatedConfig as LogConfig;
+pub use swarm_raft_io::keys::KeyKeeper;
 
 /// How long services and the log may take to stop.
 const STOP_GRACE: Duration = Duration::from_secs(8);
@@ -89,6 +93,8 @@ pub struct Config {
     pub security: Credentials,
     /// The root of a cluster which this node starts. Later the store has it.
     pub first_root: Option<RootMaterial>,
+    /// What keeps the data keys of the log.
+    pub data_keys: Arc<dyn KeyKeeper>,
     /// Where the manager's figures go.
     pub metrics: Metrics,
     /// Directory with the sockets of plugins ([`PLUGINS_DIR`]).
@@ -104,6 +110,8 @@ pub struct RootMaterial {
     pub key_pem: Option<KeyPem>,
     /// External authorities that sign for the root.
     pub external_cas: Vec<v1::ExternalCa>,
+    /// Whether managers are locked from the start.
+    pub autolock: bool,
 }
 
 impl RootMaterial {
@@ -114,7 +122,7 @@ impl RootMaterial {
             cert_pem: self.cert_pem.clone().into(),
             key_pem: key.unwrap_or_default().into(),
             token_secrets: [tokens::secret(&mut ids), tokens::secret(&mut ids)],
-            unlock_key: None,
+            unlock_key: self.autolock.then(|| draw(&mut ids)),
             external_cas: self.external_cas.clone(),
         }
     }
@@ -138,6 +146,7 @@ pub struct Manager {
     store: ReplicatedStore,
     remote: SocketAddr,
     gate: gate::Gate,
+    wanted_seal: watch::Receiver<Option<Seal>>,
     metrics: Metrics,
 }
 
@@ -171,6 +180,7 @@ impl Manager {
             &config.cluster,
             clock.clone(),
             OsIds::new().next_u64(),
+            Arc::clone(&config.data_keys),
         )
         .await?;
         let gate = gate::Gate::new();
@@ -185,6 +195,7 @@ impl Manager {
             (&config.cluster, &config.node),
             me.sessions.clone(),
         );
+        let wanted_seal = watch_seal(&tasks, &store);
         let (calls, logs) = spawn_loops(&tasks, &store, &clock, &gate, me);
         let services = Arc::new(Services {
             store: store.clone(),
@@ -211,6 +222,7 @@ impl Manager {
             store,
             remote,
             gate,
+            wanted_seal,
             metrics: config.metrics,
         })
     }
@@ -242,6 +254,12 @@ impl Manager {
                 () = stop.begun() => {}
             }
         }
+    }
+
+    /// How the cluster wants the key files of its managers to be sealed; `None` until there is a
+    /// cluster. Changes when the key does.
+    pub fn wanted_seal(&self) -> watch::Receiver<Option<Seal>> {
+        self.wanted_seal.clone()
     }
 
     /// The signal that is given when the manager stops by itself.
@@ -305,6 +323,14 @@ fn spawn_loops(
     let broker = logs::run(store, clock, incoming, stop);
     tasks.spawn("log broker", OnError::Stop, broker);
     (calls, log_calls)
+}
+
+fn watch_seal(tasks: &Tasks, store: &ReplicatedStore) -> watch::Receiver<Option<Seal>> {
+    let (sender, wanted) = watch::channel(None);
+    let stop = tasks.shutdown().clone();
+    let watching = unlock::run(store.clone(), sender, stop);
+    tasks.spawn("unlock key", OnError::Stop, watching);
+    wanted
 }
 
 /// The address that nodes are told: "every address of this machine" leads nowhere from another one.

@@ -17,6 +17,7 @@ use v1::health_client::HealthClient;
 
 use self::world::{CLUSTER, MANAGER, WORKER, authority};
 use super::*;
+use swarm_raft_io::keys::{DataKey, InMemory, KeySet};
 use swarm_rt::tls::{self, Security, ServerName};
 
 /// Nodes that are in the cluster of [`start`].
@@ -45,9 +46,15 @@ fn config(directory: &Path) -> Config {
         control_socket: directory.join("control.sock"),
         security: Credentials::new(authority().tls("manager", MANAGER, CLUSTER)).unwrap(),
         first_root: Some(authority().material()),
+        data_keys: Arc::new(data_keys()),
         metrics: Metrics::new(),
         plugins: directory.join("plugins"),
     }
+}
+
+/// The same for every start, so that a log opens again.
+fn data_keys() -> InMemory {
+    InMemory::with(KeySet::settled(DataKey::new([1; 32])))
 }
 
 async fn start(directory: &Path) -> Manager {

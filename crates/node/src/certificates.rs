@@ -1,19 +1,29 @@
 //! The directory `certificates`: root, node certificate and key, in the names and forms of a Go
 //! node, so that either can read what the other wrote (spec 2.6).
 //!
-//! Owns how files are read and replaced. In which order, and what half a replacement means, is
-//! decided by [`swarm_ca::keyfile::plan`]. Every step is durable before the next: the file is
-//! synced, then renamed into place, then the directory is synced.
+//! Owns how files are read and replaced, and under which key the key file is sealed. In which order,
+//! and what half a replacement means, is decided by [`swarm_ca::keyfile::plan`]. Every step is
+//! durable before the next: the file is synced, then renamed into place, then the directory is
+//! synced.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use swarm_ca::identity;
 use swarm_ca::key::{KeyError, KeyPem, PrivateKey};
+use swarm_ca::keyfile::data_keys::{DataKeys, NONCE_BYTES};
 use swarm_ca::keyfile::plan::{self, Found, Recovered, Step};
-use swarm_ca::keyfile::{Headers, KeyFile, KeyFileError};
+use swarm_ca::keyfile::{self, Kek, KeyFile, KeyFileError, Salt};
+use swarm_ca::unlock::{Conflict, Seal};
+use swarm_rt::OsIds;
 use zeroize::Zeroizing;
+
+mod data_keys;
+#[cfg(test)]
+mod tests;
 
 /// Name of the directory inside the state directory.
 const DIRECTORY: &str = "certificates";
@@ -32,6 +42,26 @@ pub enum CertificatesError {
     /// The key cannot be read.
     #[error("key file {}", .0.display())]
     Key(PathBuf, #[source] KeyFileError),
+    /// The key is sealed, and no unlock key was given.
+    #[error(
+        "node is locked, and needs a valid unlock key: {} is sealed, because the cluster locks its \
+         managers; start once more with --unlock-key-file FILE, or with the key in \
+         SWARM_UNLOCK_KEY. `swarmctl cluster unlock-key` shows it on a manager that runs", .0.display()
+    )]
+    Locked(PathBuf),
+    /// The key is sealed, and the unlock key that was given is another one.
+    #[error(
+        "node is locked, and needs a valid unlock key: the one that was given does not open {}; if \
+         it was changed shortly before the manager stopped, try the one before or after the change. \
+         Nothing was written", .0.display()
+    )]
+    WrongUnlockKey(PathBuf),
+    /// Whoever works on files is gone.
+    #[error("the work on certificate files was cancelled")]
+    Cancelled,
+    /// The store and the file do not belong together.
+    #[error("key file {}", .0.display())]
+    Conflict(PathBuf, #[source] Conflict),
     /// A file is not text.
     #[error(
         "certificate file {} is damaged; restore it from a backup, or move the state directory \
@@ -62,10 +92,26 @@ pub(crate) struct Pair {
     pub(crate) key_pem: KeyPem,
 }
 
-/// The directory.
+/// The directory. Clones share what is known of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificates {
     directory: PathBuf,
+    /// What the key file is sealed under. Held while the file is read and replaced, so that of two
+    /// changes of it none is lost.
+    seal: Arc<Mutex<Seal>>,
+}
+
+/// What became of the seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resealed {
+    /// It is as wanted.
+    Kept,
+    /// It was open before.
+    Locked,
+    /// It has another key.
+    Changed,
+    /// It is open now.
+    Opened,
 }
 
 impl Certificates {
@@ -79,7 +125,10 @@ impl Certificates {
             .create(&directory)
             .map_err(failed)?;
         sync_directory(state_dir).map_err(failed)?;
-        Ok(Self { directory })
+        Ok(Self {
+            directory,
+            seal: Arc::default(),
+        })
     }
 
     /// Where the root bundle is.
@@ -92,25 +141,28 @@ impl Certificates {
         self.directory.join(plan::NODE_CERT)
     }
 
-    /// Reads everything, and finishes or undoes a replacement that was cut short.
-    pub(crate) fn load(&self) -> Result<OnDisk, CertificatesError> {
+    /// Reads everything, and finishes or undoes a replacement that was cut short. From here on the
+    /// key file is sealed as it was found.
+    pub(crate) fn load(&self, unlock_key: Option<&Kek>) -> Result<OnDisk, CertificatesError> {
         let found = Found {
             cert: self.read(plan::NODE_CERT)?,
             cert_next: self.read(plan::NODE_CERT_NEXT)?,
             key: self.read(plan::NODE_KEY)?.map(Zeroizing::new),
             key_old: self.read(plan::NODE_KEY_OLD)?.map(Zeroizing::new),
         };
-        let key_path = || self.directory.join(plan::NODE_KEY);
-        let (recovered, steps) = plan::recover(&found, None)
-            .map_err(|error| CertificatesError::Key(key_path(), error))?;
+        let (recovered, steps) = plan::recover(&found, unlock_key)
+            .map_err(|error| self.unreadable(error, unlock_key))?;
         for step in &steps {
             self.apply(step)?;
         }
         let pair = match recovered {
-            Recovered::Pair { cert_pem, key } => Some(Pair {
-                chain_pem: cert_pem,
-                key_pem: key.key.to_pem(),
-            }),
+            Recovered::Pair { cert_pem, key } => {
+                self.find_seal(&found, &key, unlock_key)?;
+                Some(Pair {
+                    chain_pem: cert_pem,
+                    key_pem: key.key.to_pem(),
+                })
+            }
             // The first of the two writes of a first certificate may be all that there is; a key
             // without its certificate, or the reverse, is something else.
             Recovered::Nothing if found.key.is_some() || found.cert.is_some() => {
@@ -146,30 +198,116 @@ impl Certificates {
         })
     }
 
-    /// Replaces certificate and key; the headers of the key file stay.
-    pub(crate) fn save(&self, pair: &Pair) -> Result<(), CertificatesError> {
-        let path = self.directory.join(plan::NODE_KEY);
-        let failed = |error: KeyFileError| CertificatesError::Key(path.clone(), error);
-        let key =
-            PrivateKey::from_pem(&pair.key_pem).map_err(|error: KeyError| failed(error.into()))?;
-        let mut file = KeyFile::new(key, 0);
-        if let Some(headers) = self.headers()? {
-            file.headers.0.extend(headers.0);
+    /// Takes note of how the key file is sealed; an unlock key must open all of it.
+    fn find_seal(
+        &self,
+        found: &Found,
+        key: &KeyFile,
+        unlock_key: Option<&Kek>,
+    ) -> Result<(), CertificatesError> {
+        let failed = |error| self.unreadable(error, unlock_key);
+        let text = found.key.as_ref().or(found.key_old.as_ref());
+        let is_sealed = text.map(|text| keyfile::is_encrypted(text)).transpose();
+        let is_sealed = is_sealed.map_err(failed)?.unwrap_or(false);
+        let seal = Seal {
+            kek: unlock_key.filter(|_| is_sealed).cloned(),
+            version: key.kek_version().map_err(failed)?,
+        };
+        DataKeys::read(&key.headers, seal.kek.as_ref()).map_err(failed)?;
+        if unlock_key.is_some() && !is_sealed {
+            tracing::warn!("this node is not locked; the unlock key that was given is not used");
         }
-        let text = file.write(None).map_err(failed)?;
-        for step in plan::replace(&pair.chain_pem, &text) {
-            self.apply(&step)?;
-        }
+        *self.seal() = seal;
         Ok(())
     }
 
-    /// The headers of the key file that is there, if one is.
-    fn headers(&self) -> Result<Option<Headers>, CertificatesError> {
-        let Some(text) = self.read(plan::NODE_KEY)? else {
+    fn unreadable(&self, error: KeyFileError, unlock_key: Option<&Kek>) -> CertificatesError {
+        let path = self.key_path();
+        if error != KeyFileError::Locked {
+            return CertificatesError::Key(path, error);
+        }
+        match unlock_key {
+            None => CertificatesError::Locked(path),
+            Some(_) => CertificatesError::WrongUnlockKey(path),
+        }
+    }
+
+    /// Whether the key file is sealed.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.seal().kek.is_some()
+    }
+
+    fn seal(&self) -> MutexGuard<'_, Seal> {
+        // A panic leaves the seal of before, which is that of the file unless the file says else.
+        self.seal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn key_path(&self) -> PathBuf {
+        self.directory.join(plan::NODE_KEY)
+    }
+
+    /// Replaces certificate and key. The headers of the key file stay, and so does its seal, unless
+    /// the certificate is a worker's: workers are not locked, and keep no log.
+    pub(crate) fn save(&self, pair: &Pair) -> Result<(), CertificatesError> {
+        let failed = |error| CertificatesError::Key(self.key_path(), error);
+        let mut seal = self.seal();
+        let key =
+            PrivateKey::from_pem(&pair.key_pem).map_err(|error: KeyError| failed(error.into()))?;
+        let mut file = KeyFile::new(key, seal.version);
+        let mut next = seal.clone();
+        if identity::read_pem(pair.chain_pem.as_bytes()).is_ok_and(|it| it.is_worker()) {
+            next = Seal::default();
+            file.set_kek_version(0);
+        } else if let Some(before) = self.key_file(&seal)? {
+            file.headers.0.extend(before.headers.0);
+        }
+        let text = sealed_text(&file, &next).map_err(failed)?;
+        for step in plan::replace(&pair.chain_pem, &text) {
+            self.apply(&step)?;
+        }
+        *seal = next;
+        Ok(())
+    }
+
+    /// Seals the key file, with the data keys in it, as the cluster wants it, if that is newer than
+    /// what is there. The file is replaced in one go: at each moment it opens with the key of
+    /// before or with the new one.
+    pub(crate) fn reseal(&self, wanted: &Seal) -> Result<Resealed, CertificatesError> {
+        let failed = |error| CertificatesError::Key(self.key_path(), error);
+        let mut seal = self.seal();
+        let conflict = |error| CertificatesError::Conflict(self.key_path(), error);
+        if !seal.yields_to(wanted).map_err(conflict)? {
+            return Ok(Resealed::Kept);
+        }
+        let file = self.key_file(&seal)?;
+        let mut file = file.ok_or_else(|| CertificatesError::Damaged(self.key_path()))?;
+        let was_open = seal.kek.is_none();
+        let keys = DataKeys::read(&file.headers, seal.kek.as_ref()).map_err(failed)?;
+        if let Some(mut keys) = keys {
+            // Whoever read the file while it was open can open the log as well.
+            keys.needs_rotation |= was_open;
+            keys.write(&mut file.headers, wanted.kek.as_ref(), &mut nonce);
+        }
+        file.set_kek_version(wanted.version);
+        let text = sealed_text(&file, wanted).map_err(failed)?;
+        self.apply(&plan::replace_key(&text))?;
+        *seal = wanted.clone();
+        Ok(match (was_open, wanted.kek.is_none()) {
+            (true, _) => Resealed::Locked,
+            (false, true) => Resealed::Opened,
+            (false, false) => Resealed::Changed,
+        })
+    }
+
+    /// The key file that is there, if one is. One that cannot be read is an error: its headers hold
+    /// keys that nothing else has.
+    fn key_file(&self, seal: &Seal) -> Result<Option<KeyFile>, CertificatesError> {
+        let Some(text) = self.read(plan::NODE_KEY)?.map(Zeroizing::new) else {
             return Ok(None);
         };
-        // A key that cannot be read was refused at the start.
-        Ok(KeyFile::read(&text, None).ok().map(|file| file.headers))
+        KeyFile::read(&text, seal.kek.as_ref())
+            .map(Some)
+            .map_err(|error| self.unreadable(error, seal.kek.as_ref()))
     }
 
     /// Notes that a new cluster begins here.
@@ -214,6 +352,30 @@ impl Certificates {
     }
 }
 
+fn sealed_text(file: &KeyFile, seal: &Seal) -> Result<Zeroizing<String>, KeyFileError> {
+    file.write(seal.kek.as_ref().map(|kek| (kek, salt())))
+}
+
+fn salt() -> Salt {
+    Salt {
+        derivation: random(),
+        cipher: random(),
+    }
+}
+
+fn nonce() -> [u8; NONCE_BYTES] {
+    random()
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut ids = OsIds::new();
+    let mut bytes = [0; N];
+    for chunk in bytes.chunks_mut(8) {
+        chunk.copy_from_slice(&ids.next_u64().to_be_bytes()[..chunk.len()]);
+    }
+    bytes
+}
+
 fn read_bounded(file: File) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
@@ -252,141 +414,4 @@ pub(crate) fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> 
 /// Makes renames in a directory durable.
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-    use std::time::Duration;
-
-    use swarm_api::v1::NodeRole;
-    use swarm_ca::issue::{Signer, Subject};
-    use swarm_ca::{csr, root};
-    use swarm_types::Timestamp;
-
-    use super::*;
-
-    fn pair() -> Pair {
-        let now = Timestamp::from_millis(1_795_694_429_000);
-        let (root_pem, key) = root::new_root(now);
-        let signer = Signer::new(&root_pem, &key, "").unwrap();
-        let key_pem = csr::new_key();
-        let request = csr::request(&key_pem).unwrap();
-        let subject = Subject {
-            node: "n".parse().unwrap(),
-            cluster: "c".parse().unwrap(),
-            role: NodeRole::Worker,
-        };
-        let day = Duration::from_secs(24 * 3600);
-        let chain_pem = signer
-            .sign(request.as_bytes(), &subject, day, now, [1; 20])
-            .unwrap();
-        Pair { chain_pem, key_pem }
-    }
-
-    fn names(directory: &Path) -> Vec<(String, u32)> {
-        let entries = std::fs::read_dir(directory.join(DIRECTORY)).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|entry| {
-                let entry = entry.unwrap();
-                let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
-                (entry.file_name().into_string().unwrap(), mode)
-            })
-            .collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn what_is_saved_is_loaded_under_the_names_and_modes_of_a_go_node() {
-        let directory = tempfile::tempdir().unwrap();
-        let certificates = Certificates::open(directory.path()).unwrap();
-        assert!(certificates.load().unwrap().pair.is_none());
-        let pair = pair();
-        certificates.begin_first_start().unwrap();
-        certificates.save_root("root\n").unwrap();
-        certificates.save(&pair).unwrap();
-        let loaded = certificates.load().unwrap();
-        assert!(loaded.is_first_start);
-        assert_eq!(loaded.root_pem.as_deref(), Some("root\n"));
-        assert_eq!(loaded.pair.unwrap().chain_pem, pair.chain_pem);
-        certificates.end_first_start().unwrap();
-        certificates.end_first_start().unwrap();
-        assert!(!certificates.load().unwrap().is_first_start);
-        let expected = [
-            ("swarm-node.crt", 0o644),
-            ("swarm-node.key", 0o600),
-            ("swarm-root-ca.crt", 0o644),
-        ];
-        let expected = expected.map(|(name, mode)| (name.to_owned(), mode));
-        assert_eq!(names(directory.path()), expected);
-    }
-
-    #[test]
-    fn headers_of_the_key_file_outlive_a_renewal() {
-        let directory = tempfile::tempdir().unwrap();
-        let certificates = Certificates::open(directory.path()).unwrap();
-        let first = pair();
-        let key = PrivateKey::from_pem(&first.key_pem).unwrap();
-        let mut file = KeyFile::new(key, 9);
-        file.headers.0.insert("raft-dek".into(), "c2VjcmV0".into());
-        let text = file.write(None).unwrap();
-        for step in plan::replace(&first.chain_pem, &text) {
-            certificates.apply(&step).unwrap();
-        }
-        certificates.save(&pair()).unwrap();
-        let text = certificates.read(plan::NODE_KEY).unwrap().unwrap();
-        let file = KeyFile::read(&text, None).unwrap();
-        assert_eq!(file.headers.0["raft-dek"], "c2VjcmV0");
-        assert_eq!(file.kek_version(), Ok(9));
-    }
-
-    #[test]
-    fn a_crash_between_any_two_steps_leaves_a_pair_that_loads() {
-        let (old, new) = (pair(), pair());
-        let key = PrivateKey::from_pem(&new.key_pem).unwrap();
-        let text = KeyFile::new(key, 0).write(None).unwrap();
-        let steps = plan::replace(&new.chain_pem, &text);
-        for done in 0..=steps.len() {
-            let directory = tempfile::tempdir().unwrap();
-            let certificates = Certificates::open(directory.path()).unwrap();
-            certificates.save(&old).unwrap();
-            for step in &steps[..done] {
-                certificates.apply(step).unwrap();
-            }
-            // A write that was cut short leaves such a file.
-            let half = directory.path().join(DIRECTORY).join(".tmp-swarm-node.key");
-            std::fs::write(half, "half").unwrap();
-            let expected = if done < 2 { &old } else { &new };
-            for _ in 0..2 {
-                let loaded = certificates.load().unwrap().pair.unwrap();
-                assert_eq!(loaded.chain_pem, expected.chain_pem, "after {done} steps");
-            }
-            certificates.save(&old).unwrap();
-            let loaded = certificates.load().unwrap().pair.unwrap();
-            assert_eq!(loaded.chain_pem, old.chain_pem);
-        }
-    }
-
-    #[test]
-    fn what_is_damaged_or_locked_is_refused_and_left_alone() {
-        let pair = pair();
-        let locked =
-            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
-        for (name, content) in [
-            (plan::NODE_KEY, "nonsense"),
-            (plan::NODE_KEY, locked),
-            (plan::NODE_CERT, "nonsense"),
-            (plan::NODE_CERT, ""),
-        ] {
-            let directory = tempfile::tempdir().unwrap();
-            let certificates = Certificates::open(directory.path()).unwrap();
-            certificates.save(&pair).unwrap();
-            let path = directory.path().join(DIRECTORY).join(name);
-            std::fs::write(&path, content).unwrap();
-            let error = certificates.load().unwrap_err();
-            assert!(error.to_string().contains("swarm-node"), "{error}");
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
-        }
-    }
 }

@@ -16,9 +16,11 @@ use swarm_raft_io::ReplicatedStore;
 use swarm_rt::Clock;
 use swarm_rt::tasks::TaskError;
 use swarm_rt::tls::{Credentials, Security};
+use tokio::sync::watch;
 
 use crate::certificates::Certificates;
 use crate::identity::node_tls;
+use crate::lock::Sealed;
 use crate::obtain::{Asker, Wish};
 
 /// Between two looks whether the cluster object is there.
@@ -31,6 +33,8 @@ pub(crate) struct FirstStart {
     pub(crate) credentials: Credentials,
     pub(crate) socket: PathBuf,
     pub(crate) clock: Clock,
+    /// Says when the key file is sealed as the cluster wants it.
+    pub(crate) sealed: watch::Receiver<Sealed>,
 }
 
 impl FirstStart {
@@ -52,6 +56,9 @@ impl FirstStart {
         if root_pem != self.credentials.root_pem().as_bytes() {
             self.take_over(&root_pem).await?;
         }
+        // The unlock key was shown by then, which only a first start does.
+        let mut sealed = self.sealed;
+        sealed.wait_for(|sealed| sealed.is_settled).await?;
         Ok(self.certificates.end_first_start()?)
     }
 

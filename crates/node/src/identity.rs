@@ -14,6 +14,7 @@ use swarm_ca::chain::{self, Expiry};
 use swarm_ca::identity::CertIdentity;
 use swarm_ca::issue::{SignError, Signer, Subject};
 use swarm_ca::key::KeyPem;
+use swarm_ca::keyfile::Kek;
 use swarm_ca::root::{self, RootBundle};
 use swarm_ca::token::JoinToken;
 use swarm_ca::{csr, issue};
@@ -90,6 +91,8 @@ pub(crate) struct Start<'a> {
     /// Whether somebody else signs for the root.
     pub(crate) has_external_ca: bool,
     pub(crate) certificates: &'a Certificates,
+    /// What the key file may be sealed under.
+    pub(crate) unlock_key: Option<&'a Kek>,
     pub(crate) clock: &'a Clock,
 }
 
@@ -104,7 +107,7 @@ impl Start<'_> {
         if token.as_ref().is_some_and(JoinToken::requires_fips) {
             return Err(IdentityError::Fips);
         }
-        let disk = self.certificates.load()?;
+        let disk = self.certificates.load(self.unlock_key)?;
         match (&disk.pair, &self.join.address) {
             (Some(pair), _) => self.read_disk(&disk, pair, token.as_ref()).await,
             (None, Some(address)) => self.join(&disk, address, token.as_ref()).await,

@@ -30,6 +30,7 @@ pub mod check;
 mod first_start;
 mod identity;
 mod known_managers;
+mod lock;
 mod obtain;
 mod renewal;
 #[cfg(test)]
@@ -42,13 +43,14 @@ use std::time::Duration;
 
 use swarm_agent_io::{Remotes, RunError, Runner};
 use swarm_api::v1;
+use swarm_ca::keyfile::Kek;
 use swarm_executor::Executor;
 use swarm_manager::{LogConfig, Manager, RootMaterial, StartError};
 use swarm_rt::metrics::Metrics;
 use swarm_rt::tasks::TaskError;
 use swarm_rt::{Clock, OnError, Shutdown, Tasks};
 use swarm_types::NodeId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use certificates::CertificatesError;
 pub use identity::{IdentityError, Join};
@@ -57,6 +59,7 @@ pub use obtain::ObtainError;
 use certificates::Certificates;
 use identity::{FirstRoot, Identity, MANAGER_DIRECTORY, Part, Start};
 use known_managers::KnownManagers;
+use lock::{Lock, Sealed};
 use renewal::{Parts, Renewer, Way};
 
 /// How long the agent may take to let go of its tasks.
@@ -81,12 +84,25 @@ pub struct Config {
     pub availability: v1::node_spec::Availability,
     /// External authorities that sign for the root of a new cluster.
     pub external_cas: Vec<v1::ExternalCa>,
+    /// What locks and unlocks a manager.
+    pub locking: Locking,
     /// Settings of log and consensus.
     pub log: LogConfig,
     /// Where the node's figures go.
     pub metrics: Metrics,
     /// Directory with the sockets of plugins, of which a manager asks secret drivers.
     pub plugins_dir: PathBuf,
+}
+
+/// What locks and unlocks a manager.
+#[derive(Clone, Debug, Default)]
+pub struct Locking {
+    /// Whether the managers of a new cluster are locked.
+    pub autolock: bool,
+    /// Shows people the unlock key of a new cluster, once, before anything is sealed under it.
+    pub show: Option<fn(&str)>,
+    /// What opens a manager that is locked.
+    pub unlock_key: Option<Kek>,
 }
 
 /// Why a node did not start.
@@ -107,6 +123,19 @@ pub enum NodeError {
     /// The agent did not start.
     #[error(transparent)]
     Agent(#[from] RunError),
+}
+
+impl NodeError {
+    /// Whether all that is missing is the unlock key.
+    pub fn is_locked(&self) -> bool {
+        let Self::Identity(IdentityError::Files(error)) = self else {
+            return false;
+        };
+        matches!(
+            error,
+            CertificatesError::Locked(_) | CertificatesError::WrongUnlockKey(_)
+        )
+    }
 }
 
 /// A running node.
@@ -141,10 +170,12 @@ impl Node {
             availability: config.availability,
             has_external_ca: !config.external_cas.is_empty(),
             certificates: &certificates,
+            unlock_key: config.locking.unlock_key.as_ref(),
             clock: &clock,
         };
         let identity = start.identity().await?;
-        let manager = start_manager(&config, &identity, &shutdown).await?;
+        warn_of_autolock(&config, &identity, &certificates);
+        let manager = start_manager(&config, &identity, &certificates, &shutdown).await?;
         let agent = agent_config(&config, &identity);
         let runner = match Runner::open(agent, executor, clock.clone()).await {
             Ok(runner) => runner,
@@ -158,20 +189,15 @@ impl Node {
         };
         let connected = runner.connected();
         let tasks = Tasks::new(shutdown);
-        let renewer = renewer(&config, &identity, &certificates, &runner, &clock);
-        if let (Part::Manager(Some(_)), Some(manager)) = (&identity.part, &manager) {
-            let first = first_start::FirstStart {
+        let hurry = Arc::default();
+        let renewer = renewer(&config, &identity, &certificates, &runner, &clock, &hurry);
+        if let Some(manager) = &manager {
+            let files = Files {
                 certificates,
-                credentials: identity.credentials.clone(),
-                socket: config.control_socket.clone(),
                 clock,
+                hurry,
             };
-            let finished = first.finish(manager.when_ready(), manager.store().clone());
-            tasks.spawn(
-                "first start",
-                OnError::Stop,
-                until(tasks.shutdown().clone(), finished),
-            );
+            files.follow(&tasks, &config, &identity, manager);
         }
         let renewing = async move {
             renewer.run().await;
@@ -250,9 +276,58 @@ async fn until(
     }
 }
 
+/// What a manager's files are kept with.
+struct Files {
+    certificates: Certificates,
+    clock: Clock,
+    hurry: Arc<Notify>,
+}
+
+impl Files {
+    /// Keeps them as the cluster wants them, and ends the first start.
+    fn follow(self, tasks: &Tasks, config: &Config, identity: &Identity, manager: &Manager) {
+        let is_first = matches!(identity.part, Part::Manager(Some(_)));
+        let (sealed, watched) = watch::channel(Sealed::default());
+        let lock = Lock {
+            certificates: self.certificates.clone(),
+            store: manager.store().clone(),
+            wanted: manager.wanted_seal(),
+            show: config.locking.show.filter(|_| is_first),
+            renew: self.hurry,
+            sealed,
+        };
+        let stop = tasks.shutdown().clone();
+        tasks.spawn("lock", OnError::Stop, until(stop, lock.run()));
+        if is_first {
+            let first = first_start::FirstStart {
+                certificates: self.certificates,
+                credentials: identity.credentials.clone(),
+                socket: config.control_socket.clone(),
+                clock: self.clock,
+                sealed: watched,
+            };
+            let finished = first.finish(manager.when_ready(), manager.store().clone());
+            let stop = tasks.shutdown().clone();
+            tasks.spawn("first start", OnError::Stop, until(stop, finished));
+        }
+    }
+}
+
+/// What a flag of the first start means on later ones: nothing, and that is said.
+fn warn_of_autolock(config: &Config, identity: &Identity, certificates: &Certificates) {
+    let is_first = matches!(identity.part, Part::Manager(Some(_)));
+    if config.locking.autolock && !is_first && !certificates.is_sealed() {
+        tracing::warn!(
+            "--autolock counts only when a cluster is founded; use `swarmctl cluster update default \
+             --autolock=true`"
+        );
+    }
+}
+
 async fn start_manager(
     config: &Config,
     identity: &Identity,
+    certificates: &Certificates,
     shutdown: &Shutdown,
 ) -> Result<Option<Manager>, NodeError> {
     let Part::Manager(first) = &identity.part else {
@@ -274,7 +349,9 @@ async fn start_manager(
                 cert_pem,
                 key_pem,
                 external_cas: config.external_cas.clone(),
+                autolock: config.locking.autolock,
             }),
+        data_keys: Arc::new(certificates.clone()),
         metrics: config.metrics.clone(),
         plugins: config.plugins_dir.clone(),
     };
@@ -300,6 +377,7 @@ fn renewer(
     certificates: &Certificates,
     runner: &Runner,
     clock: &Clock,
+    hurry: &Arc<Notify>,
 ) -> Renewer {
     Renewer::new(Parts {
         credentials: identity.credentials.clone(),
@@ -311,6 +389,7 @@ fn renewer(
         },
         clock: clock.clone(),
         told: runner.told(),
+        hurry: Arc::clone(hurry),
         managers: identity.managers.clone(),
     })
 }

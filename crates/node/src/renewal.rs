@@ -6,6 +6,7 @@
 //! connections; those that are open, and the streams on them, go on.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_agent_io::{Remotes, Told};
@@ -17,7 +18,7 @@ use swarm_ca::root::RootBundle;
 use swarm_rt::tls::{Credentials, Security, ServerName};
 use swarm_rt::{Clock, OsIds};
 use swarm_types::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use v1::NodeRole;
 use v1::issuance_status::State;
 
@@ -50,6 +51,7 @@ pub(crate) struct Renewer {
     clock: Clock,
     ids: OsIds,
     told: watch::Receiver<Told>,
+    hurry: Arc<Notify>,
     managers: Vec<String>,
     /// What is in the file.
     noted: Vec<Peer>,
@@ -71,6 +73,8 @@ pub(crate) struct Parts {
     pub(crate) way: Way,
     pub(crate) clock: Clock,
     pub(crate) told: watch::Receiver<Told>,
+    /// Notified when the key was in the clear on the disk for too long.
+    pub(crate) hurry: Arc<Notify>,
     pub(crate) managers: Vec<String>,
 }
 
@@ -112,6 +116,7 @@ impl Renewer {
             clock: parts.clock,
             ids,
             told: parts.told,
+            hurry: parts.hurry,
             managers: parts.managers,
             wanted,
             expected: None,
@@ -133,6 +138,7 @@ impl Renewer {
                     }
                     self.hear().await;
                 }
+                () = self.hurry.notified() => self.force(),
                 () = self.clock.sleep_until(Some(self.due)) => self.attempt().await,
             }
         }
@@ -341,8 +347,6 @@ pub(crate) fn role_of(identity: &CertIdentity) -> NodeRole {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::certificates::Pair;
     use crate::tests::fake;
@@ -370,6 +374,7 @@ mod tests {
                 way,
                 clock,
                 told: heard,
+                hurry: Arc::default(),
                 managers: Vec::new(),
             });
             Self {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use swarm_api::raftpb;
 use swarm_raft::{LogError, Position};
 use swarm_raft_io::driver::{NoPeers, Origin, Pending, RestoreError, SnapshotPieces};
+use swarm_raft_io::keys::{DataKey, InMemory, KeySet};
 use swarm_raft_io::{Apply, Handle, Options, StateDir, start};
 use swarm_rt::Clock;
 
@@ -43,7 +44,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .nth(1)
         .unwrap_or_else(|| "append-latency-state".to_owned());
     let state = StateDir::open(Path::new(&chosen))?;
-    let (handle, _) = start(state, Options::alone(""), Nothing, NoPeers)?;
+    // The same key for every run, so that the directory can be used again.
+    let keeper = InMemory::with(KeySet::settled(DataKey::new([1; 32])));
+    let (handle, _) = start(state, &keeper, Options::alone(""), Nothing, NoPeers)?;
     let mut out = std::io::stdout().lock();
     for together in [1, 16, 64, 256] {
         let (each, rate) = measure(&handle, together).await?;

@@ -17,13 +17,13 @@ use swarm_api::raftpb;
 use swarm_raft::disk::Disk;
 use swarm_raft::log::{IdentityError, LogError};
 use swarm_raft::member::{Bootstrap, MemberConfig, MemberStart, OpenError, Recovery};
-use swarm_raft::seal::{DataKey, Keyring};
+use swarm_raft::seal::Keyring;
 use swarm_raft::{Identity, Member, Position, Refusal, Role};
 use swarm_rt::{Clock, OsIds};
 use tokio::sync::{Semaphore, watch};
 
 use crate::disk::RealDisk;
-use crate::keys::{self, KeyError};
+use crate::keys::{self, KeyError, KeyKeeper};
 use crate::state_dir::{StateDir, StateDirError};
 
 mod handle;
@@ -203,6 +203,21 @@ pub enum ProposeError {
     Stopped,
 }
 
+/// Why the data key was not changed. What was written under the new one stays readable: both are
+/// kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RekeyError {
+    /// The keeper of keys could not.
+    #[error("the keys cannot be kept")]
+    Keeper(#[source] keys::KeeperError),
+    /// There is no room for another file.
+    #[error("the disk of the raft log is full: {0}")]
+    DiskFull(String),
+    /// Another change is under way, or the thread has ended.
+    #[error("the raft member is busy or has stopped")]
+    Stopped,
+}
+
 /// Why the thread could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -238,20 +253,21 @@ pub enum StartError {
 /// thread. Blocks for as long as reading takes. The directory stays held until the thread ends.
 pub fn start<A: Apply, T: Transport>(
     state: StateDir,
+    keeper: &dyn KeyKeeper,
     options: Options,
     apply: A,
     transport: T,
 ) -> Result<(Handle, Recovery), StartError> {
     let raft_dir = state.raft_dir()?;
-    let key = keys::load_or_create(&raft_dir)?;
+    let keys = keys::load_or_create(&raft_dir, keeper)?;
     let disk = RealDisk::new(&raft_dir);
-    start_on(disk, key, Some(state), options, apply, transport)
+    start_on(disk, keys, Some(state), options, apply, transport)
 }
 
 /// As [`start`], on any disk.
 pub fn start_on<D, A, T>(
     disk: D,
-    key: DataKey,
+    keys: Keyring,
     held: Option<StateDir>,
     options: Options,
     mut apply: A,
@@ -269,7 +285,7 @@ where
     config.seed ^= random.next_u64();
     let start = MemberStart {
         identity: Identity::new(&options.cluster_id, raft_id)?,
-        keys: Keyring::new(key),
+        keys,
         salts: Box::new(move || {
             let mut salt = [0; 16];
             salt[..8].copy_from_slice(&random.next_u64().to_le_bytes());

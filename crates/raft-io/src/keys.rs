@@ -1,101 +1,166 @@
-//! The data key that log and snapshots are sealed under, and where it is kept.
+//! The data keys that log and snapshots are sealed under, and the seam behind which they are kept.
 //!
-//! The key lies beside the log in a file that only its owner can read. That protects backups of
-//! single log files and nothing more; the identity issue moves the key into the headers of the
-//! node's TLS key, where a passphrase can guard it.
+//! Owns when a key is made, and that of an older version's own file becomes the one of the keeper.
+//! Does not own where keys are: a node keeps them in the headers of its key file, where an unlock
+//! key can guard them.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fmt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use swarm_raft::seal::DataKey;
+pub use swarm_raft::seal::DataKey;
+use swarm_raft::seal::Keyring;
 use swarm_rt::OsIds;
 
 use crate::disk::sync_dir;
 
-/// Name of the key file in the raft directory.
-pub const KEY_FILE: &str = "dek.key";
+/// The file in which older versions kept the key, in the raft directory.
+const OLD_FILE: &str = "dek.key";
 
-const KEY_FILE_TEMP: &str = "dek.key.tmp";
+/// What a keeper says when it cannot.
+pub type KeeperError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Keeps the data keys of one log.
+pub trait KeyKeeper: fmt::Debug + Send + Sync {
+    /// The keys, if there are any yet.
+    ///
+    /// # Errors
+    /// Why they cannot be read; nothing is replaced then.
+    fn load(&self) -> Result<Option<KeySet>, KeeperError>;
+
+    /// Replaces all keys in one go. They are durable when this returns.
+    ///
+    /// # Errors
+    /// Why not; then the old ones are still there.
+    fn save(&self, keys: &KeySet) -> Result<(), KeeperError>;
+
+    /// Where that is, for messages.
+    fn place(&self) -> String;
+}
+
+/// The keys of one log.
+#[derive(Clone, Debug)]
+pub struct KeySet {
+    /// What is in the log is sealed under it.
+    pub current: DataKey,
+    /// What is written since a change of keys began is sealed under this one.
+    pub pending: Option<DataKey>,
+}
+
+impl KeySet {
+    /// One key and no change under way.
+    pub fn settled(current: DataKey) -> Self {
+        Self {
+            current,
+            pending: None,
+        }
+    }
+
+    fn ring(self) -> Keyring {
+        match self.pending {
+            Some(pending) => Keyring::with_older(pending, vec![self.current]),
+            None => Keyring::new(self.current),
+        }
+    }
+}
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The file is not a key.
+    /// The file of an older version is not a key.
     #[error("{path} is not a data key: expected 64 hexadecimal digits; restore it from a backup")]
     Malformed {
-        /// The key file.
+        /// The file.
         path: PathBuf,
     },
     /// There are sealed files and no key; making a new one would lock them for ever.
     #[error(
-        "{path} is missing, and {sealed} cannot be read without it: restore the key from a backup"
+        "{place} has no data key, and {sealed} cannot be read without it: restore {place} from a \
+         backup"
     )]
     Missing {
         /// Where the key should be.
-        path: PathBuf,
+        place: String,
         /// One of the files that need it.
         sealed: String,
     },
+    /// The keeper could not.
+    #[error("cannot read or write the data key of the log in {place}")]
+    Keeper {
+        /// Where that is.
+        place: String,
+        /// Why.
+        source: KeeperError,
+    },
     /// The system refused.
-    #[error("cannot read or write the data key {path}")]
+    #[error("cannot read {path}")]
     Io {
-        /// The key file.
+        /// The file or directory.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
 }
 
-/// Reads the key of a raft directory, or makes one if the directory has nothing sealed in it.
-pub fn load_or_create(raft_dir: &Path) -> Result<DataKey, KeyError> {
-    let path = raft_dir.join(KEY_FILE);
-    let io = |source| KeyError::Io {
-        path: path.clone(),
+/// The keys of a raft directory, or a new one if the directory has nothing sealed in it.
+pub(crate) fn load_or_create(raft_dir: &Path, keeper: &dyn KeyKeeper) -> Result<Keyring, KeyError> {
+    let failed = |source| KeyError::Keeper {
+        place: keeper.place(),
         source,
     };
-    match fs::read(&path) {
-        Ok(text) => decode(&text).ok_or(KeyError::Malformed { path }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(sealed) = sealed_file(raft_dir).map_err(io)? {
-                return Err(KeyError::Missing { path, sealed });
+    let old_file = raft_dir.join(OLD_FILE);
+    let io = |source| KeyError::Io {
+        path: old_file.clone(),
+        source,
+    };
+    let keys = match (read_old(&old_file)?, keeper.load().map_err(failed)?) {
+        (None, Some(keys)) => return Ok(keys.ring()),
+        // As long as the file is there, it is the key that the log was sealed under.
+        (Some(old), _) => KeySet::settled(old),
+        (None, None) => match sealed_file(raft_dir).map_err(io)? {
+            Some(sealed) => {
+                let place = keeper.place();
+                return Err(KeyError::Missing { place, sealed });
             }
-            create(raft_dir).map_err(io)
-        }
-        Err(error) => Err(io(error)),
-    }
+            None => KeySet::settled(new_key()),
+        },
+    };
+    keeper.save(&keys).map_err(failed)?;
+    remove(&old_file)
+        .and_then(|()| sync_dir(raft_dir))
+        .map_err(io)?;
+    Ok(keys.ring())
 }
 
-fn create(raft_dir: &Path) -> io::Result<DataKey> {
+/// 256 bits from the operating system.
+pub(crate) fn new_key() -> DataKey {
     let mut secret = [0; 32];
     let mut random = OsIds::new();
     for bytes in secret.chunks_mut(8) {
         bytes.copy_from_slice(&random.next_u64().to_le_bytes());
     }
-    let temp = raft_dir.join(KEY_FILE_TEMP);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temp)?;
-    file.write_all(encode(&secret).as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temp, raft_dir.join(KEY_FILE))?;
-    sync_dir(raft_dir)?;
-    Ok(DataKey::new(secret))
+    DataKey::new(secret)
 }
 
-fn encode(secret: &[u8; 32]) -> String {
-    let mut text = String::with_capacity(65);
-    for byte in secret {
-        for digit in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(digit.into(), 16).expect("four bits are one digit"));
-        }
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
-    text.push('\n');
-    text
+}
+
+fn read_old(path: &Path) -> Result<Option<DataKey>, KeyError> {
+    let path = path.to_owned();
+    match fs::read(&path) {
+        Ok(text) => match decode(&text) {
+            Some(key) => Ok(Some(key)),
+            None => Err(KeyError::Malformed { path }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(KeyError::Io { path, source }),
+    }
 }
 
 fn decode(text: &[u8]) -> Option<DataKey> {
@@ -126,29 +191,115 @@ fn sealed_file(raft_dir: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
+/// Keys that are kept nowhere, for tests: whoever opens a log again has to bring them along.
+#[derive(Debug, Default)]
+pub struct InMemory(Mutex<Option<KeySet>>);
+
+impl InMemory {
+    /// Keeps these keys to begin with.
+    pub fn with(keys: KeySet) -> Self {
+        Self(Mutex::new(Some(keys)))
+    }
+}
+
+impl KeyKeeper for InMemory {
+    fn load(&self) -> Result<Option<KeySet>, KeeperError> {
+        Ok(self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone())
+    }
+
+    fn save(&self, keys: &KeySet) -> Result<(), KeeperError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys.clone());
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
+    fn open(dir: &Path, keeper: &InMemory) -> Keyring {
+        load_or_create(dir, keeper).unwrap()
+    }
+
     #[test]
-    fn a_key_is_made_once_and_is_private() {
+    fn a_key_is_made_once() {
         let dir = tempfile::tempdir().unwrap();
-        let key = load_or_create(dir.path()).unwrap();
-        assert_eq!(load_or_create(dir.path()).unwrap().id(), key.id());
-        let mode = fs::metadata(dir.path().join(KEY_FILE))
-            .unwrap()
-            .permissions();
-        assert_eq!(mode.mode() & 0o777, 0o600);
-        let other = tempfile::tempdir().unwrap();
-        assert_ne!(load_or_create(other.path()).unwrap().id(), key.id());
+        let keeper = InMemory::default();
+        let id = open(dir.path(), &keeper).current().id();
+        assert_eq!(open(dir.path(), &keeper).current().id(), id);
+        assert_ne!(open(dir.path(), &InMemory::default()).current().id(), id);
+    }
+
+    #[test]
+    fn a_pending_key_is_for_new_files_and_the_current_one_still_opens_old_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let (current, pending) = (DataKey::new([1; 32]), DataKey::new([2; 32]));
+        let keeper = InMemory::with(KeySet {
+            current: current.clone(),
+            pending: Some(pending.clone()),
+        });
+        let ring = open(dir.path(), &keeper);
+        assert_eq!(ring.current().id(), pending.id());
+        assert!(ring.find(current.id()).is_some());
+    }
+
+    #[test]
+    fn the_file_of_an_older_version_is_moved_to_the_keeper_once_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(OLD_FILE);
+        fs::write(dir.path().join("log-1.seg"), "x").unwrap();
+        let expected = DataKey::new([0xaa; 32]).id();
+        // The keeper may have the key of a Go node's log, and so it is after a crash in between.
+        for keeper in [
+            InMemory::default(),
+            InMemory::with(KeySet::settled(new_key())),
+        ] {
+            fs::write(&path, "a".repeat(64)).unwrap();
+            assert_eq!(open(dir.path(), &keeper).current().id(), expected);
+            assert!(!path.exists());
+            assert_eq!(open(dir.path(), &keeper).current().id(), expected);
+        }
+    }
+
+    #[derive(Debug)]
+    struct Full;
+
+    impl KeyKeeper for Full {
+        fn load(&self) -> Result<Option<KeySet>, KeeperError> {
+            Ok(None)
+        }
+
+        fn save(&self, _: &KeySet) -> Result<(), KeeperError> {
+            Err("no space".into())
+        }
+
+        fn place(&self) -> String {
+            "the file".to_owned()
+        }
+    }
+
+    #[test]
+    fn the_file_of_an_older_version_stays_until_the_keeper_has_the_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(OLD_FILE);
+        fs::write(&path, "a".repeat(64)).unwrap();
+        let error = load_or_create(dir.path(), &Full).unwrap_err();
+        assert!(error.to_string().contains("the file"), "{error}");
+        assert!(path.exists());
     }
 
     #[test]
     fn a_file_that_is_no_key_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(KEY_FILE);
+        let path = dir.path().join(OLD_FILE);
         for text in [
             "",
             "abc",
@@ -158,20 +309,19 @@ mod tests {
             &"+a".repeat(32),
         ] {
             fs::write(&path, text).unwrap();
-            let error = load_or_create(dir.path()).unwrap_err();
+            let error = load_or_create(dir.path(), &InMemory::default()).unwrap_err();
             assert!(matches!(error, KeyError::Malformed { .. }), "{text}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
-        fs::write(&path, "a".repeat(64)).unwrap();
-        assert!(load_or_create(dir.path()).is_ok());
     }
 
     #[test]
     fn no_key_is_made_where_sealed_files_wait_for_the_old_one() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("log-1.seg"), "x").unwrap();
-        let error = load_or_create(dir.path()).unwrap_err();
+        let keeper = InMemory::default();
+        let error = load_or_create(dir.path(), &keeper).unwrap_err();
         assert!(error.to_string().contains("log-1.seg"), "{error}");
-        assert!(!dir.path().join(KEY_FILE).exists());
+        assert!(keeper.load().unwrap().is_none());
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use swarm_api::{raftpb, v1};
 use swarm_raft::log::LogError;
 use swarm_raft::member::Recovery;
+use swarm_raft::seal::DataKey;
 use swarm_raft::{Position, Refusal};
 use swarm_reconcile::Outcome;
 use swarm_rt::Clock;
@@ -24,9 +25,10 @@ use swarm_types::{ClusterId, Version};
 use tokio::sync::Semaphore;
 
 use crate::driver::{
-    self, Applied, Apply, Handle, NoPeers, Options, Origin, Pending, ProposeError, RestoreError,
-    SnapshotPieces, Stopped,
+    self, Applied, Apply, Handle, NoPeers, Options, Origin, Pending, ProposeError, RekeyError,
+    RestoreError, SnapshotPieces, Stopped,
 };
+use crate::keys::{self, KeeperError, KeyKeeper, KeySet};
 use crate::state_dir::{StateDir, StateDirError};
 
 #[cfg(test)]
@@ -150,6 +152,7 @@ pub struct ReplicatedStore {
     shared: Arc<Shared>,
     handle: Handle,
     clock: Clock,
+    keeper: Arc<dyn KeyKeeper>,
     writes: Arc<Semaphore>,
 }
 
@@ -195,12 +198,14 @@ impl ReplicatedStore {
         cluster: &ClusterId,
         clock: Clock,
         first_id: u64,
+        keeper: Arc<dyn KeyKeeper>,
     ) -> Result<Self, OpenError> {
         let state = StateDir::open(directory)?;
-        Self::open_with(config, cluster, clock, first_id, move |options, machine| {
-            driver::start(state, options, machine, NoPeers)
-        })
-        .await
+        let start = {
+            let keeper = Arc::clone(&keeper);
+            move |options, machine| driver::start(state, keeper.as_ref(), options, machine, NoPeers)
+        };
+        Self::open_with(config, cluster, clock, first_id, keeper, start).await
     }
 
     /// The same on whatever log `start` opens.
@@ -209,6 +214,7 @@ impl ReplicatedStore {
         cluster: &ClusterId,
         clock: Clock,
         first_id: u64,
+        keeper: Arc<dyn KeyKeeper>,
         start: F,
     ) -> Result<Self, OpenError>
     where
@@ -236,6 +242,7 @@ impl ReplicatedStore {
             shared,
             handle,
             clock,
+            keeper,
             writes: Arc::new(Semaphore::new(WRITES_MAX)),
         })
     }
@@ -359,6 +366,30 @@ impl ReplicatedStore {
         );
     }
 
+    /// Seals log and snapshots under a new data key, and waits until the old one opens nothing that
+    /// is still there. A change that was cut short, also by the end of the process, goes on where
+    /// it was. Cancel safe.
+    ///
+    /// # Errors
+    /// [`RekeyError`]; the keeper has both keys then, and the call can be made again.
+    pub async fn rotate_data_key(&self) -> Result<(), RekeyError> {
+        let pending = self.with_keeper(begin_rotation).await?;
+        self.handle.rekey(pending.clone()).await?;
+        self.with_keeper(move |keeper| keeper.save(&KeySet::settled(pending)))
+            .await
+    }
+
+    /// Keys are files.
+    async fn with_keeper<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn KeyKeeper) -> Result<T, KeeperError> + Send + 'static,
+    ) -> Result<T, RekeyError> {
+        let keeper = Arc::clone(&self.keeper);
+        let done = tokio::task::spawn_blocking(move || work(keeper.as_ref())).await;
+        done.map_err(|_| RekeyError::Stopped)?
+            .map_err(RekeyError::Keeper)
+    }
+
     /// This member's id in the Raft group.
     pub fn raft_id(&self) -> u64 {
         self.handle.raft_id()
@@ -383,6 +414,20 @@ impl ReplicatedStore {
         };
         LogStopped { reason }
     }
+}
+
+/// The key of the change that is under way, or a new one, which is kept before it is used.
+fn begin_rotation(keeper: &dyn KeyKeeper) -> Result<DataKey, KeeperError> {
+    let kept = keeper.load()?.ok_or("the data key is gone")?;
+    if let Some(pending) = kept.pending {
+        return Ok(pending);
+    }
+    let pending = keys::new_key();
+    keeper.save(&KeySet {
+        current: kept.current,
+        pending: Some(pending.clone()),
+    })?;
+    Ok(pending)
 }
 
 /// The log does not work any more; the manager has to stop.

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use swarm_api::raftpb;
+use swarm_raft::seal::DataKey;
 use swarm_raft::{LogError, Position};
 use swarm_raft_io::driver::{NoPeers, Origin, RestoreError, SnapshotPieces};
+use swarm_raft_io::keys::{InMemory, KeySet};
 use swarm_raft_io::{Apply, Handle, Options, StateDir, start};
 
 /// First argument of the child.
@@ -76,7 +78,9 @@ fn open(dir: &Path) -> (Handle, Numbers) {
     options.member.entries_for_slow_followers = 5;
     let numbers = Numbers::default();
     let state = StateDir::open(dir).expect("nobody else holds the directory");
-    let (handle, _) = start(state, options, numbers.clone(), NoPeers).expect("the log opens");
+    let keeper = InMemory::with(KeySet::settled(DataKey::new([1; 32])));
+    let started = start(state, &keeper, options, numbers.clone(), NoPeers);
+    let (handle, _) = started.expect("the log opens");
     (handle, numbers)
 }
 

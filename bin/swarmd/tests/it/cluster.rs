@@ -175,8 +175,14 @@ impl Cluster {
     }
 
     async fn start_manager(directory: Directory) -> Self {
+        Self::start_manager_with(directory, &[]).await
+    }
+
+    /// A manager whose first start has more arguments.
+    pub(crate) async fn start_manager_with(directory: Directory, more: &[&str]) -> Self {
         let address = format!("127.0.0.1:{}", free_ports(1));
-        let arguments = directory.manager(&address);
+        let mut arguments = directory.manager(&address);
+        arguments.extend(words(more));
         let mut manager = start("manager", &directory, &arguments);
         manager.ready().await;
         Self {
@@ -340,6 +346,13 @@ impl Cluster {
 
     /// Changes the cluster object.
     pub(crate) async fn change(&self, change: impl FnOnce(&mut v1::ClusterSpec)) {
+        self.try_change(change).await.unwrap();
+    }
+
+    pub(crate) async fn try_change(
+        &self,
+        change: impl FnOnce(&mut v1::ClusterSpec),
+    ) -> Result<(), Status> {
         let cluster = self.object().await;
         let mut spec = cluster.spec.expect("clusters have specs");
         change(&mut spec);
@@ -349,7 +362,7 @@ impl Cluster {
             spec: Some(spec),
             rotation: None,
         };
-        self.client().update_cluster(request).await.unwrap();
+        self.client().update_cluster(request).await.map(drop)
     }
 
     /// Makes nodes beat, and be missed, faster than by default.

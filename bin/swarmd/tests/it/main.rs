@@ -16,6 +16,7 @@ mod full_disk;
 mod identity;
 mod joining;
 mod kills;
+mod locking;
 mod logs;
 mod manager_kills;
 mod metrics;

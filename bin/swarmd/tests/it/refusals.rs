@@ -92,8 +92,6 @@ fn flags_without_an_implementation_are_refused_by_name() {
         &["--engine-addr", "x"][..],
         &["--listen-debug", "x"],
         &["--force-new-cluster"],
-        &["--autolock"],
-        &["--unlock-key", "x"],
     ] {
         let text = refusal(&with(manager(&directory), flag));
         assert!(

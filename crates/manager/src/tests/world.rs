@@ -45,6 +45,7 @@ impl Authority {
             cert_pem: self.root_pem.clone(),
             key_pem: Some(self.key_pem.clone()),
             external_cas: Vec::new(),
+            autolock: false,
         }
     }
 

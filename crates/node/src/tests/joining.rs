@@ -54,6 +54,7 @@ impl Place {
             availability: v1::node_spec::Availability::Active,
             has_external_ca: external == External::Yes,
             certificates: &self.certificates,
+            unlock_key: None,
             clock: &self.clock,
         };
         within(start.identity()).await

@@ -51,6 +51,7 @@ impl Renewing {
             way: Way::Remote,
             clock,
             told: heard,
+            hurry: Arc::default(),
             managers: vec![fake.address.clone()],
         });
         let tasks = Tasks::new(Shutdown::new());
@@ -89,7 +90,13 @@ impl Renewing {
             }
         })
         .await;
-        let on_disk = self.certificates.load().unwrap().pair.unwrap().chain_pem;
+        let on_disk = self
+            .certificates
+            .load(None)
+            .unwrap()
+            .pair
+            .unwrap()
+            .chain_pem;
         assert_eq!(on_disk, self.credentials.chain_pem());
         on_disk
     }
@@ -146,7 +153,7 @@ async fn the_root_changes_in_two_halves() {
         }
     })
     .await;
-    let on_disk = renewing.certificates.load().unwrap().root_pem;
+    let on_disk = renewing.certificates.load(None).unwrap().root_pem;
     assert_eq!(on_disk.as_deref(), Some(&*new_root));
     assert_eq!(renewing.credentials.chain_pem(), after);
 }

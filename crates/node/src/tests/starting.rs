@@ -11,7 +11,7 @@ use swarm_rt::Shutdown;
 
 use swarm_rt::metrics::Metrics;
 
-use crate::{Config, Join, Node, NodeError};
+use crate::{Config, Join, Locking, Node, NodeError};
 
 fn executor(directory: &Path) -> Arc<dyn Executor> {
     use swarm_executor_native::{NativeConfig, NativeExecutor};
@@ -31,6 +31,7 @@ fn config(directory: &Path) -> Config {
         control_socket: directory.join("control.sock"),
         availability: v1::node_spec::Availability::Drain,
         external_cas: Vec::new(),
+        locking: Locking::default(),
         log,
         metrics: Metrics::new(),
         plugins_dir: directory.join("plugins"),

@@ -6,10 +6,13 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 
 use bytes::Bytes;
 use swarm_api::raftpb;
+use swarm_raft::seal::DataKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::worker::{Input, Proposal};
-use super::{Applied, ProposeError, QUEUE_PROPOSALS_MAX, QUEUE_UNIT_BYTES, Status, Stopped};
+use super::{
+    Applied, ProposeError, QUEUE_PROPOSALS_MAX, QUEUE_UNIT_BYTES, RekeyError, Status, Stopped,
+};
 
 /// A handle to the thread; clones share it. The thread does not end when handles are dropped.
 #[derive(Clone, Debug)]
@@ -81,6 +84,15 @@ impl Handle {
             keep_old,
             slow_followers,
         })
+    }
+
+    /// Seals everything from now on under another data key, and waits until no file needs an older
+    /// one. That takes a snapshot, and one entry more than the last snapshot has.
+    pub async fn rekey(&self, key: DataKey) -> Result<(), RekeyError> {
+        let (reply, done) = oneshot::channel();
+        self.send(Input::Rekey(key, reply))
+            .map_err(|_| RekeyError::Stopped)?;
+        done.await.unwrap_or(Err(RekeyError::Stopped))
     }
 
     /// The member's state and its changes.

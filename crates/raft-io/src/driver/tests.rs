@@ -2,6 +2,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::*;
 use swarm_raft::disk::DiskErrorKind;
+use swarm_raft::seal::DataKey;
 use swarm_raft::simdisk::{Loss, SimDisk};
 
 /// Longest wait for anything; only reached when a test fails.
@@ -85,17 +86,21 @@ fn options() -> Options {
     options
 }
 
+fn keeper() -> keys::InMemory {
+    keys::InMemory::with(keys::KeySet::settled(DataKey::new([1; 32])))
+}
+
 fn open(dir: &std::path::Path) -> (Handle, Recovery, Lines) {
     let lines = Lines::default();
     let state = StateDir::open(dir).unwrap();
-    let (handle, recovery) = start(state, options(), lines.clone(), NoPeers).unwrap();
+    let (handle, recovery) = start(state, &keeper(), options(), lines.clone(), NoPeers).unwrap();
     (handle, recovery, lines)
 }
 
 fn open_sim(disk: &SimDisk) -> Result<(Handle, Lines), StartError> {
     let lines = Lines::default();
-    let key = DataKey::new([1; 32]);
-    start_on(disk.clone(), key, None, options(), lines.clone(), NoPeers)
+    let keys = Keyring::new(DataKey::new([1; 32]));
+    start_on(disk.clone(), keys, None, options(), lines.clone(), NoPeers)
         .map(|(handle, _)| (handle, lines))
 }
 
@@ -365,7 +370,7 @@ async fn a_torn_end_and_damage_in_the_middle_are_told_apart_on_real_files() {
     damaged[400] ^= 1;
     std::fs::write(&path, damaged).unwrap();
     let state = StateDir::open(dir.path()).unwrap();
-    let error = start(state, options(), Lines::default(), NoPeers).unwrap_err();
+    let error = start(state, &keeper(), options(), Lines::default(), NoPeers).unwrap_err();
     let message = swarm_rt::chain(&error).to_string();
     assert!(
         message.contains(&name) && message.contains("offset"),

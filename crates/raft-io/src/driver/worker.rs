@@ -12,12 +12,13 @@ use swarm_api::raftpb;
 use swarm_raft::disk::Disk;
 use swarm_raft::log::prepare_spare;
 use swarm_raft::member::{DriveError, Output};
+use swarm_raft::seal::DataKey;
 use swarm_raft::{Committed, Member, Payload, Refusal};
 use swarm_rt::Clock;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::snapshots::{Job, Outcome};
-use super::{Applied, Apply, Origin, ProposeError, Status, Stopped, Transport};
+use super::{Applied, Apply, Origin, ProposeError, RekeyError, Status, Stopped, Transport};
 use crate::state_dir::StateDir;
 
 /// Bytes proposed before they are made durable together. Large enough to spread the cost of a
@@ -37,8 +38,11 @@ pub(super) enum Input {
         keep_old: u64,
         slow_followers: u64,
     },
+    Rekey(DataKey, RekeyReply),
     Stop(oneshot::Sender<()>),
 }
+
+type RekeyReply = oneshot::Sender<Result<(), RekeyError>>;
 
 /// A proposal in the queue.
 pub(super) struct Proposal {
@@ -85,6 +89,8 @@ pub(super) struct Worker<D, A, T> {
     /// A write that did not fit on the disk is waiting to be repeated; the disk's words.
     stalled: Option<String>,
     snapshot: Option<Job>,
+    /// Who waits until no file needs an older data key.
+    rekeying: Option<RekeyReply>,
     /// Prepares the next log segment.
     spare: Option<JoinHandle<()>>,
     next_tick: Duration,
@@ -113,6 +119,7 @@ where
             epoch: 0,
             stalled: None,
             snapshot: None,
+            rekeying: None,
             spare: None,
             next_tick,
         }
@@ -153,6 +160,7 @@ where
                 }
                 Input::Step(message, _permit) => self.step(*message),
                 Input::SnapshotDone(outcome) => self.snapshot_done(outcome)?,
+                Input::Rekey(key, reply) => self.rekey(key, reply)?,
                 Input::Policy {
                     interval,
                     keep_old,
@@ -252,6 +260,24 @@ where
         if let Err(error) = self.member.step(message) {
             tracing::debug!(error = %swarm_rt::chain(&error), "raft message refused");
         }
+    }
+
+    /// Begins to seal under another key. One change at a time has somebody who waits for it.
+    fn rekey(&mut self, key: DataKey, reply: RekeyReply) -> Result<(), String> {
+        let begun = match &self.stalled {
+            Some(words) => Err(words.clone()),
+            None => match self.member.rekey(key) {
+                Ok(()) => Ok(()),
+                Err(DriveError::Retry(error)) => Err(swarm_rt::chain(&error).to_string()),
+                Err(DriveError::Fatal(error)) => return Err(swarm_rt::chain(&error).to_string()),
+            },
+        };
+        match begun {
+            Ok(()) => self.rekeying = Some(reply),
+            // Whoever no longer waits need not be told.
+            Err(words) => drop(reply.send(Err(RekeyError::DiskFull(words)))),
+        }
+        Ok(())
     }
 
     /// Everything of this epoch and before builds on what is lost.
@@ -407,6 +433,11 @@ where
             Outcome::Written(meta, bytes) => match self.member.finish_snapshot(&meta) {
                 Ok(()) => {
                     tracing::info!(index = meta.at.index, bytes, "raft snapshot written");
+                    if !self.member.is_rekeying()
+                        && let Some(reply) = self.rekeying.take()
+                    {
+                        drop(reply.send(Ok(())));
+                    }
                     return Ok(());
                 }
                 Err(DriveError::Retry(error)) => swarm_rt::chain(&error).to_string(),

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use swarm_raft::disk::DiskErrorKind;
-use swarm_raft::seal::DataKey;
+use swarm_raft::seal::Keyring;
 use swarm_raft::simdisk::{Loss, SimDisk};
 use swarm_store::{StoreError, Write};
 use swarm_types::{Service, ServiceId, ServiceSpec};
@@ -30,7 +30,19 @@ fn cluster() -> ClusterId {
     "cluster".parse().unwrap()
 }
 
+/// A keeper that has the key of every log here.
+fn keeper() -> Arc<dyn KeyKeeper> {
+    Arc::new(keys::InMemory::with(KeySet::settled(DataKey::new([1; 32]))))
+}
+
 async fn open(directory: &Path) -> Result<ReplicatedStore, OpenError> {
+    open_with_keys(directory, keeper()).await
+}
+
+async fn open_with_keys(
+    directory: &Path,
+    keeper: Arc<dyn KeyKeeper>,
+) -> Result<ReplicatedStore, OpenError> {
     let cluster = cluster();
     within(ReplicatedStore::open(
         directory,
@@ -38,6 +50,7 @@ async fn open(directory: &Path) -> Result<ReplicatedStore, OpenError> {
         &cluster,
         Clock::new(),
         100,
+        keeper,
     ))
     .await
 }
@@ -49,9 +62,10 @@ async fn open_sim(disk: &SimDisk) -> ReplicatedStore {
         &cluster,
         Clock::new(),
         100,
+        keeper(),
         move |options, machine| {
-            let key = DataKey::new([1; 32]);
-            driver::start_on(disk, key, None, options, machine, NoPeers)
+            let keys = Keyring::new(DataKey::new([1; 32]));
+            driver::start_on(disk, keys, None, options, machine, NoPeers)
         },
     );
     within(opened).await.unwrap()
@@ -352,7 +366,72 @@ async fn a_log_of_another_cluster_and_a_directory_in_use_are_refused() {
     assert!(matches!(error, OpenError::StateDir(_)), "{error}");
     within(store.close()).await.unwrap();
     let other: ClusterId = "other".parse().unwrap();
-    let opened = ReplicatedStore::open(directory.path(), config(), &other, Clock::new(), 1);
+    let opened = ReplicatedStore::open(
+        directory.path(),
+        config(),
+        &other,
+        Clock::new(),
+        1,
+        keeper(),
+    );
     let error = within(opened).await.unwrap_err();
     assert!(matches!(error, OpenError::Start(_)), "{error}");
+}
+
+/// A keeper whose n-th save fails, as often as it is asked.
+#[derive(Debug)]
+struct Failing(keys::InMemory, std::sync::atomic::AtomicUsize);
+
+impl KeyKeeper for Failing {
+    fn load(&self) -> Result<Option<KeySet>, KeeperError> {
+        self.0.load()
+    }
+
+    fn save(&self, keys: &KeySet) -> Result<(), KeeperError> {
+        if self.1.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+            return Err("no space".into());
+        }
+        self.0.save(keys)
+    }
+
+    fn place(&self) -> String {
+        self.0.place()
+    }
+}
+
+#[tokio::test]
+async fn a_new_data_key_is_kept_before_it_is_used_and_the_old_one_goes_last() {
+    for failing in 0..2 {
+        let directory = tempfile::tempdir().unwrap();
+        let first = DataKey::new([1; 32]);
+        let keeper = Arc::new(Failing(
+            keys::InMemory::with(KeySet::settled(first.clone())),
+            failing.into(),
+        ));
+        let store = open_with_keys(directory.path(), keeper.clone())
+            .await
+            .unwrap();
+        within(store.leadership_gained()).await.unwrap();
+        write(&store, "before", 0).await.unwrap();
+        let error = within(store.rotate_data_key()).await.unwrap_err();
+        assert!(matches!(error, RekeyError::Keeper(_)), "{error}");
+        let kept = keeper.load().unwrap().unwrap();
+        assert_eq!(kept.current.id(), first.id());
+        assert_eq!(kept.pending.is_some(), failing == 1);
+        // As after a kill at this point: whatever the keeper has is enough.
+        within(store.close()).await.unwrap();
+        let store = open_with_keys(directory.path(), keeper.clone())
+            .await
+            .unwrap();
+        within(store.leadership_gained()).await.unwrap();
+        within(store.rotate_data_key()).await.unwrap();
+        within(store.close()).await.unwrap();
+        let kept = keeper.load().unwrap().unwrap();
+        assert!(kept.pending.is_none() && kept.current.id() != first.id());
+        let refused = open_with_keys(directory.path(), self::keeper()).await;
+        assert!(refused.unwrap_err().to_string().contains("raft state"));
+        let store = open_with_keys(directory.path(), keeper).await.unwrap();
+        assert!(has(&store, "before"));
+        within(store.close()).await.unwrap();
+    }
 }

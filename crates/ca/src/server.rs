@@ -88,8 +88,7 @@ pub struct Status {
 #[derive(Clone, Debug)]
 struct Finished {
     job: SignJob,
-    /// The certificate, or why there is none.
-    result: Result<String, String>,
+    signed: Signed,
 }
 
 /// Whose write set it is.
@@ -232,18 +231,13 @@ impl Server {
         let Some(job) = self.jobs.remove(&id) else {
             return;
         };
-        let result = match signed {
-            Signed::Issued(chain_pem) => Ok(chain_pem),
-            Signed::Failed(reason) => Err(reason),
-            Signed::Recoverable(reason) => {
-                self.enqueue(&job.subject.node);
-                self.pause_until = Some(now.saturating_add(SIGN_RETRY_DELAY));
-                self.trouble = Some(reason);
-                return;
-            }
-        };
         self.trouble = None;
-        self.finished.push_back(Finished { job, result });
+        if let Signed::Recoverable(reason) = &signed {
+            self.enqueue(&job.subject.node);
+            self.pause_until = Some(now.saturating_add(SIGN_RETRY_DELAY));
+            self.trouble = Some(reason.clone());
+        }
+        self.finished.push_back(Finished { job, signed });
     }
 
     /// The next transaction, if there is something to write and the one before is through.
@@ -494,12 +488,22 @@ fn with_result(stored: &Node, finished: &Finished) -> Option<Node> {
         return None;
     }
     let mut certificate = wanted.clone();
-    let (state, err) = match &finished.result {
-        Ok(chain_pem) => {
+    let (state, err) = match &finished.signed {
+        Signed::Issued(chain_pem) => {
             certificate.certificate = Bytes::copy_from_slice(chain_pem.as_bytes());
             (State::Issued, String::new())
         }
-        Err(reason) => (State::Failed, shown(reason)),
+        Signed::Failed(reason) => (State::Failed, shown(reason)),
+        // It goes on waiting, and whoever looks at the node sees for what. Said once, not with each
+        // attempt.
+        Signed::Recoverable(reason) => {
+            let err = shown(reason);
+            let known = wanted.status.as_ref().is_some_and(|it| it.err == err);
+            if known {
+                return None;
+            }
+            (requests::state(stored), err)
+        }
     };
     certificate.status = Some(v1::IssuanceStatus {
         state: state as i32,

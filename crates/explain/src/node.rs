@@ -28,6 +28,7 @@ pub(crate) fn explain(view: &Root, now: Timestamp, node: &Node) -> ext::WhyRespo
     };
     findings.extend(effect(node, &tasks));
     // It takes tasks all the same, until the day when it cannot connect.
+    findings.extend(unsigned(node));
     findings.extend(certificate(node, now));
     findings.extend(remark(node));
     findings.extend(addresses(view, node));
@@ -109,6 +110,20 @@ fn connection(node: &Node, name: &str) -> Option<Finding> {
 fn certificate(node: &Node, now: Timestamp) -> Option<Finding> {
     let warning = swarm_ca::expiry::warning(node, now)?;
     Some(Finding::new(Code::Certificate, warning.text).step(warning.next_step))
+}
+
+/// A certificate that was asked for and is not signed, with the reason.
+fn unsigned(node: &Node) -> Option<Finding> {
+    use swarm_api::v1::issuance_status::State;
+    let status = node.certificate.as_ref()?.status.as_ref()?;
+    let is_waiting = matches!(status.state(), State::Pending | State::Renew);
+    if !is_waiting || status.err.is_empty() {
+        return None;
+    }
+    let text = format!("waits for its certificate to be signed: {}", status.err);
+    Some(Finding::new(Code::Certificate, text).step(
+        "swarmctl cluster ca status, which names who signs; the manager tries again every 10 s",
+    ))
 }
 
 fn availability(node: &Node, name: &str) -> Option<Finding> {

@@ -254,7 +254,7 @@ impl Asker {
         node_id: String,
     ) -> Result<String, ObtainError> {
         let start = self.clock.monotonic();
-        let mut has_said = false;
+        let (mut has_said, mut reason) = (false, String::new());
         for looks in 0.. {
             let asked = look(&address, security, &node_id).await;
             match asked {
@@ -262,6 +262,7 @@ impl Asker {
                     if let Some(decided) = decided(&answer, request) {
                         return decided;
                     }
+                    reason = answer.status.map(|it| it.err).unwrap_or_default();
                 }
                 Err(status) if status.code() == Code::NotFound => {
                     return Err(said(&address, &status));
@@ -281,6 +282,7 @@ impl Asker {
                 has_said = true;
                 tracing::warn!(
                     node = node_id,
+                    reason,
                     "waiting for the cluster to issue a certificate"
                 );
             }

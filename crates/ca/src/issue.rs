@@ -3,6 +3,8 @@
 //! Owns what such a certificate contains and how long it is valid. Owns no decision about who gets
 //! one. Of the request, only the public key is used.
 
+mod others;
+
 use std::fmt;
 use std::time::Duration;
 

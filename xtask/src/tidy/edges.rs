@@ -191,6 +191,11 @@ pub(crate) const TABLE: &[Row] = &[
     row("load", Layer::Tool, &["api", "ca", "types"]),
     row("hello-web", Layer::Program, &[]),
     row(
+        "signing-server",
+        Layer::Program,
+        &["api", "ca", "rt", "types"],
+    ),
+    row(
         "swarmd",
         Layer::Program,
         &[
@@ -202,6 +207,8 @@ pub(crate) const TABLE: &[Row] = &[
             "manager",
             "node",
             "rt",
+            // Tests only: real daemons ask the real example.
+            "signing-server",
             "types",
         ],
     ),

@@ -12,6 +12,7 @@ mod cluster;
 mod daemon;
 mod damage;
 mod dev;
+mod external_ca;
 mod full_disk;
 mod identity;
 mod joining;

@@ -118,3 +118,60 @@ fn secrets_are_not_shown() {
     let line = authority.key.as_str().lines().nth(1).unwrap().to_owned();
     assert!(!shown.contains(&line) && shown.contains("hidden"));
 }
+
+/// What an external authority signs of a root that it only knows a request of.
+#[test]
+fn a_root_that_another_signed_by_its_request_leads_to_both() {
+    use swarm_ca::chain::{self, Expiry};
+    let (old, new) = (Authority::new(), Authority::new());
+    let request = csr::request(&new.key).unwrap();
+    let validity = (
+        now().saturating_sub(hours(1)),
+        now().saturating_add(hours(1000)),
+    );
+    let sign = |name: &str| {
+        old.signer
+            .sign_authority(request.as_bytes(), name, validity, [3; 20])
+            .unwrap()
+    };
+    let crossed = sign(swarm_ca::CA_NAME);
+    let certificate = &Certificate::all_from_pem(crossed.as_bytes()).unwrap()[0];
+    assert!(certificate.is_ca());
+    let chain_pem = format!("{}{crossed}", new.issue(NodeRole::Worker));
+    for roots in [old.roots(), new.roots()] {
+        chain::validate(chain_pem.as_bytes(), &roots, now(), Expiry::Enforce).unwrap();
+    }
+    // Under another name it is no issuer of what the root signs.
+    let chain_pem = format!("{}{}", new.issue(NodeRole::Worker), sign("other"));
+    let refused = chain::validate(chain_pem.as_bytes(), &old.roots(), now(), Expiry::Enforce);
+    assert!(refused.is_err());
+}
+
+#[test]
+fn the_certificate_of_a_server_has_its_names_and_is_no_node_s() {
+    let authority = Authority::new();
+    let request = csr::request(&csr::new_key()).unwrap();
+    let validity = (
+        now().saturating_sub(hours(1)),
+        now().saturating_add(hours(1)),
+    );
+    let names = ["ca.example", "192.0.2.1", "2001:db8::1"].map(str::to_owned);
+    let signed = authority
+        .signer
+        .sign_server(request.as_bytes(), &names, validity, [3; 20])
+        .unwrap();
+    if let Some(text) = crate::openssl::text(&signed) {
+        for name in [
+            "DNS:ca.example",
+            "IP Address:192.0.2.1",
+            "IP Address:2001:DB8",
+        ] {
+            assert!(text.contains(name), "{text}");
+        }
+    }
+    assert!(identity::read_pem(signed.as_bytes()).is_err());
+    let none = authority
+        .signer
+        .sign_server(request.as_bytes(), &[], validity, [3; 20]);
+    assert_eq!(none.unwrap_err(), SignError::Encode);
+}

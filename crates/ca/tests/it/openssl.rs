@@ -56,6 +56,13 @@ pub(crate) fn outline(pem: &str) -> Option<String> {
     Some(lines.collect::<Vec<_>>().join("\n"))
 }
 
+/// All that `openssl` prints of a certificate.
+pub(crate) fn text(pem: &str) -> Option<String> {
+    let (ok, text) = run(&["x509", "-in", "c", "-noout", "-text"], &[("c", pem)])?;
+    assert!(ok, "{text}");
+    Some(text)
+}
+
 fn verify(roots: &str, chain: &str) -> Option<bool> {
     let at = (now().as_nanos() / 1_000_000_000).to_string();
     let arguments = [

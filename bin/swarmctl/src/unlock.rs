@@ -87,9 +87,10 @@ fn human(key: &[u8]) -> Option<String> {
 /// When stdout cannot be written.
 pub(crate) fn show(key: &str, is_new: bool) -> Result<(), Failure> {
     let mut text = format!(
-        "A manager that starts again is locked. To unlock it, start it with the key in a file:\n\n    \
-         swarmd --unlock-key-file FILE ...\n\nThe key is\n\n    {key}\n\nKeep it in a place that does \
-         not depend on this cluster: without it a manager that stopped cannot be started.\n"
+        "A manager that starts again is locked. To unlock it, start it with the key in a file:\n\
+         \n    swarmd --unlock-key-file FILE ...\n\nThe key is\n\n    {key}\n\nKeep it in a place \
+         that does not depend on this cluster: without it a manager that stopped cannot be \
+         started.\n"
     );
     if is_new {
         text.push_str(

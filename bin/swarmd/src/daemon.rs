@@ -42,8 +42,9 @@ pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
         show_metrics(address, &listeners, metrics.clone()).await?;
     }
     // A worker may wait long for its manager.
+    let config = config(&args, metrics, locking);
     let node = tokio::select! {
-        node = Node::start(config(&args, metrics, locking), Arc::new(executor), Shutdown::new()) => node?,
+        node = Node::start(config, Arc::new(executor), Shutdown::new()) => node?,
         result = stop_requested() => return result,
     };
     tokio::select! {

@@ -55,9 +55,9 @@ fn bounded(from: impl Read) -> io::Result<String> {
 fn show(key: &str) {
     let mut out = io::stdout().lock();
     let text = format!(
-        "The managers of this cluster are locked: one that starts again needs the unlock key\n\n    \
-         {key}\n\nKeep it in another place than this machine. It is printed this once; as long as a \
-         manager runs, `swarmctl cluster unlock-key` shows it as well.\n"
+        "The managers of this cluster are locked: one that starts again needs the unlock key\n\
+         \n    {key}\n\nKeep it in another place than this machine. It is printed this once; as \
+         long as a manager runs, `swarmctl cluster unlock-key` shows it as well.\n"
     );
     if out
         .write_all(text.as_bytes())

@@ -1,9 +1,9 @@
 //! The directory `certificates`: root, node certificate and key, in the names and forms of a Go
 //! node, so that either can read what the other wrote (spec 2.6).
 //!
-//! Owns how files are read and replaced, and under which key the key file is sealed. In which order,
-//! and what half a replacement means, is decided by [`swarm_ca::keyfile::plan`]. Every step is
-//! durable before the next: the file is synced, then renamed into place, then the directory is
+//! Owns how files are read and replaced, and under which key the key file is sealed. In which
+//! order, and what half a replacement means, is decided by [`swarm_ca::keyfile::plan`]. Every step
+//! is durable before the next: the file is synced, then renamed into place, then the directory is
 //! synced.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -46,14 +46,15 @@ pub enum CertificatesError {
     #[error(
         "node is locked, and needs a valid unlock key: {} is sealed, because the cluster locks its \
          managers; start once more with --unlock-key-file FILE, or with the key in \
-         SWARM_UNLOCK_KEY. `swarmctl cluster unlock-key` shows it on a manager that runs", .0.display()
+         SWARM_UNLOCK_KEY. `swarmctl cluster unlock-key` shows it on a manager that runs",
+        .0.display()
     )]
     Locked(PathBuf),
     /// The key is sealed, and the unlock key that was given is another one.
     #[error(
         "node is locked, and needs a valid unlock key: the one that was given does not open {}; if \
-         it was changed shortly before the manager stopped, try the one before or after the change. \
-         Nothing was written", .0.display()
+         it was changed shortly before the manager stopped, try the one before or after the \
+         change. Nothing was written", .0.display()
     )]
     WrongUnlockKey(PathBuf),
     /// Whoever works on files is gone.

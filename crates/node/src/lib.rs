@@ -318,8 +318,8 @@ fn warn_of_autolock(config: &Config, identity: &Identity, certificates: &Certifi
     let is_first = matches!(identity.part, Part::Manager(Some(_)));
     if config.locking.autolock && !is_first && !certificates.is_sealed() {
         tracing::warn!(
-            "--autolock counts only when a cluster is founded; use `swarmctl cluster update default \
-             --autolock=true`"
+            "--autolock counts only when a cluster is founded; use `swarmctl cluster update \
+             default --autolock=true`"
         );
     }
 }

@@ -74,8 +74,8 @@ impl Lock {
             tracing::error!(
                 error,
                 retry_s = pause.as_secs(),
-                "the key file is not sealed as the cluster wants it; the unlock key of before still \
-                 opens it"
+                "the key file is not sealed as the cluster wants it; the unlock key of before \
+                 still opens it"
             );
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_LAST);
@@ -126,7 +126,8 @@ fn tell(resealed: Resealed, version: u64) {
         Resealed::Locked => tracing::warn!(
             version,
             "this manager is locked: from its next start on it needs the unlock key, which \
-             `swarmctl cluster unlock-key` shows as long as a manager runs; keep it in another place"
+             `swarmctl cluster unlock-key` shows as long as a manager runs; keep it in another \
+             place"
         ),
         Resealed::Changed => tracing::info!(
             version,

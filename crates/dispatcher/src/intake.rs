@@ -277,6 +277,10 @@ fn with_status(
     if as_stored == *stored.status() {
         return None;
     }
+    // What has ended has ended, however it is told later (I-TASK-5).
+    if stored.is_terminal() && reported.state != stored.state() {
+        return None;
+    }
     let mut task = stored.clone();
     // Refuses to go back (I-TASK-1); such a report is older than what is stored.
     task.advance(stamped).ok()?;

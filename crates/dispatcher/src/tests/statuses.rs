@@ -104,6 +104,22 @@ fn a_state_never_goes_back_whether_it_is_stored_or_still_queued() {
 }
 
 #[test]
+fn what_has_ended_does_not_end_in_another_way() {
+    let (mut rig, session) = rig();
+    for (state, message, is_written) in [
+        (TaskState::Failed, "it fell over", 1),
+        (TaskState::Rejected, "it was never here", 0),
+        // Words may still change.
+        (TaskState::Failed, "it was pushed", 1),
+    ] {
+        let updates = vec![update("a", state, message)];
+        report(&mut rig, &session, updates).unwrap();
+        assert_eq!(rig.flush(), is_written, "{state}");
+        assert_eq!(rig.task_state("a"), TaskState::Failed);
+    }
+}
+
+#[test]
 fn the_last_of_several_reports_wins() {
     let (mut rig, session) = rig();
     report(

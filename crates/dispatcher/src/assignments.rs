@@ -35,6 +35,8 @@ pub(crate) struct Assignments {
     driven: Driven,
     /// Tasks that are not sent until a driver has provided their secrets.
     held: BTreeSet<TaskId>,
+    /// Those that were not sent on the stream before, to its end: the node never had them.
+    never_sent: BTreeSet<TaskId>,
     /// Tasks that may differ from what was sent.
     dirty: BTreeSet<TaskId>,
     /// The number of the last message; 0 before the complete one.
@@ -64,6 +66,25 @@ struct Users {
 }
 
 impl Assignments {
+    /// A stream that follows upon one which held these tasks back.
+    pub(crate) fn after(held: BTreeSet<TaskId>) -> Self {
+        Self {
+            never_sent: held,
+            ..Self::default()
+        }
+    }
+
+    /// At the end of the stream: the tasks that the node never had.
+    pub(crate) fn into_held(self) -> BTreeSet<TaskId> {
+        if self.sequence == 0 {
+            return self.never_sent;
+        }
+        let (mut held, sent) = (self.held, self.sent);
+        let waiting = self.dirty.into_iter();
+        held.extend(waiting.filter(|task| !sent.contains_key(task)));
+        held
+    }
+
     /// Notes that a task of this node was created or changed. Status changes end here, at the cost
     /// of one look-up.
     pub(crate) fn handle_change(&mut self, task: &Arc<Task>) {
@@ -151,6 +172,7 @@ impl Assignments {
             for task in wanted {
                 self.put(view, task, &mut changes);
             }
+            self.never_sent.clear();
         } else {
             for _ in 0..ASSIGNMENT_MESSAGE_TASKS_MAX {
                 let Some(id) = self.dirty.pop_first() else {
@@ -239,7 +261,11 @@ impl Assignments {
         let (needs, is_waiting) = self.needs(view, &task);
         // A task that the node has must stay in its set; it has its secrets, or waits for them. One
         // that is to stop needs none, and only its node can say that it has stopped.
-        let is_new = task.state() <= TaskState::Assigned && !self.sent.contains_key(&id);
+        // What the first message leaves out the node would remove, and it may run there: a report
+        // about it can be lost, or on its way. So only a task that was never sent is held back then.
+        let was_sent =
+            self.sent.contains_key(&id) || self.sequence == 0 && !self.never_sent.contains(&id);
+        let is_new = task.state() <= TaskState::Assigned && !was_sent;
         if is_waiting && is_new && task.is_live() {
             self.held.insert(id);
             return;

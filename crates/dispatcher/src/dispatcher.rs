@@ -30,9 +30,7 @@ use crate::expiry::Wheel;
 use crate::intake::Intake;
 use crate::nodes::{HEARTBEAT_FAILURE, NodeIntent, UNKNOWN_HEARTBEAT_FAILURE};
 use crate::orphans;
-use crate::sessions::{
-    AssignmentStream, Control, REGISTRATION_TIMEOUT, REGISTRATIONS_WAITING_MAX, Session,
-};
+use crate::sessions::{Control, REGISTRATION_TIMEOUT, REGISTRATIONS_WAITING_MAX, Session};
 use crate::statuses;
 use crate::volumes;
 pub use secrets::{SECRET_REQUESTS_MAX, SecretRequest, SecretRequestId};
@@ -243,8 +241,12 @@ impl Dispatcher {
                 };
                 let id = SessionId::new(ids.next_id());
                 let expiry = self.wheel.watch(node, deadline);
-                let session = Session::register(now, id, attempts, places, wanted.clone(), expiry);
+                let mut session =
+                    Session::register(now, id, attempts, places, wanted.clone(), expiry);
                 self.end_streams(node, &DispatchError::session_invalid());
+                if let Some(before) = self.sessions.remove(node) {
+                    session.succeed(before);
+                }
                 self.sessions.insert(node.clone(), session);
             }
         }
@@ -335,9 +337,8 @@ impl Dispatcher {
         let stream = self.new_stream(node);
         let entry = self.sessions.get_mut(node);
         let entry = entry.ok_or_else(DispatchError::node_not_registered)?;
-        let before = entry.assignments.replace(AssignmentStream::new(stream));
-        if let Some(before) = before {
-            self.end_stream(node, before.stream, DispatchError::session_invalid());
+        if let Some(before) = entry.begin_assignments(stream) {
+            self.end_stream(node, before, DispatchError::session_invalid());
         }
         self.timers.clear(&Timer::Assignments(node.clone()));
         self.ready.insert(node.clone());
@@ -375,8 +376,10 @@ impl Dispatcher {
             return;
         };
         session.control = session.control.take().filter(|own| own.stream != stream);
-        let assignments = session.assignments.take();
-        session.assignments = assignments.filter(|own| own.stream != stream);
+        let assignments = session.assignments.as_ref();
+        if assignments.is_some_and(|own| own.stream == stream) {
+            session.end_assignments();
+        }
     }
 
     /// Takes notice of a commit; `view` is at or after it.
@@ -643,7 +646,7 @@ impl Dispatcher {
             return;
         };
         let control = session.control.take().map(|control| control.stream);
-        let assignments = session.assignments.take().map(|own| own.stream);
+        let assignments = session.end_assignments();
         for stream in control.into_iter().chain(assignments) {
             self.end_stream(node, stream, error.clone());
         }

@@ -20,6 +20,10 @@
 //!   moves its state back.
 //! * I-DISP-5: a stream has at most one message under way, so a slow node costs no memory: what it
 //!   missed is computed when it asks again.
+//! * I-DISP-6: a secret or config goes out with its first user on the node, once.
+//! * I-DISP-7: it is taken back with its last user.
+//! * I-DISP-8: a task goes out with what it refers to, or waits for its driver. One that the node may
+//!   have had before goes out at once: what the first message leaves out would be removed there.
 //!
 //! # Start reading at
 //! [`Dispatcher`], then `assignments` and `intake`.
@@ -29,10 +33,10 @@
 //! and cannot hang; a status that the store has already is not written again; messages about a
 //! change of the node's own status are not sent; the orphan timer counts from the time which the
 //! store has for the node, so a new leader does not start it anew; a refused write concerns one
-//! task, not the whole pass; grace timers start when nodes can reach the new leader, not before;
-//! the first heartbeat of a session is answered with any part of the period, so that nodes which
-//! come back together do not beat together; registrations that wait for their write are bounded,
-//! and wait less than statuses do.
+//! task, not the whole pass; what has ended keeps the state in which it ended; grace timers start
+//! when nodes can reach the new leader, not before; the first heartbeat of a session is answered
+//! with any part of the period, so that nodes which come back together do not beat together;
+//! registrations that wait for their write are bounded, and wait less than statuses do.
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -1,9 +1,10 @@
 //! One node's registration in this leader's term, with its streams.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_types::{Node, NodeId, SessionId, Timestamp};
+use swarm_types::{Node, NodeId, SessionId, TaskId, Timestamp};
 
 use crate::assignments::{ASSIGNMENT_BATCH_CHANGES, Assignments};
 use crate::clones::Places;
@@ -42,6 +43,8 @@ pub(crate) struct Session {
     is_confirmed: bool,
     pub(crate) control: Option<Control>,
     pub(crate) assignments: Option<AssignmentStream>,
+    /// Tasks that the last stream of assignments did not send to its end.
+    held: BTreeSet<TaskId>,
 }
 
 /// The stream of session messages.
@@ -83,7 +86,28 @@ impl Session {
             is_confirmed: false,
             control: None,
             assignments: None,
+            held: BTreeSet::new(),
         }
+    }
+
+    /// Takes over from the session before it, whose streams have ended.
+    pub(crate) fn succeed(&mut self, before: Self) {
+        self.held = before.held;
+    }
+
+    /// Begins a stream of assignments; returns the one that it replaces.
+    pub(crate) fn begin_assignments(&mut self, stream: StreamId) -> Option<StreamId> {
+        let before = self.end_assignments();
+        let held = std::mem::take(&mut self.held);
+        self.assignments = Some(AssignmentStream::new(stream, held));
+        before
+    }
+
+    /// Ends the stream of assignments, and remembers what the node never got.
+    pub(crate) fn end_assignments(&mut self) -> Option<StreamId> {
+        let ended = self.assignments.take()?;
+        self.held = ended.state.into_held();
+        Some(ended.stream)
     }
 
     /// Counts another registration of the node.
@@ -175,10 +199,10 @@ impl Control {
 }
 
 impl AssignmentStream {
-    pub(crate) fn new(stream: StreamId) -> Self {
+    pub(crate) fn new(stream: StreamId, held: BTreeSet<TaskId>) -> Self {
         Self {
             stream,
-            state: Assignments::default(),
+            state: Assignments::after(held),
             is_under_way: false,
             is_due: true,
         }

@@ -51,7 +51,7 @@ impl Dispatcher {
         }
         let message = assignments.state.next_message(view, node);
         if assignments.state.driven().has_due() {
-            self.secrets.look_at(node);
+            self.secrets.look_at(node, view.version());
         }
         if message.is_some() {
             assignments.sent();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use swarm_store::Root;
-use swarm_types::{NodeId, Secret, Task, TaskState, TaskStatus, Timestamp};
+use swarm_types::{NodeId, Secret, Task, TaskState, TaskStatus, Timestamp, Version};
 
 use super::{Dispatcher, StreamId, Timer};
 use crate::driven::{Need, SECRET_BYTES_LIMIT, SecretAnswer};
@@ -39,11 +39,15 @@ pub(super) struct SecretRequests {
     under_way: BTreeMap<SecretRequestId, (NodeId, StreamId, Need)>,
     /// Nodes whose tasks may have a question.
     nodes: BTreeSet<NodeId>,
+    /// Where the questions come from; in an older view their tasks may be missing.
+    version_min: Version,
 }
 
 impl SecretRequests {
-    pub(super) fn look_at(&mut self, node: &NodeId) {
+    /// A message from this version left questions.
+    pub(super) fn look_at(&mut self, node: &NodeId, version: Version) {
         self.nodes.insert(node.clone());
+        self.version_min = self.version_min.max(version);
     }
 }
 
@@ -51,6 +55,9 @@ impl Dispatcher {
     /// The next question to a driver; call until it yields nothing. The answer belongs to
     /// [`Dispatcher::handle_secret`].
     pub fn poll_secret_request(&mut self, view: &Root) -> Option<SecretRequest> {
+        if view.version() < self.version_min.max(self.secrets.version_min) {
+            return None;
+        }
         while self.secrets.under_way.len() < SECRET_REQUESTS_MAX {
             let node = self.secrets.nodes.first()?.clone();
             let session = self.sessions.get_mut(&node);

@@ -201,6 +201,59 @@ fn a_node_that_comes_back_keeps_its_running_task_and_gets_the_secret_after_it() 
     assert_eq!(texts(&mut rig), ["incremental 1>2 +secret:driven"]);
 }
 
+/// Its report may be on its way, so the store does not say yet that it has begun.
+#[test]
+fn a_node_that_comes_back_keeps_a_task_that_it_got_whatever_is_stored() {
+    let (mut rig, first) = waiting("a");
+    answer(&mut rig, &first, "hush", false);
+    assert_eq!(
+        texts(&mut rig),
+        ["incremental 1>2 +secret:driven +config:c +a"]
+    );
+    create(&mut rig, "b", ASSIGNED);
+    open(&mut rig);
+    let messages = texts(&mut rig);
+    assert_eq!(
+        messages.last().unwrap(),
+        "complete >1 +config:c +a",
+        "{messages:?}"
+    );
+    let again = request(&mut rig).unwrap();
+    answer(&mut rig, &again, "hush", false);
+    assert_eq!(texts(&mut rig), ["incremental 1>2 +secret:driven +b"]);
+}
+
+/// Also when the stream was lost and came back without a new session.
+#[test]
+fn a_task_that_was_never_sent_is_held_back_on_the_next_stream_as_well() {
+    let (mut rig, _) = waiting("a");
+    for _ in 0..2 {
+        open(&mut rig);
+        assert_eq!(texts(&mut rig).last().unwrap(), "complete >1");
+        let again = request(&mut rig).unwrap();
+        fail(&mut rig, &again, "sealed");
+    }
+    rig.wait(SECRET_RETRY_MIN);
+    let again = request(&mut rig).unwrap();
+    answer(&mut rig, &again, "hush", false);
+    let expected = ["incremental 1>2 +secret:driven +config:c +a"];
+    assert_eq!(texts(&mut rig), expected);
+}
+
+#[test]
+fn a_question_is_not_given_up_on_a_view_in_which_its_task_is_missing() {
+    let mut rig = rig(&[]);
+    create_secrets(&mut rig);
+    let older = rig.view.clone();
+    create(&mut rig, "a", ASSIGNED);
+    assert_eq!(after_delay(&mut rig), [""; 0]);
+    assert!(rig.dispatcher.poll_secret_request(&older).is_none());
+    let first = request(&mut rig).unwrap();
+    answer(&mut rig, &first, "hush", false);
+    let expected = ["incremental 1>2 +secret:driven +config:c +a"];
+    assert_eq!(texts(&mut rig), expected);
+}
+
 #[test]
 fn an_answer_for_a_stream_that_is_gone_is_dropped() {
     let (mut rig, first) = waiting("a");

@@ -11,12 +11,12 @@
 //! node's business (`swarm-agent`); who may call is decided before (`swarm-manager`).
 //!
 //! # Invariants
-//! * I-LOG-1: a subscription that does not follow ends when each of its nodes has ended its part;
+//! * I-LINES-1: a subscription that does not follow ends when each of its nodes has ended its part;
 //!   each part has a deadline or a stream that is watched, so the end always comes.
-//! * I-LOG-2: whatever is missing at that end is named in the error, and nothing else is.
-//! * I-LOG-3: a listener is told once of a subscription, and of its end only after that.
-//! * I-LOG-4: a listener has at most one message under way, so a slow node costs no memory.
-//! * I-LOG-5: a node publishes only for subscriptions that asked it, and only in its own name.
+//! * I-LINES-2: whatever is missing at that end is named in the error, and nothing else is.
+//! * I-LINES-3: a listener is told once of a subscription, and of its end only after that.
+//! * I-LINES-4: a listener has at most one message under way, so a slow node costs no memory.
+//! * I-LINES-5: a node publishes only for subscriptions that asked it, and only in its own name.
 //!
 //! # Start reading at
 //! [`Broker`], then `subscription`.

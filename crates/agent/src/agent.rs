@@ -117,6 +117,11 @@ impl Agent {
         Some(self.dependencies.of(machine.task()))
     }
 
+    /// The ids of the secrets and configs that the managers sent, for checkers.
+    pub fn dependency_ids(&self) -> impl Iterator<Item = &str> {
+        self.dependencies.ids()
+    }
+
     /// Whether the node has a session.
     pub fn is_connected(&self) -> bool {
         self.session.is_active()

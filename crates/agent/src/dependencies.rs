@@ -37,6 +37,11 @@ impl Store {
         self.configs.remove(id);
     }
 
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        let ids = self.secrets.keys().chain(self.configs.keys());
+        ids.map(String::as_str)
+    }
+
     pub(crate) fn of(&self, task: &Task) -> Dependencies {
         Dependencies::of(
             task,

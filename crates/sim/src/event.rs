@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use swarm_agent::{Epoch, OpId, Reply};
+use swarm_agent::{Epoch, OpId, Reply, RpcError};
 use swarm_api::v1;
 use swarm_ca::server::JobId;
-use swarm_dispatcher::StreamId;
+use swarm_dispatcher::{SecretRequestId, StreamId};
 use swarm_executor::Report;
+use swarm_log_broker::ListenerId;
 use swarm_types::TaskId;
 use v1::update_task_status_request::TaskStatusUpdate;
 
@@ -48,6 +49,13 @@ pub(crate) enum Request {
         report: u64,
         updates: Vec<TaskStatusUpdate>,
     },
+    /// The stream of log subscriptions.
+    Listen,
+    /// A message on a stream of published lines; the first one opens the stream.
+    Publish {
+        stream: u64,
+        message: Box<v1::PublishLogsMessage>,
+    },
     /// A certificate is asked for: by its holder, or with a token that somebody brought along.
     Issue {
         csr: Bytes,
@@ -64,6 +72,8 @@ impl Request {
             Self::Assignments { .. } => "assignments",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Statuses { .. } => "statuses",
+            Self::Listen => "log subscriptions",
+            Self::Publish { .. } => "publish",
             Self::Issue { .. } => "certificate",
             Self::CertificateStatus { .. } => "certificate status",
         }
@@ -76,6 +86,13 @@ pub(crate) enum Payload {
     Session(Box<v1::SessionMessage>),
     Assignments(v1::AssignmentsMessage),
     Reply(Reply),
+    Subscription(Box<v1::SubscriptionMessage>),
+    /// How a stream of published lines ended.
+    Published {
+        id: String,
+        stream: u64,
+        result: Result<(), RpcError>,
+    },
     /// For whom the certificate will be, or the code and text of the refusal.
     Taken(Result<String, (i32, String)>),
     /// How a certificate stands.
@@ -91,6 +108,8 @@ impl Payload {
             Self::Reply(Reply::Heartbeat(Err(_))) => "heartbeat refused",
             Self::Reply(Reply::StatusesTaken(_, Ok(()))) => "statuses taken",
             Self::Reply(Reply::StatusesTaken(_, Err(_))) => "statuses refused",
+            Self::Subscription(_) => "log subscription",
+            Self::Published { .. } => "end of publishing",
             Self::Taken(_) => "request taken or not",
             Self::Certificate(_) => "certificate status",
             Self::Reply(Reply::SessionEnded(_)) => "session ended",
@@ -105,6 +124,7 @@ impl Payload {
 pub(crate) enum StreamKind {
     Session,
     Assignments,
+    Subscriptions,
 }
 
 /// What happens to the manager's process.
@@ -122,6 +142,10 @@ pub(crate) enum ManagerEvent {
     LogSnapshot,
     /// The transport took a message.
     Sent(StreamId),
+    /// The transport took a message about logs.
+    LogSent(ListenerId),
+    /// A secret driver answered, or did not.
+    Secret(SecretRequestId),
     /// A job was signed, or not.
     Signed(JobId),
 }
@@ -141,6 +165,8 @@ pub(crate) enum NodeEvent {
     Described,
     /// A batch reached the disk.
     Persisted(u64),
+    /// A task writes a line for a log subscription.
+    Line { id: String, task: TaskId },
     /// An operation ended.
     OperationDone {
         task: TaskId,
@@ -177,6 +203,8 @@ pub(crate) enum Event {
     DiskFreed,
     /// The user does something.
     UserActs,
+    /// Somebody begins to read logs, or stops.
+    ReaderActs,
     /// The user acts no more, faults strike no more.
     CalmDown,
     /// Slow checks are made.

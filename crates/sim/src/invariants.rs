@@ -48,6 +48,14 @@ invariants! {
     ROTATED = "I-CA-2": "a rotation of the root ends when it locks no node of the cluster out";
     PACED = "I-CA-3": "nodes are asked to renew at most 30 at a time and every 3 s";
     REMOVED = "I-CA-4": "a node that was removed is never in the cluster again";
+    LINES_END = "I-LINES-1": "a subscription to logs ends, as complete only when it is";
+    LINES_TOLD = "I-LINES-3": "listeners are told once of a subscription and of its end, one message at a time";
+    LINES_NOTICE = "I-LINES-6": "a follower hears of each node of its tasks that is not there";
+    LINES_KEPT = "I-LINES-7": "nothing is kept of subscriptions, listeners and publishers that are gone";
+    SENT_ONCE = "I-DISP-6": "a node is sent a secret or config once, until it is taken back";
+    HELD = "I-DISP-7": "a node has no secret or config that none of its tasks refers to";
+    WITH_TASK = "I-DISP-8": "a task comes with everything that it refers to";
+    PREPARED = "I-AGENT-7": "a task starts only on a machine that has what it refers to";
     CACHE = "I-LOOP-4": "the caches of the loops equal what resync builds";
     PERSIST_FIRST = "I-AGENT-2": "a task is on the agent's disk before it is touched";
     KEEPS_TASKS = "I-AGENT-5": "a restarted agent keeps the processes of its tasks";

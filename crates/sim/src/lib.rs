@@ -33,6 +33,7 @@ mod manager;
 mod network;
 mod node;
 mod random;
+mod reader;
 mod runner;
 mod settings;
 mod tell;

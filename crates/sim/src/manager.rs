@@ -1,16 +1,20 @@
 //! The manager's process: starts, leads, crashes. Mirrors `swarm-manager` and `swarm-raft-io`.
 
 mod certificates;
+pub(crate) mod lines;
+mod reading;
 pub(crate) mod replica;
 mod term;
 mod threads;
+mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use swarm_ca::server::{JobId, SignJob, Signed};
-use swarm_dispatcher::StreamId;
+use swarm_ca::server::{JobId, SignJob};
+use swarm_dispatcher::{SecretRequest, SecretRequestId, StreamId};
 use swarm_leader::{FirstRoot, Seed};
+use swarm_log_broker::ListenerId;
 use swarm_raft::member::OpenError;
 use swarm_raft::simdisk::{Loss, SimDisk};
 use swarm_reconcile::Outcome;
@@ -19,7 +23,8 @@ use swarm_types::{NodeId, Timestamp, Version};
 
 use crate::agenda::Agenda;
 use crate::event::{ConnId, Event, Life, ManagerEvent, Payload, Request};
-use crate::identity::{self, Certificate, RootIx};
+use crate::identity::{Certificate, RootIx};
+use crate::invariants::Checked;
 use crate::network::Network;
 use crate::random::{Purpose, Random};
 use crate::settings::Settings;
@@ -31,6 +36,8 @@ use term::Term;
 /// How long a signature takes, and one of an authority that is far away.
 const SIGNATURE: Duration = Duration::from_millis(5);
 const SLOW_SIGNATURE: Duration = Duration::from_secs(5);
+/// How long a secret driver takes, at most.
+const DRIVER_MAX: Duration = Duration::from_secs(2);
 /// Time between ticks of the log, as in `raft-io`.
 const TICK: u64 = S;
 /// How long a process takes to start again after it could not open its log.
@@ -63,6 +70,7 @@ pub(crate) enum Death {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StreamEvent {
     Sent(StreamId),
+    LogSent(ListenerId),
     Closed(ConnId),
 }
 
@@ -79,6 +87,8 @@ pub(crate) struct Process {
     wake: Option<Instant>,
     /// Certificates that are being signed.
     jobs: BTreeMap<JobId, SignJob>,
+    /// Questions to secret drivers.
+    questions: BTreeMap<SecretRequestId, SecretRequest>,
     /// Answers that wait until the request is durable.
     issues: BTreeMap<u64, (ConnId, String)>,
 }
@@ -91,6 +101,10 @@ pub(crate) struct Manager {
     pub(crate) random: Random,
     pub(crate) ids: Random,
     pub(crate) draws: Random,
+    /// What secret drivers do, and names of log subscriptions: apart, so that runs without them stay the
+    /// same.
+    drivers: Random,
+    log_ids: Random,
     pub(crate) node: NodeId,
     pub(crate) life: Life,
     pub(crate) process: Option<Process>,
@@ -102,6 +116,8 @@ pub(crate) struct Manager {
     pub(crate) is_calm: bool,
     /// A fault of the disk is planned in this life, so the log may fail.
     pub(crate) is_disk_armed: bool,
+    /// What was seen in the streams of logs.
+    pub(crate) lines_seen: Checked,
     /// The log failed, and the process has to be ended.
     pub(crate) failed: Option<LogFailed>,
 }
@@ -116,6 +132,8 @@ impl Manager {
             random: Random::new(seed, Purpose::Manager),
             ids: Random::new(seed, Purpose::Ids),
             draws: Random::new(seed, Purpose::Draws),
+            drivers: Random::new(!seed, Purpose::Payloads),
+            log_ids: Random::new(!seed, Purpose::Reader),
             node,
             life: Life(0),
             process: None,
@@ -123,6 +141,7 @@ impl Manager {
             refusals: 0,
             is_calm: false,
             is_disk_armed: false,
+            lines_seen: Ok(()),
             failed: None,
         }
     }
@@ -184,6 +203,7 @@ impl Manager {
             is_seeding: false,
             wake: None,
             jobs: BTreeMap::new(),
+            questions: BTreeMap::new(),
             issues: BTreeMap::new(),
         });
         io.agenda
@@ -300,33 +320,6 @@ impl Manager {
         }
     }
 
-    /// A signature is made, or is not: then it is tried again.
-    pub(crate) fn signed(&mut self, io: &mut Io<'_>, id: JobId) {
-        let now = self.now(io.agenda);
-        let is_failed = !self.is_calm
-            && self
-                .random
-                .happens(self.settings.faults.sign_error_per_mille);
-        let Some(Process {
-            term: Some(term),
-            jobs,
-            ..
-        }) = &mut self.process
-        else {
-            return;
-        };
-        let Some(job) = jobs.remove(&id) else {
-            return;
-        };
-        let signed = if is_failed {
-            Signed::Recoverable("the signer is away".to_owned())
-        } else {
-            identity::sign(&job)
-        };
-        term.leader.handle_signed(now, id, signed);
-        self.plan(io);
-    }
-
     pub(crate) fn sent(&mut self, io: &mut Io<'_>, stream: StreamId) {
         if let Some(process) = &mut self.process {
             process.streams.push_back(StreamEvent::Sent(stream));
@@ -408,6 +401,7 @@ impl Manager {
                 (&mut self.ids, &mut self.draws),
             );
         }
+        self.drive_lines(io, now);
         for (conn, request, _) in requests {
             self.issue(io, now, conn, request);
         }
@@ -475,6 +469,7 @@ impl Manager {
             term: Some(term),
             replica,
             jobs,
+            questions,
             ..
         }) = &mut self.process
         else {
@@ -512,6 +507,15 @@ impl Manager {
             let signed = Event::Manager(self.life, ManagerEvent::Signed(job.id));
             io.agenda.after(after, signed);
             jobs.insert(job.id, job);
+        }
+        while let Some(question) = term.leader.dispatcher().poll_secret_request(&view) {
+            let after = self.drivers.span(Duration::from_millis(1), DRIVER_MAX);
+            let answered = Event::Manager(self.life, ManagerEvent::Secret(question.id));
+            io.agenda.after(after, answered);
+            let (secret, task) = (&question.secret.id, &question.task.id);
+            let what = format_args!("asks a driver for {secret} of task {task}");
+            io.trace.add(io.agenda.now(), Weight::Minor, "mgr", what);
+            questions.insert(question.id, question);
         }
         drop(term.leader.poll_warnings(&view, now));
         while let Some(message) = term.leader.dispatcher().poll_message(&view) {

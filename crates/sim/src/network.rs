@@ -32,6 +32,8 @@ struct Conn {
     is_dead: bool,
     /// When the last message of each stream arrives.
     last: BTreeMap<StreamKind, Instant>,
+    /// When the last published line arrives.
+    last_line: Instant,
 }
 
 /// Until when nothing passes between a node and the manager.
@@ -80,6 +82,7 @@ impl Network {
             manager: None,
             is_dead: false,
             last: BTreeMap::new(),
+            last_line: Instant::default(),
         };
         self.conns.insert(id, conn);
         id
@@ -100,14 +103,22 @@ impl Network {
             return;
         };
         let cut = self.cuts[conn.caller.node.0].to_manager;
+        let is_line = matches!(request, Request::Publish { .. });
         if self.chance(self.faults.loss_per_mille) {
+            if is_line {
+                self.break_silently(agenda, id);
+            }
             return;
         }
         let may_repeat = match request {
             Request::Heartbeat { .. }
             | Request::Statuses { .. }
             | Request::CertificateStatus { .. } => true,
-            Request::Session { .. } | Request::Assignments { .. } | Request::Issue { .. } => false,
+            Request::Session { .. }
+            | Request::Assignments { .. }
+            | Request::Listen
+            | Request::Publish { .. }
+            | Request::Issue { .. } => false,
         };
         if may_repeat && self.chance(self.faults.copy_per_mille) {
             let at = agenda.now().max(cut).plus(self.latency());
@@ -121,7 +132,11 @@ impl Network {
                 },
             );
         }
-        let at = agenda.now().max(cut).plus(self.latency());
+        let mut at = agenda.now().max(cut).plus(self.latency());
+        if let Some(conn) = self.conns.get_mut(&id).filter(|_| is_line) {
+            at = at.max(conn.last_line.plus(1));
+            conn.last_line = at;
+        }
         agenda.at(
             at,
             Event::ToManager {

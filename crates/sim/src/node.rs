@@ -1,28 +1,35 @@
 //! A node: an agent with its database, on a machine whose processes outlive it. Mirrors
 //! `swarm-agent-io`.
 
+mod calls;
+mod database;
+pub(crate) mod dependencies;
 mod joining;
+mod publishing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_agent::{
-    Agent, AgentRpc, Call, NodeAction, OpId, PersistBatch, PersistOp, PersistedTask, TaskOperation,
-};
-use swarm_api::v1;
+use swarm_agent::{Agent, Epoch, OpId, PersistBatch, PersistedTask, TaskOperation};
 use swarm_executor::fake::FakeNode;
-use swarm_executor::{Operation, Report};
-use swarm_types::{NodeId, Slot, Task, TaskId, TaskState, networks, resources};
+use swarm_executor::{ErrorClass, ExecError, Operation, Report};
+use swarm_types::{NodeId, Slot, Task, TaskId, TaskState};
 
-use crate::event::{Caller, ConnId, Event, Life, NodeEvent, NodeIx, Payload, Request};
-use crate::identity::{Certificate, Identity};
-use crate::invariants::{Checked, KEEPS_TASKS, PERSIST_FIRST, STARTS_ONCE, Violation, ensure};
+use crate::event::{Caller, ConnId, Event, Life, NodeEvent, NodeIx, Payload};
+use crate::identity::Identity;
+use crate::invariants::{
+    Checked, KEEPS_TASKS, PERSIST_FIRST, PREPARED, STARTS_ONCE, Violation, ensure,
+};
 use crate::manager::Io;
 use crate::random::Random;
 use crate::settings::Faults;
-use crate::time::{Clock, Instant};
+use crate::time::{Clock, Instant, MS};
 use crate::trace::Weight;
+use calls::describe;
+use database::write;
+use dependencies::Told;
+use publishing::Publications;
 
 /// What a node draws from.
 pub(crate) struct Dice<'a> {
@@ -59,10 +66,17 @@ pub(crate) struct Node {
     /// The write under way.
     writing: Option<PersistBatch>,
     conn: Option<ConnId>,
+    /// The attempt that opened it.
+    epoch: Epoch,
     wake: Option<Instant>,
     running: BTreeMap<TaskId, Running>,
     /// Tasks that were started since the machine is up, for I-AGENT-6.
     started: BTreeSet<TaskId>,
+    /// Tasks that were prepared with everything that they refer to, since the machine is up.
+    prepared: BTreeSet<TaskId>,
+    /// What the managers sent besides tasks.
+    pub(crate) told: Told,
+    pub(crate) publications: Publications,
     /// What the machine's tasks belong to.
     pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
     pub(crate) identity: Identity,
@@ -81,9 +95,13 @@ impl Node {
             disk: BTreeMap::new(),
             writing: None,
             conn: None,
+            epoch: Epoch::default(),
             wake: None,
             running: BTreeMap::new(),
             started: BTreeSet::new(),
+            prepared: BTreeSet::new(),
+            told: Told::default(),
+            publications: Publications::default(),
             tasks: BTreeMap::new(),
             identity: Identity::default(),
             size,
@@ -152,9 +170,12 @@ impl Node {
         self.conn = None;
         self.wake = None;
         self.running.clear();
+        self.told = Told::default();
+        self.publications = Publications::default();
         if with_machine {
             self.machine = FakeNode::default();
             self.started.clear();
+            self.prepared.clear();
             self.tasks.clear();
         }
         io.network.node_died(io.agenda, self.ix, with_machine);
@@ -181,14 +202,21 @@ impl Node {
         }
         let mut result = Ok(());
         while let Some(operation) = agent.poll_operation(now) {
-            let begun = self.begin(io, dice, operation);
+            let missing = (operation.operation == Operation::Prepare)
+                .then(|| dependencies::missing(&agent, &operation.task));
+            let begun = self.begin(io, dice, operation, missing.flatten());
             if result.is_ok() {
                 result = begun;
             }
         }
         while let Some(rpc) = agent.poll_rpc(now) {
+            let before = self.conn;
             self.call(io, rpc);
+            if let Some(closed) = before.filter(|_| self.conn != before) {
+                self.break_streams(now, &mut agent, closed);
+            }
         }
+        self.publish(io, dice, &mut agent);
         while let Some(action) = agent.poll_node_action() {
             self.act(io, dice, action);
         }
@@ -204,7 +232,14 @@ impl Node {
         result
     }
 
-    fn begin(&mut self, io: &mut Io<'_>, dice: &mut Dice<'_>, wanted: TaskOperation) -> Checked {
+    /// Begins an operation; one that lacks something fails at once.
+    fn begin(
+        &mut self,
+        io: &mut Io<'_>,
+        dice: &mut Dice<'_>,
+        wanted: TaskOperation,
+        missing: Option<ExecError>,
+    ) -> Checked {
         let TaskOperation {
             task_id,
             op,
@@ -232,7 +267,17 @@ impl Node {
                 task: Arc::clone(&task),
             },
         );
-        self.execute(io, dice, &task_id);
+        match missing {
+            None => self.execute(io, dice, &task_id),
+            Some(error) => {
+                let done = NodeEvent::OperationDone {
+                    task: task_id,
+                    op,
+                    report: Box::new(Report::new(Err(error))),
+                };
+                io.agenda.after(MS, Event::Node(self.ix, self.life, done));
+            }
+        }
         Ok(())
     }
 
@@ -257,77 +302,6 @@ impl Node {
             };
             let done = Event::Node(self.ix, self.life, done);
             io.agenda.at(Instant::from_timestamp(at), done);
-        }
-    }
-
-    fn call(&mut self, io: &mut Io<'_>, rpc: AgentRpc) {
-        let request = match rpc.call {
-            Call::Close { .. } => {
-                if let Some(conn) = self.conn.take() {
-                    io.network.close(io.agenda, conn);
-                }
-                return;
-            }
-            Call::OpenSession {
-                description,
-                previous_session,
-            } => {
-                let caller = Caller {
-                    node: self.ix,
-                    life: self.life,
-                    epoch: rpc.epoch,
-                };
-                let certificate = self.identity.certificate.clone();
-                self.conn = Some(io.network.open(caller, certificate));
-                Request::Session {
-                    description,
-                    previous: previous_session,
-                }
-            }
-            // Nobody subscribes to logs in this world; the stream stays open and silent.
-            Call::ListenSubscriptions => return,
-            Call::OpenAssignments { session } => Request::Assignments { session },
-            Call::Heartbeat { session } => Request::Heartbeat { session },
-            Call::UpdateTaskStatus {
-                session,
-                report,
-                updates,
-            } => Request::Statuses {
-                session,
-                report,
-                updates,
-            },
-        };
-        if let Some(conn) = self.conn {
-            io.trace.add(
-                io.agenda.now(),
-                Weight::Minor,
-                self.ix,
-                format_args!("calls {}", request.name()),
-            );
-            io.network.send_request(io.agenda, conn, request);
-        }
-    }
-
-    fn act(&mut self, io: &mut Io<'_>, dice: &mut Dice<'_>, action: NodeAction) {
-        match action {
-            NodeAction::Describe => {
-                let after = dice
-                    .draws
-                    .span(Duration::from_micros(100), Duration::from_millis(20));
-                io.agenda
-                    .after(after, Event::Node(self.ix, self.life, NodeEvent::Described));
-            }
-            NodeAction::Warn(text) => io.trace.add(
-                io.agenda.now(),
-                Weight::Major,
-                self.ix,
-                format_args!("warns: {text}"),
-            ),
-            NodeAction::Configure(_)
-            | NodeAction::Managers(_)
-            | NodeAction::RootCa(_)
-            | NodeAction::NetworkKeys(_) => {}
         }
     }
 
@@ -389,7 +363,17 @@ impl Node {
             self.ix,
             format_args!("{operation} of {task}: {}", outcome(report)),
         );
+        let is_done = |error: &ExecError| error.class() == ErrorClass::Done;
+        if operation == Operation::Prepare && report.result.as_ref().err().is_none_or(is_done) {
+            self.prepared.insert(task.clone());
+        }
         if operation == Operation::Start && report.result.is_ok() {
+            ensure(self.prepared.contains(task), PREPARED, || {
+                format!(
+                    "task {task} starts on {} and was not prepared there",
+                    self.ix
+                )
+            })?;
             ensure(self.started.insert(task.clone()), STARTS_ONCE, || {
                 format!("task {task} was started twice on {}", self.ix)
             })?;
@@ -430,17 +414,55 @@ impl Node {
             format_args!("hears {}", payload.name()),
         );
         let (epoch, draw) = (caller.epoch, &mut || dice.draws.next());
+        let mut told = Ok(());
         match payload {
             Payload::Session(message) => {
                 agent.handle_session_message(now, epoch, *message, draw);
             }
             Payload::Assignments(message) => {
-                agent.handle_assignments_message(now, epoch, message, draw);
+                let is_current = agent.is_connected() && self.epoch == epoch;
+                agent.handle_assignments_message(now, epoch, message.clone(), draw);
+                // A message that does not fit ends the session.
+                if is_current && agent.is_connected() {
+                    told = self.told.take(&message);
+                }
+            }
+            Payload::Subscription(message) => {
+                agent.handle_subscription_message(now, epoch, *message);
+            }
+            Payload::Published { id, stream, result } => {
+                if let Some(mut agent) = self.agent.take() {
+                    self.published(now, &mut agent, (&id, stream), result);
+                    self.agent = Some(agent);
+                }
             }
             Payload::Reply(reply) => agent.handle_rpc_result(now, epoch, reply, draw),
             Payload::Taken(_) | Payload::Certificate(_) => {}
         }
+        told?;
         self.turn(io, dice)
+    }
+
+    /// A task writes a line for a log subscription.
+    pub(crate) fn writes(
+        &mut self,
+        io: &mut Io<'_>,
+        dice: &mut Dice<'_>,
+        line: (String, TaskId),
+    ) -> Checked {
+        if let Some(mut agent) = self.agent.take() {
+            self.line(io, dice, &mut agent, line);
+            self.agent = Some(agent);
+        }
+        self.turn(io, dice)
+    }
+
+    /// After a message: the tasks of the node have what they refer to.
+    pub(crate) fn check_told(&mut self, acked: &swarm_store::Root) -> Checked {
+        match &self.agent {
+            Some(agent) => self.told.check(agent, acked),
+            None => Ok(()),
+        }
     }
 
     /// Somebody kills the process of a task. The wait under way hears of it.
@@ -477,63 +499,5 @@ fn outcome(report: &Report) -> String {
     match &report.result {
         Ok(()) => "ok".to_owned(),
         Err(error) => error.to_string(),
-    }
-}
-
-fn describe(ix: NodeIx, size: u64, identity: &Identity) -> v1::NodeDescription {
-    let size = i64::try_from(size).unwrap_or(0);
-    let mut generic = vec![resources::discrete("disk", 2 + size)];
-    generic.extend((0..=size).map(|unit| resources::named("gpu", format!("gpu{unit}"))));
-    v1::NodeDescription {
-        hostname: ix.to_string(),
-        platform: Some(v1::Platform {
-            architecture: "x86_64".to_owned(),
-            os: "linux".to_owned(),
-        }),
-        resources: Some(v1::Resources {
-            nano_cpus: (2 + size) * 1_000_000_000,
-            memory_bytes: (2 + size) << 30,
-            generic,
-        }),
-        engine: Some(v1::EngineDescription {
-            plugins: vec![v1::PluginDescription {
-                r#type: networks::NETWORK_PLUGIN.to_owned(),
-                name: networks::OVERLAY_DRIVER.to_owned(),
-            }],
-            ..Default::default()
-        }),
-        tls_info: identity.certificate.as_ref().map(Certificate::tls_info),
-        ..Default::default()
-    }
-}
-
-/// One transaction of the task database.
-fn write(disk: &mut BTreeMap<TaskId, PersistedTask>, ops: Vec<PersistOp>) {
-    for op in ops {
-        match op {
-            PersistOp::PutTask(task) => {
-                let status = task.status().clone();
-                let entry = disk
-                    .entry(task.id.clone())
-                    .or_insert_with(|| PersistedTask {
-                        task: Task::clone(&task),
-                        status,
-                        is_assigned: true,
-                    });
-                entry.task = Task::clone(&task);
-                entry.is_assigned = true;
-            }
-            PersistOp::PutStatus(id, status) => {
-                if let Some(entry) = disk.get_mut(&id) {
-                    entry.status = status;
-                }
-            }
-            PersistOp::Unassign(id) => {
-                if let Some(entry) = disk.get_mut(&id) {
-                    entry.is_assigned = false;
-                }
-            }
-            PersistOp::Delete(id) => drop(disk.remove(&id)),
-        }
     }
 }

@@ -30,6 +30,10 @@ pub(crate) enum Purpose {
     Manager = 8,
     /// Salts of the log's records.
     Salts = 9,
+    /// Which secrets and configs there are, and who refers to them.
+    Payloads = 10,
+    /// Who reads logs.
+    Reader = 11,
 }
 
 /// A stream of random numbers.

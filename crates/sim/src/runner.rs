@@ -29,6 +29,8 @@ pub struct Report {
     pub double_runs: u64,
     /// Actions of the user that were accepted and refused.
     pub actions: (u64, u64),
+    /// The most nodes that were asked at once to renew their certificates.
+    pub asked_most: usize,
     /// The violation that ended the run, if one did.
     pub violation: Option<Violation>,
     /// The last lines of the trace.
@@ -83,6 +85,7 @@ pub fn run_with(settings: Settings) -> Report {
         end: world.agenda.now().0,
         commits: world.checker.commits,
         double_runs: world.checker.double_runs,
+        asked_most: world.trust.asked_most,
         actions: (world.user.accepted, world.user.refused),
         violation,
         recent: world.trace.recent(),

@@ -1,10 +1,12 @@
 //! The settings of a run: what the command line fixes and what the seed draws.
 
+mod draw;
+
 use std::fmt;
 use std::time::Duration;
 
 use crate::random::{Purpose, Random};
-use crate::time::{Clock, MS, S};
+use crate::time::{Clock, S};
 
 /// What the user does, and which faults are likely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -31,8 +33,14 @@ pub enum Scenario {
     CertRotation,
     /// The root certificate changes, again and again.
     RootRotation,
+    /// The root certificate changes under so many nodes that not all may renew at once.
+    FleetRotation,
     /// Many nodes, whose manager restarts again and again.
     MassReconnect,
+    /// Services use secrets and configs, while nodes come and go.
+    Secrets,
+    /// Many read logs, while nodes come and go.
+    Logs,
     /// Every seed draws its own mix of everything.
     All,
 }
@@ -52,7 +60,10 @@ impl Scenario {
             Self::Global => "global",
             Self::CertRotation => "cert-rotation",
             Self::RootRotation => "root-rotation",
+            Self::FleetRotation => "fleet-rotation",
             Self::MassReconnect => "mass-reconnect",
+            Self::Secrets => "secrets",
+            Self::Logs => "logs",
             Self::All => "all",
         }
     }
@@ -159,6 +170,8 @@ pub struct Faults {
     pub sign_slow_per_mille: u32,
     /// Chance that a signature fails and has to be tried again.
     pub sign_error_per_mille: u32,
+    /// Chance that a secret driver does not answer.
+    pub driver_error_per_mille: u32,
     /// Whether a stream takes its next message only when the last one has arrived.
     pub back_pressure: bool,
     /// Largest offset of a clock, in either direction; a manager's may jump as far at a restart.
@@ -192,6 +205,8 @@ pub struct Actions {
     pub rotate_root: u32,
     /// Weight: replaces the join token of workers.
     pub rotate_token: u32,
+    /// Weight: creates and removes secrets and configs.
+    pub payloads: u32,
 }
 
 /// What services look like.
@@ -213,6 +228,8 @@ pub struct Services {
     pub resources_per_mille: u32,
     /// Chance of tasks that are slow, fail now and then, or hang, and still converge.
     pub trouble_per_mille: u32,
+    /// Chance of references to secrets and configs; there are none if it is 0.
+    pub payloads_per_mille: u32,
     /// Chance of tasks that never stay: the user removes them before the end.
     pub fragile_per_mille: u32,
 }
@@ -234,6 +251,8 @@ pub struct Settings {
     pub actions: Actions,
     /// What services look like.
     pub services: Services,
+    /// Mean time between two things that readers of logs do; `None`: there are none.
+    pub reading: Option<Duration>,
     /// Entries between snapshots of the log.
     pub snapshot_interval: u64,
     /// Bytes of a log segment.
@@ -249,29 +268,34 @@ impl Settings {
     pub fn draw(options: Options) -> Self {
         let mut random = Random::new(options.seed, Purpose::Settings);
         let random = &mut random;
-        let faults = draw_faults(options, random);
-        let nodes = if options.scenario == Scenario::MassReconnect {
-            random.between(10, 24)
-        } else {
-            random.between(2, 6)
-        };
-        let clocks = (0..=nodes).map(|_| draw_clock(&faults, random)).collect();
+        // Apart, so that what came later leaves the other settings of a seed as they were.
+        let mut later = Random::new(options.seed, Purpose::Payloads);
+        let later = &mut later;
+        let faults = draw::faults(options, random, later);
+        let nodes = draw::nodes(options.scenario, random);
+        let clocks = (0..=nodes).map(|_| draw::clock(&faults, random)).collect();
         let busy = if options.scenario == Scenario::Converge {
             20 * S
         } else {
             random.between(20, 90) * S
         };
-        let actions = draw_actions(options.scenario, random);
+        let mut actions = draw::actions(options.scenario, random);
+        let mut services = draw::services(options.scenario, random);
+        if options.scenario == Scenario::Secrets || later.happens(300) {
+            services.payloads_per_mille = u32::try_from(later.between(200, 900)).unwrap_or(500);
+            actions.payloads = draw::maybe(later, 4);
+        }
+        let is_read = options.scenario == Scenario::Logs || later.happens(300);
+        let reading = is_read.then(|| draw::up_to(later, S / 2, 5 * S));
         Self {
             options,
             nodes,
             // A manager without an agent never reports its certificate, so no rotation ends.
-            manager_has_agent: random.happens(700)
-                || options.scenario == Scenario::RootRotation
-                || actions.rotate_root > 0,
+            manager_has_agent: random.happens(700) || actions.rotate_root > 0,
             busy,
             actions,
-            services: draw_services(options.scenario, random),
+            services,
+            reading,
             snapshot_interval: random.between(20, 400),
             segment_bytes: (16 * 1024) << random.below(3),
             feed_max: if random.happens(300) { 40 } else { 500_000 },
@@ -284,264 +308,5 @@ impl Settings {
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:#?}")
-    }
-}
-
-fn draw_clock(faults: &Faults, random: &mut Random) -> Clock {
-    let range = |limit: u64, random: &mut Random| {
-        let limit = i64::try_from(limit).unwrap_or(0);
-        let drawn = i64::try_from(random.below(2 * limit.unsigned_abs() + 1)).unwrap_or(0);
-        drawn - limit
-    };
-    let offset = u64::try_from(faults.clock_offset.as_nanos()).unwrap_or(0);
-    Clock {
-        offset: range(offset, random),
-        drift_ppm: range(faults.clock_drift_ppm, random),
-    }
-}
-
-/// A weight or chance that is 0 in half of the seeds, so that faults meet in all combinations.
-fn maybe(random: &mut Random, max: u64) -> u32 {
-    if random.happens(500) {
-        u32::try_from(random.between(1, max)).unwrap_or(1)
-    } else {
-        0
-    }
-}
-
-fn up_to(random: &mut Random, low: u64, high: u64) -> Duration {
-    Duration::from_nanos(random.between(low, high))
-}
-
-/// A limit that is far larger in some runs.
-fn rarely_slow(random: &mut Random, usual: u64, slow: u64) -> Duration {
-    let high = if random.happens(150) { slow } else { usual };
-    up_to(random, MS, high)
-}
-
-fn draw_faults(options: Options, random: &mut Random) -> Faults {
-    if options.faults == FaultMode::None {
-        return Faults {
-            latency_max: Duration::from_millis(2),
-            sync_max: Duration::from_millis(2),
-            agent_disk_max: Duration::from_millis(2),
-            turn_delay_max: Duration::from_millis(1),
-            ..Faults::default()
-        };
-    }
-    let mut faults = Faults {
-        interval: Some(up_to(random, S, 20 * S)),
-        agent_crash: maybe(random, 10),
-        node_reboot: maybe(random, 5),
-        manager_crash: maybe(random, 4),
-        manager_power: maybe(random, 4),
-        manager_stop: maybe(random, 2),
-        torn_write: maybe(random, 3),
-        disk_error: maybe(random, 2),
-        disk_full: maybe(random, 3),
-        partition: maybe(random, 10),
-        reset: maybe(random, 10),
-        kill: maybe(random, 10),
-        feed_lag: maybe(random, 5),
-        down_max: up_to(random, S, 40 * S),
-        partition_max: up_to(random, S, 40 * S),
-        loss_per_mille: maybe(random, 30),
-        copy_per_mille: maybe(random, 100),
-        slow_per_mille: maybe(random, 50),
-        latency_max: up_to(random, MS, 60 * MS),
-        sync_max: rarely_slow(random, 30 * MS, 2 * S),
-        agent_disk_max: rarely_slow(random, 20 * MS, 2 * S),
-        turn_delay_max: rarely_slow(random, 5 * MS, S),
-        feed_delay_per_mille: maybe(random, 500),
-        stale_view_per_mille: maybe(random, 500),
-        refuse_per_mille: maybe(random, 100),
-        describe_error_per_mille: maybe(random, 200),
-        redescribe_per_mille: maybe(random, 300),
-        renewal: random.happens(300).then(|| up_to(random, S, 30 * S)),
-        sign_slow_per_mille: maybe(random, 200),
-        sign_error_per_mille: maybe(random, 100),
-        back_pressure: random.happens(500),
-        clock_offset: up_to(random, 0, 30 * S),
-        clock_drift_ppm: random.below(20_000),
-    };
-    stress(options.scenario, &mut faults);
-    faults
-}
-
-/// Some scenarios need their fault whatever the seed says.
-fn stress(scenario: Scenario, faults: &mut Faults) {
-    match scenario {
-        Scenario::NodeLoss | Scenario::Global => {
-            faults.agent_crash += 5;
-            faults.node_reboot += 3;
-            faults.partition += 8;
-        }
-        Scenario::ManagerRestart => {
-            faults.manager_crash += 8;
-            faults.manager_power += 8;
-            faults.torn_write += 5;
-        }
-        Scenario::Converge => faults.interval = None,
-        Scenario::MassReconnect => {
-            faults.manager_crash += 8;
-            faults.manager_power += 4;
-            faults.manager_stop += 4;
-        }
-        Scenario::CertRotation => {
-            faults.renewal.get_or_insert(Duration::from_secs(5));
-            faults.agent_crash += 3;
-            faults.manager_crash += 2;
-        }
-        Scenario::RootRotation => {
-            faults.agent_crash += 3;
-            faults.manager_crash += 3;
-            faults.partition += 3;
-        }
-        Scenario::Churn
-        | Scenario::Scale
-        | Scenario::Drain
-        | Scenario::Ports
-        | Scenario::Constraints
-        | Scenario::All => {}
-    }
-}
-
-fn draw_actions(scenario: Scenario, random: &mut Random) -> Actions {
-    let none = Actions {
-        interval: Some(up_to(random, S / 2, 8 * S)),
-        ..Actions::default()
-    };
-    match scenario {
-        Scenario::Converge => Actions::default(),
-        Scenario::Churn => Actions {
-            create: 5,
-            remove: 4,
-            scale: 2,
-            remove_task: 1,
-            ..none
-        },
-        Scenario::NodeLoss => Actions {
-            scale: 2,
-            remove_node: 2,
-            ..none
-        },
-        Scenario::ManagerRestart => Actions {
-            create: 2,
-            remove: 1,
-            scale: 2,
-            ..none
-        },
-        Scenario::Scale => Actions {
-            scale: 10,
-            create: 1,
-            ..none
-        },
-        Scenario::Ports => Actions {
-            create: 4,
-            remove: 3,
-            scale: 2,
-            ..none
-        },
-        Scenario::Constraints => Actions {
-            label: 8,
-            scale: 1,
-            create: 1,
-            ..none
-        },
-        Scenario::Global => Actions {
-            create: 1,
-            availability: 4,
-            label: 2,
-            remove_node: 2,
-            ..none
-        },
-        Scenario::CertRotation
-        | Scenario::RootRotation
-        | Scenario::MassReconnect
-        | Scenario::Drain => node_actions(scenario, none),
-        Scenario::All => Actions {
-            rotate_root: maybe(random, 3),
-            rotate_token: maybe(random, 3),
-            create: maybe(random, 8),
-            remove: maybe(random, 6),
-            scale: maybe(random, 10),
-            availability: maybe(random, 8),
-            label: maybe(random, 8),
-            remove_node: maybe(random, 4),
-            remove_task: maybe(random, 4),
-            cluster: maybe(random, 2),
-            ..none
-        },
-    }
-}
-
-/// Actions of the scenarios about nodes: their availability, certificates and connections.
-fn node_actions(scenario: Scenario, none: Actions) -> Actions {
-    match scenario {
-        Scenario::Drain => Actions {
-            availability: 8,
-            scale: 1,
-            ..none
-        },
-        Scenario::CertRotation => Actions {
-            rotate_token: 1,
-            remove_node: 1,
-            scale: 1,
-            ..none
-        },
-        Scenario::RootRotation => Actions {
-            rotate_root: 4,
-            rotate_token: 1,
-            remove_node: 1,
-            ..none
-        },
-        Scenario::MassReconnect
-        | Scenario::Converge
-        | Scenario::Churn
-        | Scenario::NodeLoss
-        | Scenario::ManagerRestart
-        | Scenario::Scale
-        | Scenario::Ports
-        | Scenario::Constraints
-        | Scenario::Global
-        | Scenario::All => Actions { scale: 2, ..none },
-    }
-}
-
-fn draw_services(scenario: Scenario, random: &mut Random) -> Services {
-    let drawn = Services {
-        initial: random.between(1, 3),
-        max: random.between(3, 6),
-        replicas_max: random.between(2, 12),
-        global_per_mille: 150,
-        ports_per_mille: maybe(random, 300),
-        placement_per_mille: maybe(random, 500),
-        resources_per_mille: maybe(random, 500),
-        trouble_per_mille: maybe(random, 500),
-        fragile_per_mille: maybe(random, 300),
-    };
-    match scenario {
-        Scenario::Ports => Services {
-            ports_per_mille: 800,
-            ..drawn
-        },
-        Scenario::Constraints => Services {
-            placement_per_mille: 900,
-            ..drawn
-        },
-        Scenario::Global => Services {
-            global_per_mille: 900,
-            ..drawn
-        },
-        Scenario::Converge
-        | Scenario::Churn
-        | Scenario::NodeLoss
-        | Scenario::ManagerRestart
-        | Scenario::Scale
-        | Scenario::Drain
-        | Scenario::CertRotation
-        | Scenario::RootRotation
-        | Scenario::MassReconnect
-        | Scenario::All => drawn,
     }
 }

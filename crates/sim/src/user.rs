@@ -1,5 +1,6 @@
 //! The user: creates, scales and removes services, and changes nodes, through the Control API.
 
+mod payloads;
 mod specs;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::random::{Purpose, Random};
 use crate::settings::{Actions, Settings};
 use crate::trace::Weight;
 
+pub(crate) use payloads::is_for_one_task;
 pub(crate) use specs::is_fragile;
 
 /// One action.
@@ -33,6 +35,7 @@ enum Action {
     Cluster(Arc<Cluster>, i64),
     RotateRoot(Arc<Cluster>, RootIx),
     RotateToken(Arc<Cluster>),
+    Payload(payloads::Wish),
 }
 
 impl Action {
@@ -47,6 +50,7 @@ impl Action {
             Self::Cluster(..) => "user cluster",
             Self::RotateRoot(..) => "user rotate root",
             Self::RotateToken(_) => "user rotate token",
+            Self::Payload(wish) => wish.name(),
         }
     }
 
@@ -69,6 +73,7 @@ impl Action {
             Self::Cluster(_, limit) => format!("history limit {limit}"),
             Self::RotateRoot(_, root) => format!("to root {}", root.0),
             Self::RotateToken(_) => String::new(),
+            Self::Payload(wish) => wish.object(),
         }
     }
 }
@@ -79,6 +84,9 @@ pub(crate) struct User {
     actions: Actions,
     services: crate::settings::Services,
     created: u64,
+    /// Apart, so that runs without secrets and configs stay the same.
+    payloads: Random,
+    payloads_created: u64,
     pub(crate) accepted: u64,
     pub(crate) refused: u64,
 }
@@ -90,6 +98,8 @@ impl User {
             actions: settings.actions.clone(),
             services: settings.services.clone(),
             created: 0,
+            payloads: Random::new(!settings.options.seed, Purpose::User),
+            payloads_created: 0,
             accepted: 0,
             refused: 0,
         }
@@ -97,11 +107,18 @@ impl User {
 
     /// Creates the first services; `false` while nobody leads.
     pub(crate) fn begin(&mut self, io: &mut Io<'_>, manager: &mut Manager) -> bool {
-        if manager.view().is_none() {
+        let Some(view) = manager.view() else {
+            return false;
+        };
+        if self.services.payloads_per_mille > 0 && self.payloads_created == 0 {
+            for wish in payloads::first() {
+                self.ask(io, manager, Action::Payload(wish));
+            }
+            self.payloads_created = 1;
             return false;
         }
         for _ in 0..self.services.initial {
-            let action = self.create();
+            let action = self.create(&view);
             self.ask(io, manager, action);
         }
         true
@@ -169,6 +186,7 @@ impl User {
             cluster,
             rotate_root,
             rotate_token,
+            payloads,
             interval: _,
         } = self.actions;
         let weights = [
@@ -182,6 +200,7 @@ impl User {
             cluster,
             rotate_root,
             rotate_token,
+            payloads,
         ];
         let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
         if total == 0 {
@@ -195,7 +214,7 @@ impl User {
             is_it
         });
         match place? {
-            0 => (view.count::<Service>() as u64 <= self.services.max).then(|| self.create()),
+            0 => (view.count::<Service>() as u64 <= self.services.max).then(|| self.create(view)),
             1 => self.one_of::<Service>(view).map(Action::Remove),
             2 => self.scale(view),
             3 => self.availability(view),
@@ -214,6 +233,11 @@ impl User {
                 Some(Action::RotateRoot(cluster, root))
             }
             9 => view.cluster().cloned().map(Action::RotateToken),
+            10 => {
+                self.payloads_created += 1;
+                let number = self.payloads_created;
+                payloads::draw(view, number, &mut self.payloads).map(Action::Payload)
+            }
             _ => {
                 let limit = i64::try_from(self.random.below(6)).unwrap_or(0);
                 view.cluster()
@@ -222,9 +246,12 @@ impl User {
         }
     }
 
-    fn create(&mut self) -> Action {
+    fn create(&mut self, view: &Root) -> Action {
         self.created += 1;
-        let spec = specs::draw(&self.services, self.created, &mut self.random);
+        let mut spec = specs::draw(&self.services, self.created, &mut self.random);
+        if self.payloads.happens(self.services.payloads_per_mille) {
+            payloads::refer(&mut spec, view, &mut self.payloads);
+        }
         Action::Create(Box::new(spec))
     }
 
@@ -365,6 +392,7 @@ fn perform(
             let request = forced(&cluster);
             update_cluster(transaction, &mut ctx, request, Some(root))
         }
+        Action::Payload(wish) => wish.perform(transaction, &mut ctx),
         Action::RotateToken(cluster) => {
             let request = with_new_token(&cluster);
             update_cluster(transaction, &mut ctx, request, None)

@@ -16,6 +16,7 @@ use crate::manager::{Death, Io, Manager};
 use crate::network::Network;
 use crate::node::{Dice, Node};
 use crate::random::{Purpose, Random};
+use crate::reader::Reader;
 use crate::settings::Settings;
 use crate::time::{Instant, MS, S};
 use crate::trace::{Trace, Weight};
@@ -39,8 +40,9 @@ pub(crate) struct World {
     pub(crate) manager: Manager,
     pub(crate) nodes: Vec<Node>,
     pub(crate) checker: Checker,
-    trust: Trust,
+    pub(crate) trust: Trust,
     pub(crate) user: User,
+    reader: Reader,
     pub(crate) chance: Random,
     draws: Random,
     executor: Random,
@@ -102,6 +104,7 @@ impl World {
             checker: Checker::new(),
             trust: Trust::default(),
             user: User::new(&settings),
+            reader: Reader::new(&settings),
             chance: Random::new(seed, Purpose::Faults),
             draws: Random::new(!seed, Purpose::Draws),
             executor: Random::new(seed, Purpose::Executor),
@@ -129,6 +132,7 @@ impl World {
         self.agenda.after(self.settings.busy, Event::CalmDown);
         self.plan_fault();
         self.plan_action();
+        self.plan_reading();
         while !self.is_over {
             let Some(event) = self.agenda.pop() else {
                 return Err(Violation::new(STUCK, "nothing is left to happen"));
@@ -164,7 +168,9 @@ impl World {
                 let Some(caller) = self.network.caller(conn) else {
                     return Ok(());
                 };
-                return self.nodes[caller.node.0].hears(io!(self), dice!(self), caller, payload);
+                let node = &mut self.nodes[caller.node.0];
+                node.hears(io!(self), dice!(self), caller, payload)?;
+                return node.check_told(&self.checker.acked);
             }
             Event::ToManager {
                 conn,
@@ -190,6 +196,10 @@ impl World {
                 self.user.act(io!(self), &mut self.manager);
                 self.plan_action();
             }
+            Event::ReaderActs => {
+                self.reader.act(io!(self), &mut self.manager);
+                self.plan_reading();
+            }
             Event::CalmDown => self.calm_down(),
             Event::Inspect => {
                 self.agenda.after(INSPECTION, Event::Inspect);
@@ -212,6 +222,8 @@ impl World {
             ManagerEvent::LogTick => self.manager.log_tick(io!(self)),
             ManagerEvent::LogSnapshot => self.manager.log_snapshot(io!(self)),
             ManagerEvent::Sent(stream) => self.manager.sent(io!(self), stream),
+            ManagerEvent::LogSent(listener) => self.manager.log_sent(io!(self), listener),
+            ManagerEvent::Secret(question) => self.manager.answered(io!(self), question),
             ManagerEvent::Signed(job) => self.manager.signed(io!(self), job),
         }
     }
@@ -229,6 +241,7 @@ impl World {
                 node.renew(io!(self), dice!(self));
                 Ok(())
             }
+            NodeEvent::Line { id, task } => node.writes(io!(self), dice!(self), (id, task)),
             NodeEvent::Described => node.described(io!(self), dice!(self)),
             NodeEvent::Persisted(sequence) => node.persisted(io!(self), dice!(self), sequence),
             NodeEvent::OperationDone { task, op, report } => {
@@ -368,6 +381,14 @@ impl World {
         }
     }
 
+    fn plan_reading(&mut self) {
+        if let Some(interval) = self.settings.reading.filter(|_| !self.is_calm) {
+            let shortest = Duration::from_millis(1);
+            let after = self.reader.random.span(shortest, interval * 2);
+            self.agenda.after(after, Event::ReaderActs);
+        }
+    }
+
     fn calm_down(&mut self) {
         self.note("fault", format_args!("faults end"));
         self.is_calm = true;
@@ -386,6 +407,7 @@ impl World {
             format!("{refusals} transactions met a refusal within a second")
         })?;
         self.check_caches()?;
+        self.check_lines()?;
         if let Some(process) = &self.manager.process {
             self.checker.read_feed(&process.replica.store)?;
         }
@@ -393,6 +415,15 @@ impl World {
             return self.inspect_end();
         }
         Ok(())
+    }
+
+    fn check_lines(&mut self) -> Checked {
+        std::mem::replace(&mut self.manager.lines_seen, Ok(()))?;
+        let (at, view) = (self.agenda.now(), self.manager.view());
+        match (self.manager.lines(), view) {
+            (Some(lines), Some(view)) => lines.check(at, &view),
+            (None, _) | (_, None) => Ok(()),
+        }
     }
 
     /// I-LOOP-4, whenever the loops have seen every commit.
@@ -415,6 +446,7 @@ impl World {
 
     fn inspect_end(&mut self) -> Checked {
         let now = self.agenda.now();
+        let is_read = self.reader.close_book(io!(self), &mut self.manager);
         let is_tidy = self.user.tidy_up(io!(self), &mut self.manager)
             && self
                 .user
@@ -423,6 +455,7 @@ impl World {
             None => Err("nobody leads".to_owned()),
             Some(_) if !self.has_begun => Err("no service was created".to_owned()),
             Some(_) if !is_tidy => Err("services are being removed".to_owned()),
+            Some(_) if !is_read => Err("somebody still reads logs".to_owned()),
             Some(view) => ends::converged(&view, &self.nodes, now),
         };
         let is_converged = state.is_ok();

@@ -7,7 +7,7 @@ use swarm_sim::{Detail, FaultMode, Options, Report, Scenario};
 
 /// Seeds of each scenario that run with every test run; thousands run in `cargo xtask ci`.
 const SEEDS_EACH: u64 = 2;
-const SCENARIOS: [Scenario; 10] = [
+const SCENARIOS: [Scenario; 16] = [
     Scenario::Converge,
     Scenario::Churn,
     Scenario::NodeLoss,
@@ -17,6 +17,12 @@ const SCENARIOS: [Scenario; 10] = [
     Scenario::Ports,
     Scenario::Constraints,
     Scenario::Global,
+    Scenario::CertRotation,
+    Scenario::RootRotation,
+    Scenario::FleetRotation,
+    Scenario::MassReconnect,
+    Scenario::Secrets,
+    Scenario::Logs,
     Scenario::All,
 ];
 
@@ -86,6 +92,14 @@ fn another_process_gives_the_same_trace() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(text.lines().last(), Some(summary.as_str()));
     assert!(output.status.success());
+}
+
+/// Without this the checker of the pace could not fail.
+#[test]
+fn a_fleet_has_more_nodes_than_may_be_asked_at_once() {
+    let report = swarm_sim::run(options(2, Scenario::FleetRotation));
+    expect_pass(&report, "a new failure");
+    assert_eq!(report.asked_most, 30);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use v1::node_spec::Availability;
 
 use super::{commits, placement};
 use crate::node::Node;
+use crate::node::dependencies::check_end;
 use crate::time::Instant;
 
 /// `Ok` when everything is as it should be, else what is still missing.
@@ -233,6 +234,16 @@ fn check_machine(view: &Root, node: &Node, at: Instant) -> Result<(), String> {
         let task = view.task(id);
         task.is_none_or(|task| task.node_id.as_ref() != Some(&node.id))
     };
+    let lines = node.publications.len();
+    if lines > 0 {
+        return Err(format!(
+            "{} still publishes for {lines} subscriptions",
+            node.ix
+        ));
+    }
+    let live = view.tasks_on_node(&node.id).filter(is_running);
+    let live: Vec<&Task> = live.map(|task| &**task).collect();
+    check_end(agent, &live).map_err(|text| format!("{}: {text}", node.ix))?;
     match agent.known_tasks().iter().find(assigned) {
         Some(task) => Err(format!("{} still has task {task}", node.ix)),
         None => Ok(()),

@@ -1,19 +1,31 @@
 //! Who is trusted: compares what the leader writes about certificates with those that the machines
 //! really have.
 
-use swarm_store::{Action, Root};
-use swarm_types::{AnyObject, Cluster, Node as NodeObject, Timestamp};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-use crate::identity::RootIx;
+use swarm_store::{Action, Root};
+use swarm_types::{AnyObject, Cluster, Node as NodeObject, NodeId, Timestamp};
+
+use crate::identity::{Certificate, RootIx};
 use crate::invariants::{Checked, PACED, REMOVED, ROTATED, ensure};
 use crate::manager::replica::Entry;
 use crate::node::Node;
+
+/// Nodes that may be asked to renew at once, and how long nobody may be asked after that (spec 2.9).
+/// Numbers of our own, because a checker that borrowed those of the product would follow its mistakes.
+const ASKED_MAX: usize = 30;
+const ASKED_PAUSE: Duration = Duration::from_secs(3);
 
 /// What is remembered between commits.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
     /// When nodes were asked to renew last, by the leader's clock.
     asked_at: Option<Timestamp>,
+    /// Nodes that were removed, remembered here because the product may forget them.
+    removed: BTreeSet<NodeId>,
+    /// The most nodes that were ever asked at once.
+    pub(crate) asked_most: usize,
 }
 
 impl Trust {
@@ -37,19 +49,19 @@ impl Trust {
                 (AnyObject::Node(node), old) if change.action != Action::Remove => {
                     let old = old.as_ref().and_then(as_node);
                     asked += usize::from(is_asked(node) && !old.is_some_and(is_asked));
-                    check_removed(&entry.root, node)?;
+                    self.check_removed(&entry.root, node)?;
+                    check_issued(&entry.root, old, node)?;
                 }
+                (AnyObject::Node(node), _) => self.handle_removal(&entry.root, node)?,
                 _ => {}
             }
         }
         if asked == 0 {
             return Ok(());
         }
-        let tick = swarm_ca::rotation::TICK;
-        let is_paced = asked <= swarm_ca::rotation::NODES_PER_TICK_MAX
-            && self
-                .asked_at
-                .is_none_or(|last| commit.at >= last.saturating_add(tick));
+        self.asked_most = self.asked_most.max(asked);
+        let is_early = |last: Timestamp| commit.at < last.saturating_add(ASKED_PAUSE);
+        let is_paced = asked <= ASKED_MAX && !self.asked_at.is_some_and(is_early);
         ensure(is_paced, PACED, || {
             format!(
                 "{asked} nodes were asked at {}, others at {:?}",
@@ -58,6 +70,28 @@ impl Trust {
         })?;
         self.asked_at = Some(commit.at);
         Ok(())
+    }
+
+    /// Whoever is removed is on the list of those who are refused, from the same commit on.
+    fn handle_removal(&mut self, root: &Root, node: &NodeObject) -> Checked {
+        self.removed.insert(node.id.clone());
+        let cluster = root.cluster();
+        let is_listed = cluster.is_some_and(|it| swarm_ca::requests::is_removed(it, &node.id));
+        ensure(is_listed, REMOVED, || {
+            format!("node {} went, and its certificate still counts", node.id)
+        })
+    }
+
+    /// Who was removed stays out: its certificate is refused for as long as it lives, so nobody
+    /// else may get its id either.
+    fn check_removed(&self, root: &Root, node: &NodeObject) -> Checked {
+        let cluster = root.cluster();
+        let is_listed = cluster.is_some_and(|it| swarm_ca::requests::is_removed(it, &node.id));
+        ensure(
+            !is_listed && !self.removed.contains(&node.id),
+            REMOVED,
+            || format!("node {} ({}) was removed", node.id, node.hostname()),
+        )
     }
 }
 
@@ -71,6 +105,25 @@ fn as_node(object: &AnyObject) -> Option<&NodeObject> {
 
 fn is_asked(node: &NodeObject) -> bool {
     swarm_ca::requests::state(node) == swarm_api::v1::issuance_status::State::Rotate
+}
+
+/// A certificate that is handed out is one that everybody believes who trusts the root of now: a
+/// signature of before the end of a rotation comes too late.
+fn check_issued(root: &Root, old: Option<&NodeObject>, node: &NodeObject) -> Checked {
+    let stored = |node: &NodeObject| node.certificate.as_ref().map(|own| own.certificate.clone());
+    let written = stored(node).filter(|own| old.and_then(stored).as_ref() != Some(own));
+    let certificate = written.and_then(|pem| Certificate::read(&pem));
+    let root_ca = root.cluster().and_then(|cluster| cluster.root_ca.as_ref());
+    let trusted = root_ca.and_then(|root_ca| RootIx::of(&root_ca.ca_cert));
+    let (Some(certificate), Some(trusted)) = (certificate, trusted) else {
+        return Ok(());
+    };
+    ensure(certificate.is_covered_by(trusted), ROTATED, || {
+        format!(
+            "the cluster trusts root {}, and {certificate:?} is issued",
+            trusted.0
+        )
+    })
 }
 
 /// A rotation ended: no machine that is in the cluster may be locked out by it. One that is away
@@ -93,15 +146,5 @@ fn check_end(old: &Cluster, cluster: &Cluster, nodes: &[Node]) -> Checked {
     ensure(stranded.is_none(), ROTATED, || {
         let who = stranded.map(|node| (node.ix, node.identity.certificate.clone()));
         format!("the cluster trusts root {} alone, and {who:?}", after.0)
-    })
-}
-
-/// Who was removed stays out: its certificate is refused for as long as it lives, so nobody else
-/// may get its id either.
-fn check_removed(root: &Root, node: &NodeObject) -> Checked {
-    let cluster = root.cluster();
-    let is_removed = cluster.is_some_and(|it| swarm_ca::requests::is_removed(it, &node.id));
-    ensure(!is_removed, REMOVED, || {
-        format!("node {} ({}) was removed", node.id, node.hostname())
     })
 }

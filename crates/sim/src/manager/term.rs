@@ -12,6 +12,7 @@ use swarm_leader::{Leader, Origin};
 use swarm_store::{Filter, Received, Subscription, View};
 use swarm_types::{NodeId, Timestamp, Version};
 
+use super::lines::Lines;
 use super::replica::Replica;
 use super::{Io, StreamEvent};
 use crate::event::{ConnId, Event, Life, ManagerEvent, Payload, Request, StreamKind};
@@ -26,6 +27,7 @@ const VIEWS_KEPT: usize = 8;
 /// Everything that belongs to one term.
 pub(crate) struct Term {
     pub(crate) leader: Leader,
+    pub(crate) lines: Lines,
     feed: Subscription,
     fed: Version,
     streams: BTreeMap<StreamId, (ConnId, StreamKind, NodeId)>,
@@ -65,6 +67,7 @@ impl Term {
         let names = leader.status().iter().map(|status| status.name).collect();
         Self {
             leader,
+            lines: Lines::default(),
             feed,
             fed: view.version(),
             streams: BTreeMap::new(),
@@ -131,8 +134,10 @@ impl Term {
 
     pub(super) fn take_stream_event(&mut self, event: StreamEvent) {
         match event {
+            StreamEvent::LogSent(listener) => self.lines.sent(listener),
             StreamEvent::Sent(stream) => self.leader.dispatcher().handle_sent(stream),
             StreamEvent::Closed(conn) => {
+                self.lines.closed(conn);
                 let of_conn = self.streams.iter().filter(|(_, (own, _, _))| *own == conn);
                 let closed: Vec<_> = of_conn.map(|(stream, _)| *stream).collect();
                 for stream in closed {
@@ -204,6 +209,10 @@ impl Term {
                 let taken = dispatcher.handle_task_statuses(now, &node, &session, updates, view);
                 Reply::StatusesTaken(report, taken.map_err(|error| rpc_error(&error)))
             }
+            Request::Listen => return self.lines.listen(now, conn, node),
+            Request::Publish { stream, message } => {
+                return self.lines.publish(io, now, (conn, stream), node, &message);
+            }
             Request::Issue { .. } | Request::CertificateStatus { .. } => return,
         };
         if !is_copy {
@@ -234,6 +243,7 @@ impl Term {
                 let reply = match kind {
                     StreamKind::Session => Reply::SessionEnded(error),
                     StreamKind::Assignments => Reply::AssignmentsEnded(error),
+                    StreamKind::Subscriptions => Reply::SubscriptionsEnded(error),
                 };
                 let payload = Payload::Reply(reply);
                 io.network
@@ -257,6 +267,7 @@ impl Term {
 
     /// Tells every node to look for the next leader.
     pub(super) fn end(&mut self, io: &mut Io<'_>, view: &View) {
+        self.lines.end(io);
         self.leader.dispatcher().handle_stop(view);
         while let Some(message) = self.leader.dispatcher().poll_message(view) {
             let mut none = Random::new(0, crate::random::Purpose::Draws);

@@ -96,12 +96,12 @@ impl Manager {
             || !process.replica.outcomes.is_empty()
             || !process.streams.is_empty()
             || (!process.calls.is_empty() && process.term.is_some());
-        let wake = process
-            .term
-            .as_mut()
-            .and_then(|term| term.leader.poll_timeout());
+        let wake = process.term.as_mut().and_then(|term| {
+            let leader = term.leader.poll_timeout().map(|wake| wake.at);
+            leader.into_iter().chain(term.lines.poll_timeout()).min()
+        });
         if let Some(wake) = wake {
-            let at = self.clock.when(wake.at, io.agenda.now());
+            let at = self.clock.when(wake, io.agenda.now());
             if process.wake != Some(at) {
                 process.wake = Some(at);
                 io.agenda

@@ -128,7 +128,10 @@ impl Node {
                 self.refused(io, dice, error.code, &error.message);
                 Ok(None)
             }
-            payload @ (Payload::Reply(_) | Payload::Assignments(_)) => Ok(Some(payload)),
+            payload @ (Payload::Reply(_)
+            | Payload::Assignments(_)
+            | Payload::Subscription(_)
+            | Payload::Published { .. }) => Ok(Some(payload)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! A whole manager in this process, called as nodes and clients call it.
 
+mod bad_input;
+mod capture;
 mod logs;
 mod refusals;
 mod secure;

@@ -3,6 +3,7 @@
 mod authority;
 mod hostile;
 mod https;
+mod strangers;
 
 use std::net::SocketAddr;
 use std::time::Duration;

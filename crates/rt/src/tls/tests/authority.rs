@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use swarm_api::v1::NodeRole;
 use swarm_ca::issue::{Signer, Subject};
+use swarm_ca::key::KeyPem;
 use swarm_ca::{csr, root};
 use swarm_types::Timestamp;
 
@@ -18,14 +19,19 @@ pub(super) const DAY: Duration = Duration::from_secs(86_400);
 /// A cluster's root.
 pub(super) struct Authority {
     pub(super) root_pem: String,
+    pub(super) key_pem: KeyPem,
     signer: Signer,
 }
 
 impl Authority {
     pub(super) fn new() -> Self {
-        let (root_pem, key) = root::new_root(Clock::new().now());
-        let signer = Signer::new(&root_pem, &key, "").unwrap();
-        Self { root_pem, signer }
+        let (root_pem, key_pem) = root::new_root(Clock::new().now());
+        let signer = Signer::new(&root_pem, &key_pem, "").unwrap();
+        Self {
+            root_pem,
+            key_pem,
+            signer,
+        }
     }
 
     pub(super) fn tls(&self, node: &str, role: NodeRole) -> NodeTls {

@@ -20,9 +20,9 @@ pub(crate) struct Rank {
     /// Recent failures of this spec here, if they are too many.
     pub(crate) failures: u32,
     /// Active tasks of the service here.
-    pub(crate) service: u64,
+    pub(crate) service: u32,
     /// All active tasks here.
-    pub(crate) active: u64,
+    pub(crate) active: u32,
 }
 
 /// How a node stands.
@@ -80,7 +80,7 @@ impl Sums {
 impl Seat {
     pub(crate) fn sums(&self) -> Sums {
         Sums {
-            tasks: self.rank.service,
+            tasks: self.rank.service.into(),
             usable: u64::from(self.verdict.is_none()),
         }
     }
@@ -190,7 +190,7 @@ impl Candidates {
         // Sets are filled in one go where that is much faster: at the leaves.
         let mut leaves: BTreeMap<u32, Vec<NodeEntry>> = BTreeMap::new();
         for ix in facts.cluster.all() {
-            let Some(slot) = self.judge(ix, None, facts) else {
+            let Some(slot) = self.judge(ix, facts) else {
                 continue;
             };
             self.rejected.change(None, slot.seat.verdict);
@@ -226,12 +226,15 @@ impl Candidates {
     }
 
     fn update(&mut self, ix: NodeIx, change: NodeChange, facts: Facts<'_>) {
+        if change == NodeChange::Load
+            && let Some(slot) = &self.slots[ix.index()]
+            && let Some(seat) = self.seat(ix, slot.fixed, None, facts)
+        {
+            self.reseat(ix, seat);
+            return;
+        }
         let old = self.slots[ix.index()].take();
-        let known = match change {
-            NodeChange::Object => None,
-            NodeChange::Load => old.as_ref(),
-        };
-        let new = self.judge(ix, known, facts);
+        let new = self.judge(ix, facts);
         if old != new {
             if let Some(old) = old {
                 self.take(ix, &old);
@@ -241,6 +244,28 @@ impl Candidates {
             }
         }
         self.slots[ix.index()] = new;
+    }
+
+    /// Moves a node within its leaf: what tasks can change is its standing alone.
+    fn reseat(&mut self, ix: NodeIx, new: Seat) {
+        let Some(slot) = &mut self.slots[ix.index()] else {
+            return;
+        };
+        let old = std::mem::replace(&mut slot.seat, new);
+        if old == new {
+            return;
+        }
+        let (before, after) = (slot.entry(ix, old), slot.entry(ix, new));
+        let leaf = slot.leaf;
+        let nodes = &mut self.branches[leaf as usize].nodes;
+        if let Some(before) = before {
+            nodes.remove(&before);
+        }
+        if let Some(after) = after {
+            nodes.insert(after);
+        }
+        self.rejected.change(old.verdict, new.verdict);
+        self.change_sums(leaf, old.sums(), new.sums());
     }
 
     fn take(&mut self, ix: NodeIx, slot: &Slot) {
@@ -281,13 +306,10 @@ impl Candidates {
         }
     }
 
-    /// The standing of a node; with `known`, only what tasks can change is looked at again.
-    fn judge(&mut self, ix: NodeIx, known: Option<&Slot>, facts: Facts<'_>) -> Option<Slot> {
+    /// The place and the standing of a node.
+    fn judge(&mut self, ix: NodeIx, facts: Facts<'_>) -> Option<Slot> {
         let node = facts.cluster.node(ix)?;
-        let (leaf, fixed) = match known {
-            Some(slot) => (slot.leaf, slot.fixed),
-            None => (self.leaf_of(node), self.pipeline.fixed(node)),
-        };
+        let (leaf, fixed) = (self.leaf_of(node), self.pipeline.fixed(node));
         let seat = self.seat(ix, fixed, None, facts)?;
         Some(Slot {
             id: node.id.clone(),
@@ -317,14 +339,17 @@ impl Candidates {
     ) -> Option<Seat> {
         let view = facts.cluster.view(ix, planned)?;
         let service = &self.key.service;
+        let service_tasks = view.active_of(service);
+        // Short numbers, as ranks are compared more often than anything else here.
+        let short = |tasks| u32::try_from(tasks).unwrap_or(u32::MAX);
         let rank = Rank {
             failures: facts
                 .failures
                 .rank(&view.node.id, service.as_ref(), self.key.version),
-            service: view.active_of(service),
-            active: view.active(),
+            service: short(service_tasks),
+            active: short(view.active()),
         };
-        let verdict = self.pipeline.verdict(fixed, &view, rank.service);
+        let verdict = self.pipeline.verdict(fixed, &view, service_tasks);
         Some(Seat { verdict, rank })
     }
 

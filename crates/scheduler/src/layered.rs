@@ -1,9 +1,12 @@
 //! An ordered set with changes laid over it, for plans: the cache stays as it is, and only the few
 //! entries that the plan touched are kept apart.
 
+use std::cmp::Reverse;
 use std::collections::btree_set::Iter;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::iter::Peekable;
+
+use crate::numbered::Numbered;
 
 /// An entry of an ordered set that belongs to something with a number.
 pub(crate) trait Entry: Ord + Clone {
@@ -13,19 +16,21 @@ pub(crate) trait Entry: Ord + Clone {
 
 /// A view of a set in which some entries have moved or gone.
 pub(crate) struct Layered<'a, E: Entry> {
-    /// Never goes back: an entry that was passed has moved, and its place is in `extra`.
+    /// Never goes back: an entry that was passed has moved, and its place is in `places`.
     base: Peekable<Iter<'a, E>>,
     /// Where the touched entries are; `None` if they are out.
-    moved: BTreeMap<u32, Option<E>>,
-    extra: BTreeSet<E>,
+    moved: Numbered<Option<E>>,
+    /// All places that touched entries have had. Those that they have left are dropped when they
+    /// come first.
+    places: BinaryHeap<Reverse<E>>,
 }
 
 impl<'a, E: Entry> Layered<'a, E> {
     pub(crate) fn new(base: &'a BTreeSet<E>) -> Self {
         Self {
             base: base.iter().peekable(),
-            moved: BTreeMap::new(),
-            extra: BTreeSet::new(),
+            moved: Numbered::default(),
+            places: BinaryHeap::new(),
         }
     }
 
@@ -36,19 +41,28 @@ impl<'a, E: Entry> Layered<'a, E> {
         {
             self.base.next();
         }
-        match (self.base.peek(), self.extra.first()) {
-            (Some(base), Some(extra)) => Some(if extra < *base { extra } else { base }),
-            (Some(base), None) => Some(base),
-            (None, extra) => extra,
+        while let Some(Reverse(entry)) = self.places.peek()
+            && !self.is_at(entry)
+        {
+            self.places.pop();
         }
+        match (self.base.peek(), self.places.peek()) {
+            (Some(base), Some(Reverse(extra))) => Some(if extra < *base { extra } else { base }),
+            (Some(base), None) => Some(base),
+            (None, extra) => extra.map(|Reverse(extra)| extra),
+        }
+    }
+
+    /// Whether a touched entry is in this place now.
+    fn is_at(&self, entry: &E) -> bool {
+        let place = self.moved.get(&entry.number());
+        place.and_then(Option::as_ref) == Some(entry)
     }
 
     /// Moves an entry, or takes it out.
     pub(crate) fn set(&mut self, number: u32, entry: Option<E>) {
-        if let Some(Some(old)) = self.moved.insert(number, entry.clone()) {
-            self.extra.remove(&old);
-        }
-        self.extra.extend(entry);
+        self.places.extend(entry.clone().map(Reverse));
+        self.moved.insert(number, entry);
     }
 }
 

@@ -50,6 +50,7 @@ mod filter;
 mod layered;
 mod load;
 mod node_log;
+mod numbered;
 mod plan;
 mod pool;
 mod requirements;

@@ -1,21 +1,20 @@
 //! One group in one plan: the candidates as they stand after what the plan has placed so far.
 
-use std::collections::BTreeMap;
-
 use crate::candidates::{BranchEntry, Candidates, Facts, NodeEntry, ROOT, Seat, Sums};
 use crate::filter::Counts;
 use crate::layered::Layered;
 use crate::load::{Load, Planned};
 use crate::node_log::NodeIx;
+use crate::numbered::Numbered;
 
 /// The candidates of a group with the changes of a plan over them.
 pub(crate) struct Seating<'a> {
     base: &'a Candidates,
     facts: Facts<'a>,
-    seats: BTreeMap<NodeIx, Seat>,
-    sums: BTreeMap<u32, Sums>,
-    leaves: BTreeMap<u32, Layered<'a, NodeEntry>>,
-    inner: BTreeMap<u32, Layered<'a, BranchEntry>>,
+    seats: Numbered<Seat>,
+    sums: Numbered<Sums>,
+    leaves: Numbered<Layered<'a, NodeEntry>>,
+    inner: Numbered<Layered<'a, BranchEntry>>,
     pub(crate) rejected: Counts,
 }
 
@@ -24,10 +23,10 @@ impl<'a> Seating<'a> {
         let mut seating = Self {
             base,
             facts,
-            seats: BTreeMap::new(),
-            sums: BTreeMap::new(),
-            leaves: BTreeMap::new(),
-            inner: BTreeMap::new(),
+            seats: Numbered::default(),
+            sums: Numbered::default(),
+            leaves: Numbered::default(),
+            inner: Numbered::default(),
             rejected: base.rejected,
         };
         for (ix, load) in planned.iter() {
@@ -65,7 +64,7 @@ impl<'a> Seating<'a> {
         let Some(new) = base.planned_seat(ix, planned, self.facts) else {
             return;
         };
-        let old = self.seats.insert(ix, new).unwrap_or(slot.seat);
+        let old = self.seats.insert(ix.0, new).unwrap_or(slot.seat);
         if old == new {
             return;
         }

@@ -110,10 +110,14 @@ pub(crate) fn bring_on(
         Err(reason) => return with_reason(task, reason.into(), now),
     };
     let mut task = task.clone();
-    if task.networks.is_empty() {
-        task.networks = ingress.into_iter().chain(attachments).collect();
+    let networks: Vec<_> = ingress.into_iter().chain(attachments).collect();
+    // Versions of a task share what is not written.
+    if task.networks.is_empty() && !networks.is_empty() {
+        task.networks = networks.into();
     }
-    if let Some(endpoint) = service.and_then(|service| service.endpoint.as_ref()) {
+    if let Some(endpoint) = service.and_then(|service| service.endpoint.as_ref())
+        && task.endpoint.as_ref() != Some(endpoint)
+    {
         task.endpoint = Some(Arc::clone(endpoint));
     }
     let status = TaskStatus::new(TaskState::Pending, now, PENDING_MESSAGE);

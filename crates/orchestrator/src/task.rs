@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use swarm_api::v1;
-use swarm_types::{Cluster, NodeId, Service, Slot, Task, TaskId, TaskState, TaskStatus, Timestamp};
+use swarm_types::{
+    Cluster, NodeId, Service, Slot, Task, TaskBody, TaskId, TaskState, TaskStatus, Timestamp,
+};
 
 /// Where a new task belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,17 +46,23 @@ impl<'a> Template<'a> {
     /// A task in state NEW with a desired state: RUNNING for a first start, READY for a
     /// replacement that has a delay before it.
     pub fn task(&self, id: TaskId, place: &Place, desired: TaskState, now: Timestamp) -> Task {
-        let mut task = Task::new(id, Arc::clone(self.service.spec.task()))
+        let (slot, node_id) = match place {
+            Place::Slot(slot) => (*slot, None),
+            Place::Node(node) => (Slot(0), Some(node.clone())),
+        };
+        let body = TaskBody {
+            spec: Arc::clone(self.service.spec.task()),
+            spec_version: self.service.spec_version,
+            service_id: Some(self.service.id.clone()),
+            slot,
+            service_annotations: Arc::clone(self.service.spec.annotations()),
+            endpoint: Some(Arc::clone(&self.endpoint)),
+            log_driver: self.log_driver.clone(),
+            ..TaskBody::default()
+        };
+        let mut task = Task::with_body(id, body)
             .with_states(TaskStatus::new(TaskState::New, now, "created"), desired);
-        task.spec_version = self.service.spec_version;
-        task.service_id = Some(self.service.id.clone());
-        task.service_annotations = Arc::clone(self.service.spec.annotations());
-        task.endpoint = Some(Arc::clone(&self.endpoint));
-        task.log_driver = self.log_driver.clone();
-        match place {
-            Place::Slot(slot) => task.slot = *slot,
-            Place::Node(node) => task.node_id = Some(node.clone()),
-        }
+        task.node_id = node_id;
         task
     }
 }
@@ -146,7 +154,7 @@ mod tests {
         );
         let name = |service, cluster| {
             let task = make(service, cluster, &Place::Slot(Slot(1)));
-            task.log_driver.map(|driver| driver.name.clone())
+            task.log_driver.as_ref().map(|driver| driver.name.clone())
         };
         let (own, none) = (service(driver("own")), service(None));
         assert_eq!(name(&own, Some(&cluster)).as_deref(), Some("own"));

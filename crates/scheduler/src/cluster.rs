@@ -186,7 +186,10 @@ impl Cluster {
             Place::Nowhere => {}
             Place::Waiting => {
                 let key = self.group_key(task);
-                let group = self.groups.entry(key.clone()).or_default();
+                let group = match self.groups.get_mut(&key) {
+                    Some(group) => group,
+                    None => self.groups.entry(key.clone()).or_default(),
+                };
                 group.insert(task);
                 marks.due.group(&key, group.len());
                 self.fresh += usize::from(task.status().err.is_empty());

@@ -10,6 +10,7 @@ use v1::generic_resource::Resource;
 
 use crate::counts::{Owner, ServiceCounts};
 use crate::node_log::NodeIx;
+use crate::numbered::Numbered;
 use crate::requirements::host_ports;
 
 /// A port of the host.
@@ -128,19 +129,19 @@ fn decrement<K: Ord>(counts: &mut BTreeMap<K, u64>, key: &K) {
 #[derive(Debug, Default)]
 pub(crate) struct Planned {
     loads: Vec<(NodeIx, Load)>,
-    places: BTreeMap<NodeIx, usize>,
+    places: Numbered<usize>,
 }
 
 impl Planned {
     /// What it adds to a node, if anything.
     pub(crate) fn get(&self, ix: NodeIx) -> Option<&Load> {
-        let place = self.places.get(&ix)?;
+        let place = self.places.get(&ix.0)?;
         Some(&self.loads[*place].1)
     }
 
     /// What it adds to a node, to add to it.
     pub(crate) fn entry(&mut self, ix: NodeIx) -> &mut Load {
-        let place = *self.places.entry(ix).or_insert(self.loads.len());
+        let place = *self.places.entry(ix.0).or_insert(self.loads.len());
         if place == self.loads.len() {
             if self.loads.is_empty() {
                 // A full plan places so many tasks; to grow on the way would move the loads.
@@ -164,11 +165,13 @@ pub(crate) fn is_active(task: &Task) -> bool {
 
 /// Whether two versions of a task on one node use the same of it.
 pub(crate) fn is_same_load(old: &Task, new: &Task) -> bool {
-    is_active(old) == is_active(new)
-        && old.service_id == new.service_id
-        && (std::sync::Arc::ptr_eq(&old.spec, &new.spec) || old.spec == new.spec)
-        && old.endpoint == new.endpoint
-        && old.assigned_generic_resources == new.assigned_generic_resources
+    let is_same_body = || {
+        old.service_id == new.service_id
+            && (std::sync::Arc::ptr_eq(&old.spec, &new.spec) || old.spec == new.spec)
+            && old.endpoint == new.endpoint
+            && old.assigned_generic_resources == new.assigned_generic_resources
+    };
+    is_active(old) == is_active(new) && (old.shares_body(new) || is_same_body())
 }
 
 /// A node with what is used of it: by stored tasks, and by those of the plan in the making.

@@ -169,7 +169,10 @@ impl<'a> Plan<'a> {
         let node = self.facts.cluster.node(ix)?;
         let mut placed = (**task).clone();
         placed.node_id = Some(node.id.clone());
-        placed.assigned_generic_resources = self.claim(ix, needs);
+        // Versions of a task share what is not written.
+        if !needs.generic.is_empty() || !task.assigned_generic_resources.is_empty() {
+            placed.assigned_generic_resources = self.claim(ix, needs);
+        }
         // Only tasks in PENDING wait, so this is a step forward.
         let status = TaskStatus::new(TaskState::Assigned, self.now, message);
         placed.advance(status).ok()?;
@@ -183,9 +186,6 @@ impl<'a> Plan<'a> {
     }
 
     fn claim(&self, ix: NodeIx, needs: &Requirements) -> resources::Resources {
-        if needs.generic.is_empty() {
-            return Vec::new();
-        }
         let mut free = self
             .node_view(ix)
             .map_or_else(Vec::new, |node| node.free_generic());

@@ -158,9 +158,10 @@ pub(crate) fn are_same(one: &Task, two: &Task) -> bool {
     fn drivers(task: &Task) -> impl Iterator<Item = &str> {
         task.networks.iter().filter_map(network_driver)
     }
-    (Arc::ptr_eq(&one.spec, &two.spec) || one.spec == two.spec)
-        && drivers(one).eq(drivers(two))
-        && host_ports(one).eq(host_ports(two))
+    one.shares_body(two)
+        || (Arc::ptr_eq(&one.spec, &two.spec) || one.spec == two.spec)
+            && drivers(one).eq(drivers(two))
+            && host_ports(one).eq(host_ports(two))
 }
 
 /// The driver of an attached network, if the allocator has set it up.

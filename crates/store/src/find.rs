@@ -201,7 +201,7 @@ fn find_special(
     let mut add = |ids: &mut dyn Iterator<Item = &Id>| found.extend(ids.cloned());
     match (kind, by) {
         (Kind::Task, By::Service(id)) => add(&mut tasks.service.ids(id)),
-        (Kind::Task, By::Node(id)) => add(&mut tasks.node.ids(id)),
+        (Kind::Task, By::Node(id)) => found.extend(tasks.node.ids(id)),
         (Kind::Task, By::Slot(id, slot)) => add(&mut tasks.slot.ids(&(id.clone(), *slot))),
         (Kind::Task, By::DesiredState(state)) => add(&mut tasks.desired_state.ids(state)),
         (Kind::Node, By::Role(v1::NodeRole::Manager)) => {

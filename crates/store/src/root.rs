@@ -156,7 +156,7 @@ impl Root {
             .indices
             .node
             .ids(id)
-            .map(|id| self.indexed_task(id))
+            .map(|id| self.indexed_task(&id))
     }
 
     /// Tasks of one replica, in the order of their ids.

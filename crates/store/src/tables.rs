@@ -245,6 +245,22 @@ impl Stored for Task {
     const UNIQUE_NAMES: bool = false;
 
     fn reindex(indices: &mut TaskIndices, id: &Id, old: Option<&Self>, new: Option<&Self>) {
+        indices.node.change(
+            id,
+            old.and_then(|task| task.node_id.as_ref()),
+            new.and_then(|task| task.node_id.as_ref()),
+        );
+        indices.desired_state.change(
+            id,
+            old.map(Self::desired_state),
+            new.map(Self::desired_state),
+        );
+        if let (Some(old), Some(new)) = (old, new)
+            && old.shares_body(new)
+        {
+            // All that the other indices are made of is in there.
+            return;
+        }
         let annotations = |task: &Self| task.annotations.is_some();
         if old.is_some_and(annotations) || new.is_some_and(annotations) {
             indices.common.reindex(
@@ -258,16 +274,6 @@ impl Stored for Task {
             |task: Option<&Self>| task.and_then(|task| Some((task.service_id.clone()?, task.slot)));
         indices.service.change(id, service(old), service(new));
         indices.slot.change(id, slot(old), slot(new));
-        indices.node.change(
-            id,
-            old.and_then(|task| task.node_id.clone()),
-            new.and_then(|task| task.node_id.clone()),
-        );
-        indices.desired_state.change(
-            id,
-            old.map(Self::desired_state),
-            new.map(Self::desired_state),
-        );
         indices.references.reindex(id, old, new);
     }
 

@@ -5,13 +5,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use swarm_types::{
-    AnyObject, Cluster, Config, Extension, Id, Kind, Network, Node, Object, Resource, Secret,
+    AnyObject, Cluster, Config, Extension, Id, Kind, Meta, Network, Node, Resource, Secret,
     Service, Task, Timestamp, Version, Volume,
 };
 
 use crate::error::StoreError;
 use crate::root::{HasTable, Root, sealed};
-use crate::tables::{Stored, is_table_name, lower};
+use crate::tables::{Stored, Table, is_table_name, lower};
 use crate::write::{Conflict, Write, WriteSet};
 
 /// What happened to an object.
@@ -105,6 +105,25 @@ enum Mode {
     StampCreate,
     /// In place of the version that it carries, with version and time stamped.
     StampUpdate,
+}
+
+/// What is written into an object that is new in this transaction.
+#[derive(Clone, Copy)]
+struct Stamp {
+    version: Version,
+    now: Timestamp,
+}
+
+impl Stamp {
+    fn put_on<O: Stored>(self, mut object: Arc<O>, created_at: Timestamp) -> Arc<O> {
+        // A caller that handed over its only reference spares the copy.
+        *Arc::make_mut(&mut object).meta_mut() = Meta {
+            version: self.version,
+            created_at,
+            updated_at: self.now,
+        };
+        object
+    }
 }
 
 impl Transaction {
@@ -292,42 +311,89 @@ impl Transaction {
     where
         Root: HasTable<O>,
     {
-        let table: &crate::tables::Table<O> = HasTable::<O>::table(&self.root);
-        let stored = table.objects.get(object.raw_id());
-        check_fits(mode, stored, &object)?;
-        if let Some(stored) = stored {
-            // The same checks as the mutators make, a second time, on the other side of the log.
-            O::check_step(stored, &object)?;
+        let stamp = Stamp {
+            version: self.version,
+            now: self.now,
+        };
+        match mode {
+            Mode::Create => self.put_new(object, None),
+            Mode::StampCreate => self.put_new(object, Some(stamp)),
+            Mode::Replace => self.put_over(object, None),
+            Mode::StampUpdate => self.put_over(object, Some(stamp)),
         }
-        check_name::<O>(table, stored, &object)?;
-        let stored = stored.cloned();
-        let object = self.stamped(mode, stored.as_deref(), object);
+    }
+
+    fn put_new<O: Stored + sealed::Readable>(
+        &mut self,
+        object: Arc<O>,
+        stamp: Option<Stamp>,
+    ) -> Result<(), StoreError>
+    where
+        Root: HasTable<O>,
+    {
+        let table: &Table<O> = HasTable::<O>::table(&self.root);
+        if table.objects.contains_key(object.raw_id()) {
+            return Err(StoreError::Exists {
+                kind: O::KIND,
+                id: object.raw_id().clone(),
+            });
+        }
+        check_name(&table.indices, None, &*object)?;
+        let object = match stamp {
+            Some(stamp) => stamp.put_on(object, stamp.now),
+            None => object,
+        };
         HasTable::<O>::table_mut(&mut self.root).put(Arc::clone(&object));
         self.changes.push(Change {
-            action: if stored.is_some() {
-                Action::Update
-            } else {
-                Action::Create
-            },
+            action: Action::Create,
             object: object.into_any(),
-            old: stored.map(Object::into_any),
+            old: None,
         });
         Ok(())
     }
 
-    fn stamped<O: Stored>(&self, mode: Mode, stored: Option<&O>, object: Arc<O>) -> Arc<O> {
-        let created_at = match mode {
-            Mode::Create | Mode::Replace => return object,
-            Mode::StampCreate => self.now,
-            Mode::StampUpdate => stored.map_or(self.now, |stored| stored.meta().created_at),
+    fn put_over<O: Stored + sealed::Readable>(
+        &mut self,
+        object: Arc<O>,
+        stamp: Option<Stamp>,
+    ) -> Result<(), StoreError>
+    where
+        Root: HasTable<O>,
+    {
+        let table: &mut Table<O> = HasTable::<O>::table_mut(&mut self.root);
+        // One way down the tree: what is refused below has copied it for nothing, which is rare.
+        let Some(stored) = table.objects.get_mut(object.raw_id()) else {
+            return Err(StoreError::NotExists {
+                kind: O::KIND,
+                id: object.raw_id().clone(),
+            });
         };
-        let mut object = object;
-        // A caller that handed over its only reference spares the copy.
-        let meta = Arc::make_mut(&mut object).meta_mut();
-        meta.version = self.version;
-        meta.created_at = created_at;
-        meta.updated_at = self.now;
-        object
+        if stamp.is_some() && stored.meta().version != object.meta().version {
+            return Err(StoreError::OutOfSequence {
+                kind: O::KIND,
+                id: object.raw_id().clone(),
+            });
+        }
+        // The same checks as the mutators make, a second time, on the other side of the log.
+        O::check_step(stored, &object)?;
+        check_name(&table.indices, Some(&**stored), &*object)?;
+        let object = match stamp {
+            Some(stamp) => stamp.put_on(object, stored.meta().created_at),
+            None => object,
+        };
+        let old = std::mem::replace(stored, Arc::clone(&object));
+        O::reindex(
+            &mut table.indices,
+            object.raw_id(),
+            Some(&old),
+            Some(&object),
+        );
+        self.changes.push(Change {
+            action: Action::Update,
+            object: object.into_any(),
+            old: Some(old.into_any()),
+        });
+        Ok(())
     }
 
     fn remove(&mut self, kind: Kind, id: &Id, version: Option<Version>) -> Result<(), StoreError> {
@@ -377,36 +443,9 @@ impl Transaction {
     }
 }
 
-fn check_fits<O: Stored>(
-    mode: Mode,
-    stored: Option<&Arc<O>>,
-    object: &O,
-) -> Result<(), StoreError> {
-    let (kind, id) = (O::KIND, object.raw_id());
-    match (mode, stored) {
-        (Mode::Create | Mode::StampCreate, Some(_)) => Err(StoreError::Exists {
-            kind,
-            id: id.clone(),
-        }),
-        (Mode::Replace | Mode::StampUpdate, None) => Err(StoreError::NotExists {
-            kind,
-            id: id.clone(),
-        }),
-        (Mode::StampUpdate, Some(stored)) if stored.meta().version != object.meta().version => {
-            Err(StoreError::OutOfSequence {
-                kind,
-                id: id.clone(),
-            })
-        }
-        (Mode::Create | Mode::StampCreate, None) | (Mode::Replace | Mode::StampUpdate, Some(_)) => {
-            Ok(())
-        }
-    }
-}
-
 fn check_name<O: Stored>(
-    table: &crate::tables::Table<O>,
-    stored: Option<&Arc<O>>,
+    indices: &O::Indices,
+    stored: Option<&O>,
     object: &O,
 ) -> Result<(), StoreError> {
     if !O::UNIQUE_NAMES {
@@ -418,7 +457,7 @@ fn check_name<O: Stored>(
     if stored.and_then(|stored| stored.name()) == Some(name) {
         return Ok(());
     }
-    let taken = O::common(&table.indices)
+    let taken = O::common(indices)
         .names
         .ids(&*lower(name))
         .any(|holder| holder != object.raw_id());

@@ -16,7 +16,7 @@ use crate::objects::{
     Secret, Service, ServiceSpec, Slot, Version, Volume,
 };
 use crate::state::TaskState;
-use crate::task::{Task, TaskStatus};
+use crate::task::{Task, TaskBody, TaskStatus};
 use crate::text::Text;
 use crate::time::Timestamp;
 
@@ -218,21 +218,23 @@ pub fn task_from_wire(wire: v1::Task, interner: &mut Interner) -> Result<Task, C
             number: wire.desired_state,
         })?;
     let status = task_status_from_wire(&id, wire.status.unwrap_or_default())?;
-    let mut task =
-        Task::new(id.into(), Arc::new(wire.spec.unwrap_or_default())).with_states(status, desired);
+    let body = TaskBody {
+        spec: Arc::new(wire.spec.unwrap_or_default()),
+        spec_version: wire.spec_version.map(version_from_wire),
+        service_id: other_id(kind, "service_id", &wire.service_id)?,
+        slot: Slot(wire.slot),
+        annotations: wire.annotations.and_then(unless_empty),
+        service_annotations: Arc::new(wire.service_annotations.unwrap_or_default()),
+        networks: wire.networks.into(),
+        endpoint: wire.endpoint.map(Arc::new),
+        log_driver: wire.log_driver.map(Arc::new),
+        assigned_generic_resources: wire.assigned_generic_resources,
+        job_iteration: wire.job_iteration.map(version_from_wire),
+        volumes: wire.volumes,
+    };
+    let mut task = Task::with_body(id.into(), body).with_states(status, desired);
     task.meta = meta_from_wire(wire.meta.as_ref());
-    task.spec_version = wire.spec_version.map(version_from_wire);
-    task.service_id = other_id(kind, "service_id", &wire.service_id)?;
-    task.slot = Slot(wire.slot);
     task.node_id = other_id(kind, "node_id", &wire.node_id)?;
-    task.annotations = wire.annotations.and_then(unless_empty);
-    task.service_annotations = Arc::new(wire.service_annotations.unwrap_or_default());
-    task.networks = wire.networks.into();
-    task.endpoint = wire.endpoint.map(Arc::new);
-    task.log_driver = wire.log_driver.map(Arc::new);
-    task.assigned_generic_resources = wire.assigned_generic_resources;
-    task.job_iteration = wire.job_iteration.map(version_from_wire);
-    task.volumes = wire.volumes;
     interner.share(&mut task);
     Ok(task)
 }

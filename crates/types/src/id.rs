@@ -2,7 +2,7 @@
 //! different kinds apart.
 //!
 //! An id of 25 base-36 digits carries about 129.25 bits, so it does not fit 128 bits. It is kept as
-//! a big-endian number of 17 bytes, whose order equals the order of the text. Ids that other
+//! a big-endian number of 130 bits, whose order equals the order of the text. Ids that other
 //! programs made in another form (tests, old clusters) are kept as shared strings and sort after
 //! every canonical id.
 
@@ -17,6 +17,8 @@ pub const ID_BYTES_MAX: usize = 256;
 
 /// Digits in half of what `unpack` divides.
 const HALF_DIGITS: usize = 12;
+/// Bits of a canonical id beyond 128.
+const LOW_BITS: u32 = 2;
 /// How many values so many digits have: 36^12, which is below 2^63.
 const HALF_VALUES: u128 = 36u128.pow(12);
 
@@ -24,11 +26,51 @@ const HALF_VALUES: u128 = 36u128.pow(12);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(Repr);
 
-// The variants' order is the sort order; the fields of `Canonical` are big-endian.
+// The variants' order is the sort order.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Repr {
-    Canonical { top: u8, rest: [u64; 2] },
+    Canonical(CanonicalId),
     FreeForm(Arc<str>),
+}
+
+/// An id of the canonical form, as nearly all are: a plain value. Sorts as ids do.
+// The fields are big-endian. The first 64 bits stand alone, because they tell nearly all ids apart
+// and the store compares ids all day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CanonicalId {
+    high: u64,
+    middle: u64,
+    low: Low,
+}
+
+/// The last two bits of a canonical id. Not a number: an enum has values to spare, in which another
+/// one keeps its tag, and so an [`Id`] is no longer than this. A whole word: ids are copied all day,
+/// and what was written in pieces is slow to read at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u64)]
+enum Low {
+    #[default]
+    Zero = 0,
+    One = 1,
+    Two = 2,
+    Three = 3,
+}
+
+impl Low {
+    fn of(number: u128) -> Self {
+        match number % 4 {
+            0 => Self::Zero,
+            1 => Self::One,
+            2 => Self::Two,
+            _ => Self::Three,
+        }
+    }
+}
+
+impl From<CanonicalId> for Id {
+    fn from(id: CanonicalId) -> Self {
+        Self(Repr::Canonical(id))
+    }
 }
 
 /// Why a text is not an id.
@@ -62,15 +104,20 @@ impl Id {
 
     /// Whether this id has the canonical form.
     pub fn is_canonical(&self) -> bool {
-        matches!(self.0, Repr::Canonical { .. })
+        self.canonical().is_some()
+    }
+
+    /// This id as a plain value, if it has the canonical form.
+    pub fn canonical(&self) -> Option<CanonicalId> {
+        match self.0 {
+            Repr::Canonical(id) => Some(id),
+            Repr::FreeForm(_) => None,
+        }
     }
 
     /// The smallest id, for range scans.
     pub fn min() -> Self {
-        Self(Repr::Canonical {
-            top: 0,
-            rest: [0, 0],
-        })
+        CanonicalId::default().into()
     }
 
     /// The canonical ids which begin with `prefix` lie in this closed range; `None` if no
@@ -101,8 +148,8 @@ impl Id {
     pub fn with_str<R>(&self, read: impl FnOnce(&str) -> R) -> R {
         match &self.0 {
             Repr::FreeForm(text) => read(text),
-            Repr::Canonical { top, rest } => {
-                let buffer = unpack(*top, *rest);
+            Repr::Canonical(id) => {
+                let buffer = unpack(*id);
                 read(std::str::from_utf8(&buffer).expect("base-36 digits are ASCII"))
             }
         }
@@ -143,11 +190,13 @@ fn pack(text: &[u8]) -> Option<Repr> {
     let last = u128::from(digit_value(text[ID_DIGITS - 1])?);
     let low = (number & u128::from(u64::MAX)) * 36 + last;
     let high = (number >> 64) * 36 + (low >> 64);
-    let top = u8::try_from(high >> 64).expect("36^25 is below 2^130");
-    Some(Repr::Canonical {
-        top,
-        rest: [low_64(high), low_64(low)],
-    })
+    // 36^25 is below 2^130: 66 bits here and 64 in `low`.
+    let front = (high << (64 - LOW_BITS)) | ((low & u128::from(u64::MAX)) >> LOW_BITS);
+    Some(Repr::Canonical(CanonicalId {
+        high: low_64(front >> 64),
+        middle: low_64(front),
+        low: Low::of(low),
+    }))
 }
 
 /// The number that at most twelve digits make.
@@ -171,10 +220,13 @@ fn digit_value(byte: u8) -> Option<u8> {
     }
 }
 
-fn unpack(top: u8, rest: [u64; 2]) -> [u8; ID_DIGITS] {
+fn unpack(id: CanonicalId) -> [u8; ID_DIGITS] {
+    let front = (u128::from(id.high) << 64) | u128::from(id.middle);
+    let back = low_64(front << LOW_BITS) | id.low as u64;
+    let front = front >> (64 - LOW_BITS);
     // The last digit first: what is left has 125 bits and fits u128 arithmetic.
-    let (quotient_high, rest_high) = div_rem_36_wide(u64::from(top), rest[0]);
-    let (quotient_low, last) = div_rem_36_wide(rest_high, rest[1]);
+    let (quotient_high, rest_high) = div_rem_36_wide(low_64(front >> 64), low_64(front));
+    let (quotient_low, last) = div_rem_36_wide(rest_high, back);
     let number = (u128::from(quotient_high) << 64) | u128::from(quotient_low);
     let mut text = [0u8; ID_DIGITS];
     text[ID_DIGITS - 1] = digit_char(u8::try_from(last).expect("below 36"));

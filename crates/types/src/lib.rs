@@ -48,8 +48,8 @@ pub mod timers;
 pub mod weights;
 
 pub use id::{
-    ClusterId, ConfigId, ExtensionId, Id, IdSource, NetworkId, NodeId, ResourceId, SecretId,
-    ServiceId, SessionId, TaskId, VolumeId,
+    CanonicalId, ClusterId, ConfigId, ExtensionId, Id, IdSource, NetworkId, NodeId, ResourceId,
+    SecretId, ServiceId, SessionId, TaskId, VolumeId,
 };
 pub use kind::Kind;
 pub use objects::{
@@ -57,7 +57,7 @@ pub use objects::{
     Resource, Secret, Service, ServiceSpec, Slot, UpdateStatus, Version, Volume,
 };
 pub use state::{StateRegression, TaskState};
-pub use task::{Task, TaskStatus};
+pub use task::{Task, TaskBody, TaskStatus};
 pub use text::Text;
 pub use time::Timestamp;
 pub use timers::Timers;

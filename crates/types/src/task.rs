@@ -1,5 +1,6 @@
 //! A task: one run of one replica. It is created, moves forward, ends, and is never restarted.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use swarm_api::v1;
@@ -14,12 +15,27 @@ use crate::time::Timestamp;
 /// owns the networks, the endpoint and the step to PENDING; the scheduler owns the node, the
 /// volumes, the claimed generic resources and the step to ASSIGNED; from then on the agent owns the
 /// status.
+///
+/// What hardly changes is in the [`TaskBody`], which the versions of a task share: a task is written
+/// four times on its way to RUNNING, and most of these writes change its status alone. Fields of the
+/// body are read and written as if they were fields of the task; writing one copies the body if
+/// another version shares it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
     /// The id.
     pub id: TaskId,
     /// Version and times of the stored object.
     pub meta: Meta,
+    /// The node, once one was chosen.
+    pub node_id: Option<NodeId>,
+    body: Arc<TaskBody>,
+    status: TaskStatus,
+    desired_state: TaskState,
+}
+
+/// The part of a task that its versions share.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskBody {
     /// The user's spec, shared by all tasks of one service and version.
     pub spec: Arc<v1::TaskSpec>,
     /// The version of the service's spec from which `spec` was taken.
@@ -28,15 +44,11 @@ pub struct Task {
     pub service_id: Option<ServiceId>,
     /// The number of the replica; 0 for tasks of global services.
     pub slot: Slot,
-    /// The node, once one was chosen.
-    pub node_id: Option<NodeId>,
     /// The task's own name and labels; absent on tasks that an orchestrator made.
     pub annotations: Option<Box<v1::Annotations>>,
     /// Name and labels of the service, shared.
     pub service_annotations: Arc<v1::Annotations>,
-    status: TaskStatus,
-    desired_state: TaskState,
-    /// Network attachments with their addresses, shared by all versions of the task.
+    /// Network attachments with their addresses.
     pub networks: Arc<[v1::NetworkAttachment]>,
     /// The service's endpoint as of the allocation.
     pub endpoint: Option<Arc<v1::Endpoint>>,
@@ -48,6 +60,19 @@ pub struct Task {
     pub job_iteration: Option<Version>,
     /// Cluster volumes chosen by the scheduler.
     pub volumes: Vec<v1::VolumeAttachment>,
+}
+
+impl Deref for Task {
+    type Target = TaskBody;
+    fn deref(&self) -> &TaskBody {
+        &self.body
+    }
+}
+
+impl DerefMut for Task {
+    fn deref_mut(&mut self) -> &mut TaskBody {
+        Arc::make_mut(&mut self.body)
+    }
 }
 
 /// What is known about the progress of a task.
@@ -88,27 +113,52 @@ impl TaskStatus {
     }
 }
 
+impl TaskBody {
+    fn is_same(&self, other: &Self) -> bool {
+        fn same<T: PartialEq + ?Sized>(a: &Arc<T>, b: &Arc<T>) -> bool {
+            Arc::ptr_eq(a, b) || a == b
+        }
+        fn same_optional<T: PartialEq>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+            match (a, b) {
+                (Some(a), Some(b)) => same(a, b),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            }
+        }
+        self.service_id == other.service_id
+            && self.slot == other.slot
+            && self.spec_version == other.spec_version
+            && self.job_iteration == other.job_iteration
+            && same(&self.spec, &other.spec)
+            && same(&self.service_annotations, &other.service_annotations)
+            && self.annotations == other.annotations
+            && same(&self.networks, &other.networks)
+            && same_optional(self.endpoint.as_ref(), other.endpoint.as_ref())
+            && same_optional(self.log_driver.as_ref(), other.log_driver.as_ref())
+            && self.assigned_generic_resources == other.assigned_generic_resources
+            && self.volumes == other.volumes
+    }
+}
+
 impl Task {
     /// A task in state NEW that wants to run, with nothing else set.
     pub fn new(id: TaskId, spec: Arc<v1::TaskSpec>) -> Self {
+        let body = TaskBody {
+            spec,
+            ..TaskBody::default()
+        };
+        Self::with_body(id, body)
+    }
+
+    /// A task in state NEW that wants to run.
+    pub fn with_body(id: TaskId, body: TaskBody) -> Self {
         Self {
             id,
             meta: Meta::default(),
-            spec,
-            spec_version: None,
-            service_id: None,
-            slot: Slot(0),
             node_id: None,
-            annotations: None,
-            service_annotations: Arc::default(),
+            body: Arc::new(body),
             status: TaskStatus::default(),
             desired_state: TaskState::Running,
-            networks: Arc::default(),
-            endpoint: None,
-            log_driver: None,
-            assigned_generic_resources: Vec::new(),
-            job_iteration: None,
-            volumes: Vec::new(),
         }
     }
 
@@ -175,34 +225,19 @@ impl Task {
         self.status.state.is_terminal()
     }
 
+    /// Whether two versions of a task share their body, which tells that nothing in it changed. It
+    /// may have changed or not when they do not.
+    pub fn shares_body(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.body, &other.body)
+    }
+
     /// Whether two versions of a task differ at most in status and metadata: then a node has
     /// nothing to do (spec 5.7, 6.3). Shared parts cost one comparison of pointers.
     pub fn is_same_assignment(&self, other: &Self) -> bool {
-        fn same<T: PartialEq + ?Sized>(a: &Arc<T>, b: &Arc<T>) -> bool {
-            Arc::ptr_eq(a, b) || a == b
-        }
-        fn same_optional<T: PartialEq>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
-            match (a, b) {
-                (Some(a), Some(b)) => same(a, b),
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-            }
-        }
         self.id == other.id
             && self.desired_state == other.desired_state
             && self.node_id == other.node_id
-            && self.service_id == other.service_id
-            && self.slot == other.slot
-            && self.spec_version == other.spec_version
-            && self.job_iteration == other.job_iteration
-            && same(&self.spec, &other.spec)
-            && same(&self.service_annotations, &other.service_annotations)
-            && self.annotations == other.annotations
-            && same(&self.networks, &other.networks)
-            && same_optional(self.endpoint.as_ref(), other.endpoint.as_ref())
-            && same_optional(self.log_driver.as_ref(), other.log_driver.as_ref())
-            && self.assigned_generic_resources == other.assigned_generic_resources
-            && self.volumes == other.volumes
+            && (self.shares_body(other) || self.body.is_same(&other.body))
     }
 
     /// The container part of the spec, if the task runs one.
@@ -258,6 +293,7 @@ mod tests {
     #[test]
     fn a_stored_task_stays_small() {
         // A million of them must fit a gigabyte together with all indices.
-        assert!(size_of::<Task>() <= 432, "{}", size_of::<Task>());
+        assert!(size_of::<Task>() <= 208, "{}", size_of::<Task>());
+        assert!(size_of::<TaskBody>() <= 168, "{}", size_of::<TaskBody>());
     }
 }

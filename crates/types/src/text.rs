@@ -1,13 +1,23 @@
 //! A short text that is a constant most of the time.
 
-use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
+use std::sync::Arc;
 
 /// A status message or error. Messages that SwarmKit writes on every task are constants, so a
-/// million tasks that say "started" hold no copy of the word.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Text(Cow<'static, str>);
+/// million tasks that say "started" hold no copy of the word. Any other text is shared by its
+/// clones, as a reason why a thousand tasks wait is by all of them.
+#[derive(Clone)]
+pub struct Text(Repr);
+
+// Shared through a pointer of one word, so that the whole takes two.
+#[derive(Clone)]
+enum Repr {
+    Constant(&'static str),
+    Shared(Arc<Box<str>>),
+}
 
 /// The messages that loops and agents write over and over.
 const KNOWN: &[&str] = &[
@@ -26,7 +36,7 @@ const KNOWN: &[&str] = &[
 
 impl Text {
     /// The empty text.
-    pub const EMPTY: Self = Self(Cow::Borrowed(""));
+    pub const EMPTY: Self = Self(Repr::Constant(""));
 
     /// From a received string: a known message becomes a constant.
     pub fn from_wire(text: String) -> Self {
@@ -34,27 +44,62 @@ impl Text {
             return Self::EMPTY;
         }
         match KNOWN.iter().find(|known| **known == text) {
-            Some(known) => Self(Cow::Borrowed(known)),
-            None => Self(Cow::Owned(text)),
+            Some(known) => Self(Repr::Constant(known)),
+            None => Self(Repr::Shared(Arc::new(text.into()))),
         }
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Repr::Constant(text) => text,
+            Repr::Shared(text) => text,
+        }
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Text {}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
 impl Deref for Text {
     type Target = str;
     fn deref(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
 impl From<&'static str> for Text {
     fn from(text: &'static str) -> Self {
-        Self(Cow::Borrowed(text))
+        Self(Repr::Constant(text))
     }
 }
 
@@ -66,12 +111,12 @@ impl From<String> for Text {
 
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }

@@ -10,7 +10,9 @@ use swarm_types::{
     Resource, Secret, Service, ServiceId, Slot, Task, TaskState, Version, Volume, naming, spec,
 };
 
-use super::world::{Dice, IDS, NAMES, NOW, VALUES, assert_indices, assert_same, id, object};
+use super::world::{
+    Dice, IDS, NAMES, NOW, VALUES, assert_indices, assert_same, id, object, touched_task,
+};
 use crate::root::sealed;
 use crate::{By, Root, StoreError, Transaction};
 
@@ -20,6 +22,8 @@ enum Try {
     Create(Kind, usize, u64),
     /// With the version that is stored, or with an old one.
     Update(Kind, usize, u64, bool),
+    /// The next version of a task, which shares with the stored one what it leaves alone.
+    Touch(usize, u64),
     Delete(Kind, usize),
 }
 
@@ -31,6 +35,7 @@ fn tries() -> impl Strategy<Value = Vec<(Vec<Try>, bool)>> {
             .prop_map(|(kind, place, seed)| Try::Create(kind, place, seed)),
         3 => (kind.clone(), place.clone(), any::<u64>(), prop::bool::weighted(0.8))
             .prop_map(|(kind, place, seed, fresh)| Try::Update(kind, place, seed, fresh)),
+        2 => (place.clone(), any::<u64>()).prop_map(|(place, seed)| Try::Touch(place, seed)),
         1 => (kind, place).prop_map(|(kind, place)| Try::Delete(kind, place)),
     ];
     let transaction = (prop::collection::vec(one, 1..30), prop::bool::weighted(0.8));
@@ -435,6 +440,16 @@ fn attempt(tx: &mut Transaction, twin: &mut Twin, attempt: &Try) {
             (
                 tx.update(object.clone()),
                 twin.write(object, false, version),
+            )
+        }
+        Try::Touch(place, seed) => {
+            let Some(stored) = tx.task(&id(IDS[*place]).into()) else {
+                return;
+            };
+            let touched: AnyObject = touched_task(stored, Dice(*seed)).into();
+            (
+                tx.update(touched.clone()),
+                twin.write(touched, false, version),
             )
         }
         Try::Delete(kind, place) => {

@@ -201,6 +201,41 @@ fn random_task(id: Id, dice: &mut Dice) -> Task {
     task
 }
 
+/// The next version of a task: some fields are those of another random task, the rest is shared.
+pub(crate) fn touched_task(stored: &Task, mut dice: Dice) -> Task {
+    let touches = dice.roll(1 << 8);
+    let touches = |field: u32| touches & (1 << field) != 0;
+    let other = random_task(stored.id.as_id().clone(), &mut dice);
+    let mut task = stored.clone();
+    if touches(0) {
+        task.node_id.clone_from(&other.node_id);
+    }
+    if touches(1) {
+        task = task.with_states(other.status().clone(), other.desired_state());
+    }
+    // Half of the time the body stays as it is.
+    if touches(2) {
+        return task;
+    }
+    if touches(3) {
+        task.service_id.clone_from(&other.service_id);
+    }
+    if touches(4) {
+        task.slot = other.slot;
+    }
+    if touches(5) {
+        task.spec = Arc::clone(&other.spec);
+    }
+    if touches(6) {
+        task.networks = Arc::clone(&other.networks);
+        task.volumes.clone_from(&other.volumes);
+    }
+    if touches(7) {
+        task.annotations.clone_from(&other.annotations);
+    }
+    task
+}
+
 fn random_service(id: Id, dice: &mut Dice) -> Service {
     let deprecated = v1::NetworkAttachmentConfig {
         target: dice.pick(&IDS).to_owned(),

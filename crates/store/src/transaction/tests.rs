@@ -108,7 +108,7 @@ fn a_shared_object_that_is_written_stays_as_it_was_for_its_other_holders() {
     let mine: Arc<Service> = Arc::new(service(id("a"), "web"));
     let mut tx = Root::default().begin(NOW);
     tx.create(Arc::clone(&mine)).unwrap();
-    assert_eq!(mine.meta, swarm_types::Meta::default());
+    assert_eq!(mine.meta, Meta::default());
     assert_eq!(tx.service(&mine.id).unwrap().meta.version, Version(1));
 }
 

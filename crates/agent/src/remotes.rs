@@ -37,7 +37,7 @@ impl Remotes {
     pub fn new(remotes: impl IntoIterator<Item = Remote>) -> Self {
         let mut new = Self::default();
         for remote in remotes {
-            new.entry(remote);
+            new.entry(&remote);
         }
         new
     }
@@ -80,7 +80,7 @@ impl Remotes {
     }
 
     /// Something was observed of a manager; it becomes known by that.
-    pub fn observe(&mut self, remote: Remote, observed: i64) {
+    pub fn observe(&mut self, remote: &Remote, observed: i64) {
         if let Some(weight) = self.entry(remote) {
             *weight = moved(*weight, observed);
         }
@@ -128,12 +128,12 @@ impl Remotes {
     }
 
     /// The weight of a manager, making it known if there is room.
-    fn entry(&mut self, remote: Remote) -> Option<&mut i64> {
-        let at = match self.known.binary_search_by(|(known, _)| known.cmp(&remote)) {
+    fn entry(&mut self, remote: &Remote) -> Option<&mut i64> {
+        let at = match self.known.binary_search_by(|(known, _)| known.cmp(remote)) {
             Ok(at) => at,
             Err(_) if self.known.len() >= REMOTES_MAX => return None,
             Err(at) => {
-                self.known.insert(at, (remote, 0));
+                self.known.insert(at, (remote.clone(), 0));
                 at
             }
         };

@@ -15,13 +15,14 @@
 //! [`runner`], then [`store`].
 //!
 //! # SwarmKit counterpart
-//! `manager/state/store/memory_test.go`, `watch/watch_test.go` and
+//! `manager/state/store/memory_test.go`, `watch/watch_test.go`, `remotes/remotes_test.go` and
 //! `manager/scheduler/scheduler_test.go`, the benchmarks in them.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod instructions;
 pub mod memory;
+pub mod remotes;
 pub mod resident;
 pub mod runner;
 pub mod scheduler;

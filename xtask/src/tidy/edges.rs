@@ -186,7 +186,7 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         "bench",
         Layer::Tool,
-        &["api", "reconcile", "scheduler", "store", "types"],
+        &["agent", "api", "reconcile", "scheduler", "store", "types"],
     ),
     row("load", Layer::Tool, &["api", "ca", "types"]),
     row("hello-web", Layer::Program, &[]),

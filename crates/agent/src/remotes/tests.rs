@@ -48,7 +48,7 @@ fn a_list_replaces_what_is_known_and_an_empty_one_does_not() {
 fn observations_of_unknown_addresses_do_not_count_and_those_of_managers_do() {
     let mut remotes = Remotes::new([remote("a@a:1")]);
     remotes.observe_address("x:1", -OBSERVATION);
-    remotes.observe(remote("b@b:1"), OBSERVATION);
+    remotes.observe(&remote("b@b:1"), OBSERVATION);
     check(&remotes, "a@a:1=0 b@b:1=5");
     remotes.remove(&remote("a@a:1"));
     check(&remotes, "b@b:1=5");
@@ -84,7 +84,7 @@ fn the_number_of_managers_is_bounded() {
     let mut remotes = Remotes::default();
     remotes.replace(&many);
     assert_eq!(remotes.weights().count(), REMOTES_MAX);
-    remotes.observe(remote("zz@zz:1"), 1);
+    remotes.observe(&remote("zz@zz:1"), 1);
     assert_eq!(remotes.weights().count(), REMOTES_MAX);
 }
 

@@ -4,6 +4,8 @@
 //! list's file, nor what an address is. Weights are whole numbers, as SwarmKit rounds them up to
 //! after every step; so no sum here depends on the order of its parts.
 
+use std::cmp::Ordering;
+
 use swarm_api::v1;
 
 /// What a success adds, and a failure takes (spec 3.5).
@@ -16,13 +18,32 @@ pub const REMOTES_MAX: usize = 1_000;
 /// tried once in a while.
 const CHANCE_UNIT: u64 = 1_000;
 
-/// A manager.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A manager. Ordered by address, which nearly always tells managers apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
     /// Its node; empty if only its address is known.
     pub node_id: String,
     /// `host:port`.
     pub addr: String,
+}
+
+impl Ord for Remote {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_node = || {
+            // To compare nothing with nothing takes longer than to compare whole ids.
+            if self.node_id.is_empty() && other.node_id.is_empty() {
+                return Ordering::Equal;
+            }
+            self.node_id.cmp(&other.node_id)
+        };
+        self.addr.cmp(&other.addr).then_with(by_node)
+    }
+}
+
+impl PartialOrd for Remote {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// Managers with moving weights. A cluster has few, so everything looks at all of them.

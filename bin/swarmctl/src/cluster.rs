@@ -239,7 +239,7 @@ async fn update(context: &Context, flags: Update) -> Result<(), Failure> {
     let key = unlock::get(context).await?.ok_or_else(|| {
         Failure::refused("the cluster was updated, but its managers are not locked any more")
     })?;
-    unlock::show(&key, true)
+    unlock::show(&key, rotation.manager_unlock_key)
 }
 
 fn is_locked(spec: Option<&v1::ClusterSpec>) -> bool {

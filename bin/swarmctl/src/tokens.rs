@@ -5,12 +5,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use swarm_api::{ext, v1};
+use swarm_rt::net;
 use swarm_types::Timestamp;
 use swarm_types::time::duration_to_wire;
 
 use crate::cli::{Format, ListFlags};
 use crate::cluster::Role;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::lookup::find;
 use crate::output::{Context, emit, emit_json, emit_line};
 use crate::{cluster, table, units};
@@ -85,6 +86,9 @@ struct TokenView {
     description: String,
     created_at: Option<String>,
     expires_at: Option<String>,
+    /// The same in whole seconds, for people.
+    #[serde(skip)]
+    until: Option<String>,
     uses_allowed: Option<u32>,
     uses: u32,
     used_by: Vec<String>,
@@ -100,6 +104,7 @@ impl TokenView {
             token,
             created_at: time(info.created_at.as_ref()),
             expires_at: time(info.expires_at.as_ref()),
+            until: units::time(info.expires_at.as_ref()).map(units::show_time),
             id: (!info.id.is_empty()).then_some(info.id),
             role: info.role,
             node_id: info.node_id,
@@ -137,7 +142,7 @@ pub(crate) async fn join_token(context: &Context, flags: JoinToken) -> Result<()
         standing(context, flags.role).await?
     };
     let says = format!("To add a {} to this cluster, run", flags.role.name());
-    print(flags.quiet, flags.format, made, &says)
+    print(context, (flags.quiet, flags.format), made, &says).await
 }
 
 /// Runs `node readmit`.
@@ -156,7 +161,7 @@ pub(crate) async fn readmit(context: &Context, flags: Readmit) -> Result<(), Fai
     )
     .await?;
     let says = format!("To readmit node {}, run there, once", node.id);
-    print(flags.quiet, flags.format, made, &says)
+    print(context, (flags.quiet, flags.format), made, &says).await
 }
 
 /// Runs a verb of `cluster tokens`.
@@ -171,7 +176,13 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
                 let request = ext::RemoveJoinTokenRequest { id };
                 let manager = &context.manager;
                 let mut identity = manager.identity();
-                let removed = manager.call(identity.remove_join_token(request)).await?;
+                let removed = manager.call(identity.remove_join_token(request)).await;
+                let removed = removed.map_err(|failure| {
+                    if failure.exit() == Exit::NotFound {
+                        return failure.hint("`swarmctl cluster tokens ls` lists them");
+                    }
+                    failure
+                })?;
                 emit_line(&removed.id)?;
             }
             Ok(())
@@ -264,7 +275,26 @@ async fn rotate(context: &Context, role: Role) -> Result<(), Failure> {
     cluster::send(context, &cluster, cluster.spec.clone(), rotation).await
 }
 
-fn print(quiet: bool, format: Format, made: TokenView, says: &str) -> Result<(), Failure> {
+/// The address of a manager, as nodes are told; a placeholder if no manager knows one that leads
+/// to it from elsewhere.
+async fn manager_address(context: &Context) -> Result<String, Failure> {
+    let manager = &context.manager;
+    let mut control = manager.control();
+    let listed = manager.call(control.list_nodes(v1::ListNodesRequest::default()));
+    let managers = listed.await?.nodes.into_iter();
+    let mut managers: Vec<_> = managers.filter_map(|node| node.manager_status).collect();
+    managers.sort_by_key(|manager| !manager.leader);
+    let mut addresses = managers.into_iter().map(|manager| manager.addr);
+    let known = addresses.find(|address| !address.is_empty() && !net::is_unspecified(address));
+    Ok(known.unwrap_or_else(|| "MANAGER:PORT".to_owned()))
+}
+
+async fn print(
+    context: &Context,
+    (quiet, format): (bool, Format),
+    made: TokenView,
+    says: &str,
+) -> Result<(), Failure> {
     let token = made.token.clone().unwrap_or_default();
     if quiet {
         return emit_line(&token);
@@ -272,21 +302,25 @@ fn print(quiet: bool, format: Format, made: TokenView, says: &str) -> Result<(),
     if format == Format::Json {
         return emit_json(&made);
     }
+    let address = manager_address(context).await?;
     let limits = match (&made.expires_at, made.uses_allowed) {
         (None, None) => String::new(),
-        (at, uses) => {
-            let at = at.as_ref().map(|at| format!(" until {at}"));
-            let uses = uses.map(|uses| format!(", {uses} times at most"));
+        (_, uses) => {
+            let at = made.until.as_ref().map(|at| format!(" until {at}"));
+            let uses = match uses {
+                None => String::new(),
+                Some(1) => ", once".to_owned(),
+                Some(uses) => format!(", {uses} times at most"),
+            };
             let id = made.id.as_deref().unwrap_or_default();
             format!(
-                "It is accepted{}{}; `swarmctl cluster tokens rm {id}` revokes it.\n",
+                "It is accepted{}{uses}; `swarmctl cluster tokens rm {id}` revokes it.\n",
                 at.unwrap_or_default(),
-                uses.unwrap_or_default()
             )
         }
     };
     emit(&format!(
-        "{says}:\n\n    swarmd --join-addr MANAGER:PORT --join-token {token}\n\n{limits}"
+        "{says}:\n\n    swarmd --join-addr {address} --join-token {token}\n\n{limits}"
     ))
 }
 

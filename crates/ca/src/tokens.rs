@@ -332,9 +332,12 @@ pub(crate) fn admit(view: &Root, text: &str, now: Timestamp) -> Result<Admission
             return Err(necessary(&format!("this one expired at {at}")));
         }
         Validity::UsedUp => {
-            let uses = stored.content.uses_allowed;
+            let uses = match stored.content.uses_allowed {
+                1 => "one use".to_owned(),
+                uses => format!("{uses} uses"),
+            };
             return Err(necessary(&format!(
-                "this one is used up, it was made for {uses} uses"
+                "this one is used up, it was made for {uses}"
             )));
         }
         Validity::OtherRoot => return Err(other_root()),

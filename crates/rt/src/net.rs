@@ -234,12 +234,22 @@ pub fn caller<T>(request: &tonic::Request<T>) -> Caller {
 
 /// Whether every host that the address may name is this machine.
 pub fn is_loopback(address: &str) -> bool {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = host(address);
     host == "localhost"
         || host
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether the address stands for all of a machine, so that it leads nowhere from another one.
+pub fn is_unspecified(address: &str) -> bool {
+    let host = host(address).parse::<std::net::IpAddr>();
+    host.is_ok_and(|address| address.is_unspecified())
+}
+
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use swarm_api::ext::explain_server::{Explain, ExplainServer};
+use swarm_api::ext::identity_server::{Identity, IdentityServer};
+use swarm_api::v1::ca_server::{Ca, CaServer};
 use swarm_api::v1::control_server::{Control, ControlServer};
 use swarm_api::v1::logs_server::{Logs, LogsServer};
 use swarm_api::{ext, v1};
@@ -31,6 +33,13 @@ type LineSender = tokio::sync::mpsc::Sender<Result<v1::SubscribeLogsMessage, Sta
 pub(crate) struct State {
     pub(crate) services: Vec<v1::Service>,
     pub(crate) nodes: Vec<v1::Node>,
+    pub(crate) clusters: Vec<v1::Cluster>,
+    pub(crate) secrets: Vec<v1::Secret>,
+    pub(crate) configs: Vec<v1::Config>,
+    /// Empty when managers are not locked.
+    pub(crate) unlock_key: Vec<u8>,
+    /// Ids of join tokens with limits.
+    pub(crate) tokens: Vec<String>,
     script: Script,
     /// The answer to the next request that creates something.
     pub(crate) refusal: Option<Status>,
@@ -72,6 +81,8 @@ impl Fake {
         let router = net::server()
             .add_service(ControlServer::new(fake.clone()))
             .add_service(LogsServer::new(fake.clone()))
+            .add_service(CaServer::new(fake.clone()))
+            .add_service(IdentityServer::new(fake.clone()))
             .add_service(ExplainServer::new(fake.clone()));
         tasks.spawn("fake", OnError::Log, async move {
             router
@@ -95,6 +106,16 @@ impl Fake {
     pub(crate) async fn polled(&self, times: usize) {
         let mut polls = self.polls.subscribe();
         polls.wait_for(|polls| *polls >= times).await.unwrap();
+    }
+
+    fn create<T>(&self, name: &'static str, answer: T) -> Answer<T> {
+        self.with(|state| {
+            state.changes.push(name);
+            match state.refusal.take() {
+                Some(refusal) => Err(refusal),
+                None => Ok(Response::new(answer)),
+            }
+        })
     }
 
     fn polls(&self) -> usize {
@@ -267,28 +288,110 @@ control! {
             let nodes = self.with(|state| state.nodes.clone());
             Ok(Response::new(v1::ListNodesResponse { nodes }))
         }
+
+        async fn get_cluster(
+            &self,
+            request: Request<v1::GetClusterRequest>,
+        ) -> Answer<v1::GetClusterResponse> {
+            let id = request.into_inner().cluster_id;
+            let found = self.with(|state| state.clusters.iter().find(|it| it.id == id).cloned());
+            let cluster = found.ok_or_else(|| Status::not_found("cluster not found"))?;
+            Ok(Response::new(v1::GetClusterResponse {
+                cluster: Some(cluster),
+            }))
+        }
+
+        async fn list_clusters(
+            &self,
+            request: Request<v1::ListClustersRequest>,
+        ) -> Answer<v1::ListClustersResponse> {
+            let filters = request.into_inner().filters.unwrap_or_default();
+            let clusters = self.with(|state| state.clusters.clone());
+            if clusters.is_empty() {
+                return Err(Status::unimplemented("list_clusters is not played"));
+            }
+            let fits = |cluster: &v1::Cluster| {
+                let spec = cluster.spec.clone().unwrap_or_default();
+                let name = spec.annotations.unwrap_or_default().name;
+                matches(&cluster.id, &name, &filters.id_prefixes, &filters.names)
+            };
+            let clusters = clusters.into_iter().filter(fits).collect();
+            Ok(Response::new(v1::ListClustersResponse { clusters }))
+        }
+
+        async fn update_cluster(
+            &self,
+            _: Request<v1::UpdateClusterRequest>,
+        ) -> Answer<v1::UpdateClusterResponse> {
+            self.with(|state| {
+                state.changes.push("update_cluster");
+                match state.refusal.take() {
+                    Some(refusal) => Err(refusal),
+                    None => Ok(Response::new(v1::UpdateClusterResponse::default())),
+                }
+            })
+        }
+
+        async fn create_secret(
+            &self,
+            _: Request<v1::CreateSecretRequest>,
+        ) -> Answer<v1::CreateSecretResponse> {
+            self.create("create_secret", v1::CreateSecretResponse {
+                secret: Some(v1::Secret { id: "s1".to_owned(), ..Default::default() }),
+            })
+        }
+
+        async fn list_secrets(
+            &self,
+            _: Request<v1::ListSecretsRequest>,
+        ) -> Answer<v1::ListSecretsResponse> {
+            let secrets = self.with(|state| state.secrets.clone());
+            Ok(Response::new(v1::ListSecretsResponse { secrets }))
+        }
+
+        async fn get_secret(
+            &self,
+            request: Request<v1::GetSecretRequest>,
+        ) -> Answer<v1::GetSecretResponse> {
+            Err(Status::not_found(format!("secret {} not found", request.into_inner().secret_id)))
+        }
+
+        async fn create_config(
+            &self,
+            _: Request<v1::CreateConfigRequest>,
+        ) -> Answer<v1::CreateConfigResponse> {
+            self.create("create_config", v1::CreateConfigResponse {
+                config: Some(v1::Config { id: "c1".to_owned(), ..Default::default() }),
+            })
+        }
+
+        async fn list_configs(
+            &self,
+            _: Request<v1::ListConfigsRequest>,
+        ) -> Answer<v1::ListConfigsResponse> {
+            let configs = self.with(|state| state.configs.clone());
+            Ok(Response::new(v1::ListConfigsResponse { configs }))
+        }
+
+        async fn get_config(
+            &self,
+            request: Request<v1::GetConfigRequest>,
+        ) -> Answer<v1::GetConfigResponse> {
+            Err(Status::not_found(format!("config {} not found", request.into_inner().config_id)))
+        }
     }
     get_node(GetNodeRequest) -> GetNodeResponse;
     update_node(UpdateNodeRequest) -> UpdateNodeResponse;
     remove_node(RemoveNodeRequest) -> RemoveNodeResponse;
     remove_task(RemoveTaskRequest) -> RemoveTaskResponse;
     list_service_statuses(ListServiceStatusesRequest) -> ListServiceStatusesResponse;
-    get_cluster(GetClusterRequest) -> GetClusterResponse;
-    list_clusters(ListClustersRequest) -> ListClustersResponse;
-    update_cluster(UpdateClusterRequest) -> UpdateClusterResponse;
     get_network(GetNetworkRequest) -> GetNetworkResponse;
     list_networks(ListNetworksRequest) -> ListNetworksResponse;
     create_network(CreateNetworkRequest) -> CreateNetworkResponse;
     remove_network(RemoveNetworkRequest) -> RemoveNetworkResponse;
-    get_secret(GetSecretRequest) -> GetSecretResponse;
     update_secret(UpdateSecretRequest) -> UpdateSecretResponse;
-    list_secrets(ListSecretsRequest) -> ListSecretsResponse;
-    create_secret(CreateSecretRequest) -> CreateSecretResponse;
     remove_secret(RemoveSecretRequest) -> RemoveSecretResponse;
-    get_config(GetConfigRequest) -> GetConfigResponse;
     update_config(UpdateConfigRequest) -> UpdateConfigResponse;
-    list_configs(ListConfigsRequest) -> ListConfigsResponse;
-    create_config(CreateConfigRequest) -> CreateConfigResponse;
     remove_config(RemoveConfigRequest) -> RemoveConfigResponse;
     get_extension(GetExtensionRequest) -> GetExtensionResponse;
     create_extension(CreateExtensionRequest) -> CreateExtensionResponse;
@@ -325,6 +428,89 @@ impl Logs for Fake {
         });
         let stream = tokio_stream::wrappers::ReceiverStream::new(items);
         Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+#[tonic::async_trait]
+impl Ca for Fake {
+    async fn get_root_ca_certificate(
+        &self,
+        _: Request<v1::GetRootCaCertificateRequest>,
+    ) -> Answer<v1::GetRootCaCertificateResponse> {
+        Err(Status::unimplemented(
+            "get_root_ca_certificate is not played",
+        ))
+    }
+
+    async fn get_unlock_key(
+        &self,
+        _: Request<v1::GetUnlockKeyRequest>,
+    ) -> Answer<v1::GetUnlockKeyResponse> {
+        let unlock_key = self.with(|state| state.unlock_key.clone()).into();
+        Ok(Response::new(v1::GetUnlockKeyResponse {
+            unlock_key,
+            version: None,
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Identity for Fake {
+    async fn create_join_token(
+        &self,
+        request: Request<ext::CreateJoinTokenRequest>,
+    ) -> Answer<ext::CreateJoinTokenResponse> {
+        let request = request.into_inner();
+        self.create(
+            "create_join_token",
+            ext::CreateJoinTokenResponse {
+                token: "SWMTKN-1-made".to_owned(),
+                info: Some(ext::JoinToken {
+                    id: "t1".to_owned(),
+                    role: request.role,
+                    uses_allowed: request.uses,
+                    ..Default::default()
+                }),
+            },
+        )
+    }
+
+    async fn list_join_tokens(
+        &self,
+        _: Request<ext::ListJoinTokensRequest>,
+    ) -> Answer<ext::ListJoinTokensResponse> {
+        let ids = self.with(|state| state.tokens.clone());
+        let token = |id| ext::JoinToken {
+            id,
+            ..Default::default()
+        };
+        let tokens = ids.into_iter().map(token).collect();
+        Ok(Response::new(ext::ListJoinTokensResponse { tokens }))
+    }
+
+    async fn remove_join_token(
+        &self,
+        request: Request<ext::RemoveJoinTokenRequest>,
+    ) -> Answer<ext::RemoveJoinTokenResponse> {
+        let id = request.into_inner().id;
+        self.with(|state| {
+            if !state.tokens.contains(&id) {
+                return Err(Status::not_found(format!("join token {id} not found")));
+            }
+            state.changes.push("remove_join_token");
+            Ok(Response::new(ext::RemoveJoinTokenResponse { id }))
+        })
+    }
+
+    async fn check_join_token(
+        &self,
+        _: Request<ext::CheckJoinTokenRequest>,
+    ) -> Answer<ext::CheckJoinTokenResponse> {
+        Err(Status::unimplemented("check_join_token is not played"))
+    }
+
+    async fn ca_status(&self, _: Request<ext::CaStatusRequest>) -> Answer<ext::CaStatusResponse> {
+        Ok(Response::new(ext::CaStatusResponse::default()))
     }
 }
 

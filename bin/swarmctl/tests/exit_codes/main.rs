@@ -4,6 +4,7 @@
 
 mod fake;
 mod logs;
+mod nouns;
 
 use std::future::Future;
 use std::process::{Command, Output, Stdio};

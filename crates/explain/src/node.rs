@@ -28,6 +28,7 @@ pub(crate) fn explain(view: &Root, now: Timestamp, node: &Node) -> ext::WhyRespo
     };
     findings.extend(effect(node, &tasks));
     // It takes tasks all the same, until the day when it cannot connect.
+    findings.extend(promoted(node, &name));
     findings.extend(unsigned(node));
     findings.extend(certificate(node, now));
     findings.extend(remark(node));
@@ -110,6 +111,18 @@ fn connection(node: &Node, name: &str) -> Option<Finding> {
 fn certificate(node: &Node, now: Timestamp) -> Option<Finding> {
     let warning = swarm_ca::expiry::warning(node, now)?;
     Some(Finding::new(Code::Certificate, warning.text).step(warning.next_step))
+}
+
+/// A node that is wanted as a manager and is none.
+fn promoted(node: &Node, name: &str) -> Option<Finding> {
+    use swarm_api::v1::NodeRole;
+    let manager = NodeRole::Manager as i32;
+    let certificate = node.certificate.as_ref()?;
+    if node.spec.desired_role != manager || certificate.role == manager {
+        return None;
+    }
+    let text = "is promoted, and works on as a worker: a second manager cannot run yet";
+    Some(Finding::new(Code::Remark, text).step(format!("swarmctl node demote {name}")))
 }
 
 /// A certificate that was asked for and is not signed, with the reason.

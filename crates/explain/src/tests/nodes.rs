@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use swarm_api::{ext, v1};
 
 use super::world::{at, check, world};
@@ -146,4 +148,67 @@ fn a_node_without_an_address_on_ingress_says_which_are_taken() {
         "n2",
         "Node host-n2 takes tasks; 0 tasks run on it.",
     );
+}
+
+/// The reasons and next steps about a node with such a certificate and such a wanted role.
+fn about(certificate: v1::Certificate, wanted: v1::NodeRole) -> String {
+    let mut root = world("node n1");
+    let id = "n1".parse().unwrap();
+    let mut node = (**root.node(&id).unwrap()).clone();
+    node.certificate = Some(Box::new(certificate));
+    Arc::make_mut(&mut node.spec).desired_role = wanted as i32;
+    let mut transaction = root.begin(at(1));
+    transaction.update(node).unwrap();
+    root = transaction.finish().0;
+    let answer = why(&root, at(9), Some(Subject::Node), "n1").unwrap();
+    let reasons = answer.reasons.iter().map(|reason| reason.text.clone());
+    reasons
+        .chain(answer.next_steps.clone())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn a_certificate_that_nobody_signs_says_why_and_only_while_it_waits() {
+    use v1::issuance_status::State;
+    let certificate = |state: State, err: &str| v1::Certificate {
+        status: Some(v1::IssuanceStatus {
+            state: state as i32,
+            err: err.to_owned(),
+        }),
+        ..Default::default()
+    };
+    let waits = about(
+        certificate(State::Pending, "no answer"),
+        v1::NodeRole::Worker,
+    );
+    assert!(
+        waits.contains("waits for its certificate to be signed: no answer")
+            && waits.contains("swarmctl cluster ca status"),
+        "{waits}"
+    );
+    for other in [
+        certificate(State::Pending, ""),
+        certificate(State::Issued, "old"),
+    ] {
+        let silent = about(other, v1::NodeRole::Worker);
+        assert!(!silent.contains("signed"), "{silent}");
+    }
+}
+
+#[test]
+fn a_node_that_is_promoted_in_vain_says_so() {
+    let of_role = |role: v1::NodeRole| v1::Certificate {
+        role: role as i32,
+        ..Default::default()
+    };
+    let promoted = about(of_role(v1::NodeRole::Worker), v1::NodeRole::Manager);
+    assert!(
+        promoted.contains("is promoted") && promoted.contains("swarmctl node demote host-n1"),
+        "{promoted}"
+    );
+    for role in [v1::NodeRole::Worker, v1::NodeRole::Manager] {
+        let fits = about(of_role(role), role);
+        assert!(!fits.contains("promoted"), "{fits}");
+    }
 }

@@ -17,9 +17,9 @@ use tonic::{Request, Response, Status};
 
 use super::Services;
 
-/// How long a question about a certificate waits for the answer. Clients ask again after 5 s, so a
-/// wait that is longer serves nobody; those that wait longer get the state as it is.
-const STATUS_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a question about a certificate waits for the answer; then it gets the state as it is,
+/// with the reason why it waits. Clients give up after 5 s, so a wait that is longer tells nobody.
+const STATUS_WAIT_MAX: Duration = Duration::from_secs(4);
 /// How long a request may take to become durable.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The largest request. A certificate request has a few hundred bytes, and whoever sends one need

@@ -421,10 +421,11 @@ impl Node {
             }
             Payload::Assignments(message) => {
                 let is_current = agent.is_connected() && self.epoch == epoch;
+                let had = agent.assigned_tasks().map(|task| task.id.clone()).collect();
                 agent.handle_assignments_message(now, epoch, message.clone(), draw);
                 // A message that does not fit ends the session.
                 if is_current && agent.is_connected() {
-                    told = self.told.take(&message);
+                    told = self.told.take(&message, had);
                 }
             }
             Payload::Subscription(message) => {
@@ -460,7 +461,7 @@ impl Node {
     /// After a message: the tasks of the node have what they refer to.
     pub(crate) fn check_told(&mut self, acked: &swarm_store::Root) -> Checked {
         match &self.agent {
-            Some(agent) => self.told.check(agent, acked),
+            Some(agent) => self.told.check(agent, &self.id, acked),
             None => Ok(()),
         }
     }

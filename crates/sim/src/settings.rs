@@ -172,6 +172,8 @@ pub struct Faults {
     pub sign_error_per_mille: u32,
     /// Chance that a secret driver does not answer.
     pub driver_error_per_mille: u32,
+    /// Chance that a node does not begin to publish what it was asked for.
+    pub mute_per_mille: u32,
     /// Whether a stream takes its next message only when the last one has arrived.
     pub back_pressure: bool,
     /// Largest offset of a clock, in either direction; a manager's may jump as far at a restart.
@@ -271,7 +273,7 @@ impl Settings {
         // Apart, so that what came later leaves the other settings of a seed as they were.
         let mut later = Random::new(options.seed, Purpose::Payloads);
         let later = &mut later;
-        let faults = draw::faults(options, random, later);
+        let mut faults = draw::faults(options, random, later);
         let nodes = draw::nodes(options.scenario, random);
         let clocks = (0..=nodes).map(|_| draw::clock(&faults, random)).collect();
         let busy = if options.scenario == Scenario::Converge {
@@ -287,6 +289,9 @@ impl Settings {
         }
         let is_read = options.scenario == Scenario::Logs || later.happens(300);
         let reading = is_read.then(|| draw::up_to(later, S / 2, 5 * S));
+        if options.faults == FaultMode::Swarm {
+            faults.mute_per_mille = draw::maybe(later, 100);
+        }
         Self {
             options,
             nodes,

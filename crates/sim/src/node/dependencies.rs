@@ -10,12 +10,12 @@ use swarm_agent::Agent;
 use swarm_api::v1;
 use swarm_executor::ExecError;
 use swarm_store::Root;
-use swarm_types::{Secret, Task, spec};
+use swarm_types::{NodeId, Secret, Task, TaskId, spec};
 use v1::assignment::Item;
 use v1::assignment_change::AssignmentAction;
 use v1::assignments_message::Type;
 
-use crate::invariants::{Checked, HELD, SENT_ONCE, WITH_TASK, ensure};
+use crate::invariants::{Checked, HELD, SENT_ONCE, STAYS, WITH_TASK, ensure};
 
 /// The tasks of a node and what came with them, as the managers told it.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(crate) struct Told {
     tasks: BTreeMap<String, ToldTask>,
     /// Ids of secrets and configs.
     held: BTreeSet<String>,
+    /// Tasks that the agent had, and that a complete message did not name.
+    dropped: Vec<TaskId>,
     /// A message came since somebody looked.
     is_news: bool,
 }
@@ -46,8 +48,12 @@ fn object_of(id: &str) -> &str {
 }
 
 impl Told {
-    /// Reads a message that the agent took.
-    pub(crate) fn take(&mut self, message: &v1::AssignmentsMessage) -> Checked {
+    /// Reads a message that the agent took, which had these tasks before it.
+    pub(crate) fn take(
+        &mut self,
+        message: &v1::AssignmentsMessage,
+        had: BTreeSet<TaskId>,
+    ) -> Checked {
         self.is_news = true;
         let is_incremental = message.r#type() == Type::Incremental;
         if !is_incremental {
@@ -64,6 +70,10 @@ impl Told {
                 Some(Item::Task(task)) => self.take_task(task, is_incremental),
                 Some(Item::Volume(_)) | None => {}
             }
+        }
+        if !is_incremental {
+            let is_dropped = |id: &TaskId| !self.tasks.contains_key(&id.to_string());
+            self.dropped = had.into_iter().filter(is_dropped).collect();
         }
         let unused = self.held.iter().find(|id| !self.is_used(id));
         ensure(unused.is_none(), HELD, || {
@@ -111,9 +121,15 @@ impl Told {
 
     /// After a message: what its tasks refer to is there, as far as it exists, and the agent has
     /// it.
-    pub(crate) fn check(&mut self, agent: &Agent, acked: &Root) -> Checked {
+    pub(crate) fn check(&mut self, agent: &Agent, node: &NodeId, acked: &Root) -> Checked {
         if !std::mem::take(&mut self.is_news) {
             return Ok(());
+        }
+        for id in self.dropped.drain(..) {
+            let stored = acked.task(&id).and_then(|task| task.node_id.as_ref());
+            ensure(stored != Some(node), STAYS, || {
+                format!("task {id} is still assigned to {node}, and was not named to it again")
+            })?;
         }
         let kept: BTreeSet<String> = agent.dependency_ids().map(str::to_owned).collect();
         ensure(kept == self.held, HELD, || {

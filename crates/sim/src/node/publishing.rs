@@ -45,6 +45,8 @@ impl Node {
         let now = self.clock.read(io.agenda.now());
         while let Some(action) = agent.poll_log_action() {
             match action {
+                // The managers give it up and say so.
+                LogAction::Begin { .. } if dice.happens(dice.faults.mute_per_mille) => {}
                 LogAction::Begin { id, epoch } => {
                     let publication = Publication {
                         epoch,

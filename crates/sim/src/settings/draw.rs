@@ -91,6 +91,7 @@ pub(super) fn faults(options: Options, random: &mut Random, payloads: &mut Rando
         sign_slow_per_mille: maybe(random, 200),
         sign_error_per_mille: maybe(random, 100),
         driver_error_per_mille: maybe(payloads, 300),
+        mute_per_mille: 0,
         back_pressure: random.happens(500),
         clock_offset: up_to(random, 0, 30 * S),
         clock_drift_ppm: random.below(20_000),

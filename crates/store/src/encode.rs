@@ -17,7 +17,7 @@ use sink::Sink;
 pub(crate) use commit::encoded_len;
 pub use commit::{decode_commit, encode_commit};
 pub use snapshot::{read_snapshot, snapshot_parts, write_snapshot};
-pub use task::{encode_task, encoded_task_len};
+pub use task::TaskEncoder;
 
 /// The field of our own with the version of the store, in a `Snapshot` and in an
 /// `InternalRaftRequest`. Far above the numbers that SwarmKit uses; a program that does not know it

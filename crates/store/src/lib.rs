@@ -47,8 +47,8 @@ mod transaction;
 mod write;
 
 pub use encode::{
-    DecodeError, decode_commit, encode_commit, encode_task, encoded_task_len, read_snapshot,
-    snapshot_parts, write_snapshot,
+    DecodeError, TaskEncoder, decode_commit, encode_commit, read_snapshot, snapshot_parts,
+    write_snapshot,
 };
 pub use error::{FindError, StoreError};
 pub use feed::{Event, Filter, Hub, Key, Received, SUBSCRIBER_CHANGES_MAX, Selector, Subscription};

@@ -8,25 +8,36 @@ use swarm_types::convert::{self, ConvertError, Interner};
 use swarm_types::{AnyObject, Id, Kind, Timestamp, Version};
 
 use super::sink::{Count, Sink};
-use super::{DecodeError, EXTENSION_AT, EXTENSION_VERSION, fields};
+use super::{DecodeError, EXTENSION_AT, EXTENSION_VERSION, TaskEncoder, fields};
 use crate::root::Root;
 use crate::transaction::{Action, Change, Commit};
+use crate::write::TRANSACTION_BYTES_MAX;
 
 /// A commit as an `InternalRaftRequest` with the proposal's id.
 ///
 /// Two fields of our own carry the version and the time of the commit; others skip them.
 pub fn encode_commit(id: u64, commit: &Commit) -> Vec<u8> {
     let mut out = Vec::new();
+    let mut tasks = TaskEncoder::default();
     out.number(1, id);
-    for change in &commit.changes {
-        out.framed(2, |out| write_action(change, out));
+    for (index, change) in commit.changes.iter().enumerate() {
+        out.framed(2, |out| write_action(change, &mut tasks, out));
+        if index == 0 {
+            // Mostly the others are like the first one; what is wrong about that costs a copy.
+            let guess = (out.len() + ENTRY_SLACK_BYTES) * (commit.changes.len() - 1);
+            out.reserve(guess.min(TRANSACTION_BYTES_MAX));
+        }
     }
     out.number(EXTENSION_VERSION, commit.version.0);
     out.signed(EXTENSION_AT, commit.at.as_nanos());
     out
 }
 
-fn write_action(change: &Change, out: &mut impl Sink) {
+/// How much longer than the first change of a commit the others may be without a second look for
+/// room.
+const ENTRY_SLACK_BYTES: usize = 16;
+
+fn write_action(change: &Change, tasks: &mut TaskEncoder, out: &mut Vec<u8>) {
     let action = match change.action {
         Action::Create => v1::StoreActionKind::StoreActionCreate,
         Action::Update => v1::StoreActionKind::StoreActionUpdate,
@@ -39,6 +50,8 @@ fn write_action(change: &Change, out: &mut impl Sink) {
         out.framed(target_tag(object.kind()), |out| {
             out.id(1, Some(object.raw_id()));
         });
+    } else if let AnyObject::Task(task) = object {
+        out.framed(target_tag(Kind::Task), |out| tasks.encode(task, out));
     } else {
         write_target(object, out);
     }

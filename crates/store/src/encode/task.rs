@@ -1,31 +1,49 @@
 //! Tasks as `Task` messages, without building the message: most of what is written, read and sent
 //! are tasks, and a message would be a deep copy of the spec that they share.
 
+use std::sync::Arc;
+
+use prost::Message as _;
+use swarm_api::v1;
 use swarm_types::{Task, TaskStatus};
 
-use super::sink::{Count, Sink};
+use super::sink::Sink;
 
-/// Appends a task as a `Task` message; the same bytes as those of its wire form.
-pub fn encode_task(task: &Task, out: &mut Vec<u8>) {
-    write(task, out);
+/// Encodes tasks one after the other. Those of one service come together and share their spec,
+/// which is half of what a task is in bytes and is encoded once for all of them.
+#[derive(Debug, Default)]
+pub struct TaskEncoder {
+    spec: Option<Arc<v1::TaskSpec>>,
+    bytes: Vec<u8>,
 }
 
-/// How many bytes [`encode_task`] appends.
-pub fn encoded_task_len(task: &Task) -> usize {
-    let mut count = Count::default();
-    write(task, &mut count);
-    count.0
+impl TaskEncoder {
+    /// Appends a task as a `Task` message; the same bytes as those of its wire form.
+    pub fn encode(&mut self, task: &Task, out: &mut Vec<u8>) {
+        let is_same = |spec: &Arc<v1::TaskSpec>| Arc::ptr_eq(spec, &task.spec);
+        if !self.spec.as_ref().is_some_and(is_same) {
+            self.bytes.clear();
+            self.bytes.reserve(task.spec.encoded_len());
+            task.spec.encode_raw(&mut self.bytes);
+            self.spec = Some(Arc::clone(&task.spec));
+        }
+        write_with(task, out, |out| out.bytes(3, &self.bytes));
+    }
 }
 
 /// The fields of a task, for a frame around it.
 pub(super) fn write(task: &Task, out: &mut impl Sink) {
+    write_with(task, out, |out| out.message(3, &*task.spec));
+}
+
+fn write_with<S: Sink>(task: &Task, out: &mut S, spec: impl FnOnce(&mut S)) {
     out.id(1, Some(task.id.as_id()));
     out.framed(2, |out| {
         out.version(1, task.meta.version);
         out.time(2, task.meta.created_at);
         out.time(3, task.meta.updated_at);
     });
-    out.message(3, &*task.spec);
+    spec(out);
     out.id(4, task.service_id.as_ref().map(|id| id.as_id()));
     out.number(5, task.slot.0);
     out.id(6, task.node_id.as_ref().map(|id| id.as_id()));

@@ -44,9 +44,29 @@ proptest! {
         };
         let expected = convert::task_to_wire(&task).encode_to_vec();
         let mut written = b"before".to_vec();
-        encode_task(&task, &mut written);
+        TaskEncoder::default().encode(&task, &mut written);
         prop_assert_eq!(&written[6..], &expected[..]);
-        prop_assert_eq!(encoded_task_len(&task), expected.len());
+    }
+
+    #[test]
+    fn tasks_one_after_the_other_are_written_as_each_alone_would_be(
+        seeds in prop::collection::vec(0..4u64, 1..8)
+    ) {
+        let of_seed = |seed| {
+            let AnyObject::Task(task) = object(Kind::Task, id(IDS[0]), Dice(seed)) else {
+                unreachable!("asked for a task");
+            };
+            task
+        };
+        let tasks: Vec<Arc<Task>> = (0..4).map(of_seed).collect();
+        let mut encoder = TaskEncoder::default();
+        for seed in seeds {
+            let task = &tasks[usize::try_from(seed).unwrap()];
+            let (mut written, mut alone) = (Vec::new(), Vec::new());
+            encoder.encode(task, &mut written);
+            TaskEncoder::default().encode(task, &mut alone);
+            prop_assert_eq!(written, alone);
+        }
     }
 
     #[test]

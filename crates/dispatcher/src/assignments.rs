@@ -16,6 +16,7 @@ use v1::assignment_change::AssignmentAction;
 use v1::assignments_message::Type;
 
 use crate::driven::{Driven, Need, Place, SecretAnswer};
+use crate::wire::{AssignmentsBytes, Draft};
 
 /// A message goes out so long after the last change (spec 5.1).
 pub const ASSIGNMENT_BATCH_DELAY: Duration = Duration::from_millis(100);
@@ -156,11 +157,7 @@ impl Assignments {
     }
 
     /// The next message, unless the node is up to date.
-    pub(crate) fn next_message(
-        &mut self,
-        view: &Root,
-        node: &NodeId,
-    ) -> Option<v1::AssignmentsMessage> {
+    pub(crate) fn next_message(&mut self, view: &Root, node: &NodeId) -> Option<AssignmentsBytes> {
         let mut changes = Changes::default();
         let is_complete = self.sequence == 0;
         if is_complete {
@@ -181,9 +178,9 @@ impl Assignments {
                 self.compare(view, node, &id, &mut changes);
             }
         }
-        let mut list = self.settle_dependencies(view, changes.touched);
-        list.append(&mut changes.tasks);
-        if list.is_empty() && !is_complete {
+        let Changes { mut draft, touched } = changes;
+        self.settle_dependencies(view, touched, &mut draft);
+        if draft.is_empty() && !is_complete {
             return None;
         }
         let applies_to = match self.sequence {
@@ -196,12 +193,7 @@ impl Assignments {
         } else {
             Type::Incremental
         };
-        Some(v1::AssignmentsMessage {
-            r#type: kind as i32,
-            applies_to,
-            results_in: self.sequence.to_string(),
-            changes: list,
-        })
+        Some(draft.finish(kind, applies_to, self.sequence.to_string()))
     }
 
     fn compare(&mut self, view: &Root, node: &NodeId, id: &TaskId, changes: &mut Changes) {
@@ -271,10 +263,7 @@ impl Assignments {
             return;
         }
         self.held.remove(&id);
-        changes.task(
-            AssignmentAction::Update,
-            Item::Task(convert::task_to_wire(&task)),
-        );
+        changes.draft.put_task(&task);
         let has_ended = task.is_terminal();
         match self.sent.get_mut(&id) {
             Some(sent) => sent.task = task,
@@ -297,7 +286,7 @@ impl Assignments {
             id: id.to_string(),
             ..Default::default()
         };
-        changes.task(AssignmentAction::Remove, Item::Task(only_id));
+        changes.draft.drop_task(only_id);
     }
 
     fn set_dependencies(&mut self, id: &TaskId, needs: Vec<Dependency>, changes: &mut Changes) {
@@ -323,8 +312,8 @@ impl Assignments {
         &mut self,
         view: &Root,
         touched: BTreeSet<Dependency>,
-    ) -> Vec<v1::AssignmentChange> {
-        let mut list = Vec::new();
+        draft: &mut Draft,
+    ) {
         for dependency in touched {
             let Some(users) = self.users.get_mut(&dependency) else {
                 continue;
@@ -339,38 +328,24 @@ impl Assignments {
                     if let Dependency::Secret(id) = &dependency {
                         self.driven.forget_shared(id);
                     }
-                    list.push(change(AssignmentAction::Remove, only_id(&dependency)));
+                    draft.dependency(AssignmentAction::Remove, only_id(&dependency));
                 }
                 (false, false) => {
                     if let Some(item) = dependency_item(view, &self.driven, &dependency) {
                         users.is_sent = true;
-                        list.push(change(AssignmentAction::Update, item));
+                        draft.dependency(AssignmentAction::Update, item);
                     }
                 }
             }
         }
-        list
     }
 }
 
 /// What a message will say.
 #[derive(Default)]
 struct Changes {
-    tasks: Vec<v1::AssignmentChange>,
+    draft: Draft,
     touched: BTreeSet<Dependency>,
-}
-
-impl Changes {
-    fn task(&mut self, action: AssignmentAction, item: Item) {
-        self.tasks.push(change(action, item));
-    }
-}
-
-fn change(action: AssignmentAction, item: Item) -> v1::AssignmentChange {
-    v1::AssignmentChange {
-        assignment: Some(v1::Assignment { item: Some(item) }),
-        action: action as i32,
-    }
 }
 
 /// Whether the node has everything of `task` that concerns it (spec 5.7).

@@ -33,6 +33,7 @@ use crate::orphans;
 use crate::sessions::{Control, REGISTRATION_TIMEOUT, REGISTRATIONS_WAITING_MAX, Session};
 use crate::statuses;
 use crate::volumes;
+use crate::wire::AssignmentsBytes;
 pub use secrets::{SECRET_REQUESTS_MAX, SecretRequest, SecretRequestId};
 
 /// Names one stream of messages to a node; never used twice by one dispatcher.
@@ -80,7 +81,7 @@ pub enum Body {
     /// For a session stream.
     Session(Box<v1::SessionMessage>),
     /// For an assignments stream.
-    Assignments(v1::AssignmentsMessage),
+    Assignments(AssignmentsBytes),
     /// The stream ends; nothing follows on it.
     End(DispatchError),
 }

@@ -56,6 +56,7 @@ mod statuses;
 #[cfg(test)]
 mod tests;
 mod volumes;
+mod wire;
 
 pub use assignments::{
     ASSIGNMENT_BATCH_CHANGES, ASSIGNMENT_BATCH_DELAY, ASSIGNMENT_MESSAGE_TASKS_MAX,
@@ -75,3 +76,4 @@ pub use orphans::NODE_DOWN_PERIOD;
 pub use sessions::{
     RATE_LIMIT_COUNT, RATE_LIMIT_PERIOD, REGISTRATION_TIMEOUT, REGISTRATIONS_WAITING_MAX,
 };
+pub use wire::AssignmentsBytes;

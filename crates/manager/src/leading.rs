@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use swarm_api::v1;
 use swarm_ca::server::{JobId, Server as CaServer, Signed};
 use swarm_dispatcher::{
@@ -33,6 +34,9 @@ use crate::streams::{Call, Incoming, NodeStream, Sink, StreamEvent};
 const FEED_CHANGES_MAX: usize = 500_000;
 /// Commits and calls taken in before the loops get a turn.
 const INPUTS_PER_TURN_MAX: usize = 256;
+/// Messages made before the loops and the callers get a turn: when the last of many tasks has found
+/// its node, all nodes are due at once.
+const MESSAGES_PER_TURN_MAX: usize = 64;
 /// Between two attempts to write the first objects of a cluster.
 const SEED_RETRY: Duration = Duration::from_secs(1);
 /// The weight of every manager in the list that agents get (spec 5.4).
@@ -139,7 +143,8 @@ struct Term {
     sessions: BTreeMap<StreamId, Sink<v1::SessionMessage>>,
     sessions_shown: Gauge,
     metrics: Metrics,
-    assignments: BTreeMap<StreamId, Sink<v1::AssignmentsMessage>>,
+    /// Their messages are encoded.
+    assignments: BTreeMap<StreamId, Sink<Bytes>>,
 }
 
 /// What ended a wait.
@@ -200,7 +205,7 @@ impl Term {
     /// Leads until the group says otherwise.
     async fn lead(&mut self, incoming: &mut Incoming) {
         loop {
-            self.turn();
+            let is_more = self.turn();
             let wake = self.leader.poll_timeout().map(|wake| wake.at);
             let input = tokio::select! {
                 biased;
@@ -212,6 +217,7 @@ impl Term {
                 Some(event) = self.events.recv() => Input::Stream(event),
                 Some(call) = incoming.recv() => Input::Call(Box::new(call)),
                 () = self.clock.sleep_until(wake) => Input::Time,
+                () = tokio::task::yield_now(), if is_more => Input::Time,
             };
             if matches!(input, Input::Deposed) {
                 return;
@@ -248,8 +254,8 @@ impl Term {
             .map(|call| Input::Call(Box::new(call)))
     }
 
-    /// Lets everyone work who has something to do.
-    fn turn(&mut self) {
+    /// Lets everyone work who has something to do. Returns whether there are more messages.
+    fn turn(&mut self) -> bool {
         let now = self.clock.now();
         let view = self.store.view();
         let sessions = i64::try_from(self.sessions.len()).unwrap_or(i64::MAX);
@@ -269,13 +275,22 @@ impl Term {
             let (node, text) = (&warning.node, &warning.text);
             tracing::warn!(%node, next_step = warning.next_step, "a node: {text}");
         }
-        while let Some(message) = self.leader.dispatcher().poll_message(&view) {
-            self.deliver(message.stream, message.body);
-        }
+        let is_more = self.deliver_some(&view);
         // Questions come up while messages are made.
         while let Some(request) = self.leader.dispatcher().poll_secret_request(&view) {
             self.drivers.begin(request);
         }
+        is_more
+    }
+
+    fn deliver_some(&mut self, view: &View) -> bool {
+        for _ in 0..MESSAGES_PER_TURN_MAX {
+            let Some(message) = self.leader.dispatcher().poll_message(view) else {
+                return false;
+            };
+            self.deliver(message.stream, message.body);
+        }
+        true
     }
 
     fn take(&mut self, input: Input) {
@@ -423,7 +438,7 @@ impl Term {
         reader
     }
 
-    fn open_assignments(&mut self, stream: StreamId) -> NodeStream<v1::AssignmentsMessage> {
+    fn open_assignments(&mut self, stream: StreamId) -> NodeStream<Bytes> {
         let (sink, reader) = Sink::open(stream, &self.event_sender);
         self.assignments.insert(stream, sink);
         reader
@@ -438,7 +453,7 @@ impl Term {
             }
             Body::Assignments(message) => {
                 if let Some(sink) = self.assignments.get(&stream) {
-                    sink.put(Ok(message));
+                    sink.put(Ok(message.into_bytes()));
                 }
             }
             Body::End(error) => self.end_stream(stream, &error),

@@ -1,5 +1,6 @@
 //! The gRPC services and where each of them is offered.
 
+mod assignments;
 pub(crate) mod ca;
 mod control;
 mod dispatcher;
@@ -128,12 +129,8 @@ fn node_ca_server(services: &Arc<Services>) -> v1::node_ca_server::NodeCaServer<
         .max_decoding_message_size(ca::RECEIVE_BYTES_MAX)
 }
 
-fn dispatcher_server(
-    services: &Arc<Services>,
-) -> v1::dispatcher_server::DispatcherServer<dispatcher::Dispatcher> {
-    v1::dispatcher_server::DispatcherServer::new(dispatcher::Dispatcher(Arc::clone(services)))
-        .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
-        .max_encoding_message_size(usize::MAX)
+fn dispatcher_server(services: &Arc<Services>) -> assignments::Wire {
+    assignments::Wire::new(dispatcher::Dispatcher(Arc::clone(services)))
 }
 
 fn logs_server(services: &Arc<Services>) -> v1::logs_server::LogsServer<logs::Logs> {

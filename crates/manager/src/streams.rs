@@ -6,6 +6,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use swarm_api::v1;
 use swarm_dispatcher::{DispatchError, StreamId};
 use swarm_types::NodeId;
@@ -50,7 +51,8 @@ pub(crate) enum Call {
     Assignments {
         node: NodeId,
         session: String,
-        reply: oneshot::Sender<Result<NodeStream<v1::AssignmentsMessage>, DispatchError>>,
+        /// The messages are encoded.
+        reply: oneshot::Sender<Result<NodeStream<Bytes>, DispatchError>>,
     },
 }
 

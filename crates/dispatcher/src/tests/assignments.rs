@@ -41,7 +41,7 @@ pub(super) fn texts(rig: &mut Rig) -> Vec<String> {
     let messages = rig.messages().into_iter();
     messages
         .map(|(_, body)| match body {
-            Body::Assignments(message) => text(&message),
+            Body::Assignments(bytes) => text(&bytes.message()),
             Body::Session(_) => "session".to_owned(),
             Body::End(error) => format!("end {error}"),
         })

@@ -58,9 +58,10 @@ fn a_task_goes_out_with_its_secret_once_the_driver_answered() {
     assert!(request(&mut rig).is_none(), "asked once");
     answer(&mut rig, &first, "hush", false);
     let messages = rig.messages();
-    let [(_, Body::Assignments(message))] = &messages[..] else {
+    let [(_, Body::Assignments(bytes))] = &messages[..] else {
         panic!("{messages:?}");
     };
+    let message = bytes.message();
     let items = message
         .changes
         .iter()

@@ -132,9 +132,9 @@ impl World {
             let name = NODES.into_iter().find(|name| node_id(name) == message.node);
             let agent = self.agents.get_mut(name.unwrap()).unwrap();
             if agent.stream == Some(message.stream)
-                && let Body::Assignments(message) = message.body
+                && let Body::Assignments(bytes) = message.body
             {
-                agent.apply(message);
+                agent.apply(bytes.message());
             }
             self.under_way.push(message.stream);
         }

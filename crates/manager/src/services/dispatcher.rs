@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use prost::Message as _;
 use swarm_api::v1;
 use swarm_dispatcher::{Code, DispatchError};
 use swarm_rt::metrics::Refused;
@@ -14,11 +16,30 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::{Services, status_of};
-use crate::streams::Call;
+use crate::streams::{Call, NodeStream};
 
 pub(crate) struct Dispatcher(pub(crate) Arc<Services>);
 
 impl Dispatcher {
+    pub(super) fn caller<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        self.node(&net::caller(request))
+    }
+
+    /// The stream of a node's assignments, each message encoded.
+    pub(super) async fn open_assignments(
+        &self,
+        node: NodeId,
+        session: String,
+    ) -> Result<NodeStream<Bytes>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let call = Call::Assignments {
+            node,
+            session,
+            reply,
+        };
+        self.ask(call, answer).await
+    }
+
     /// Who calls. A node that does not name itself on the control socket is the manager's own.
     fn node(&self, caller: &Caller) -> Result<NodeId, Status> {
         match caller.node() {
@@ -125,20 +146,10 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<v1::AssignmentsRequest>,
     ) -> Result<Response<BoxStream<v1::AssignmentsMessage>>, Status> {
-        let node = self.node(&net::caller(&request))?;
-        let (reply, answer) = oneshot::channel();
+        let node = self.caller(&request)?;
         let session = request.into_inner().session_id;
-        let stream = self
-            .ask(
-                Call::Assignments {
-                    node,
-                    session,
-                    reply,
-                },
-                answer,
-            )
-            .await?;
-        Ok(Response::new(Box::pin(stream)))
+        let stream = self.open_assignments(node, session).await?;
+        Ok(Response::new(Box::pin(stream.map(decoded))))
     }
 
     async fn update_volume_status(
@@ -166,19 +177,19 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<v1::TasksRequest>,
     ) -> Result<Response<BoxStream<v1::TasksMessage>>, Status> {
-        let node = self.node(&net::caller(&request))?;
-        let (reply, answer) = oneshot::channel();
+        let node = self.caller(&request)?;
         let session = request.into_inner().session_id;
-        let call = Call::Assignments {
-            node,
-            session,
-            reply,
-        };
-        let changes = self.ask(call, answer).await?;
+        let changes = self.open_assignments(node, session).await?.map(decoded);
         let mut known = AllTasks::default();
         let messages = changes.map(move |change| change.map(|message| known.after(message)));
         Ok(Response::new(Box::pin(messages)))
     }
+}
+
+/// For those who need a value.
+fn decoded(message: Result<Bytes, Status>) -> Result<v1::AssignmentsMessage, Status> {
+    let decoded = v1::AssignmentsMessage::decode(message?);
+    decoded.map_err(|error| Status::internal(error.to_string()))
 }
 
 /// The tasks of a node, kept from incremental messages. Secrets, configs and volumes have no place

@@ -236,7 +236,7 @@ impl Term {
         let (conn, kind) = (*conn, *kind);
         let payload = match message.body {
             Body::Session(message) => Payload::Session(message),
-            Body::Assignments(message) => Payload::Assignments(message),
+            Body::Assignments(bytes) => Payload::Assignments(bytes.message()),
             Body::End(error) => {
                 self.streams.remove(&message.stream);
                 let error = rpc_error(&error);

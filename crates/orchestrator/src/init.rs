@@ -79,7 +79,9 @@ impl Init {
         let Some(service) = &task.service_id else {
             return;
         };
-        if view.task(&task.id).is_some_and(|task| is_left(view, task)) {
+        // Cheap first: nearly all tasks have their service, and a task does not change services.
+        let is_gone = view.service(service).is_none();
+        if is_gone && view.task(&task.id).is_some_and(|task| is_left(view, task)) {
             let left = self.left.entry(service.clone()).or_default();
             left.insert(task.id.clone());
             dirty.insert(service.clone());

@@ -92,7 +92,11 @@ impl Reaper {
         view: &Root,
         dirty: &mut BTreeSet<Key>,
     ) {
-        self.look_at(view, &task.id, dirty);
+        // Nearly all tasks that change are no waste and were none, and finding one in the view costs
+        // more than all that follows. What the view has beyond this change is shown later.
+        if is_waste(task) || !self.cleanup.is_empty() {
+            self.look_at(view, &task.id, dirty);
+        }
         let is_news = match &change.old {
             Some(AnyObject::Task(old)) => {
                 old.is_live() != task.is_live() || old.is_terminal() != task.is_terminal()

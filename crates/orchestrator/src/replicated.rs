@@ -152,6 +152,9 @@ impl Replicated {
         if old.is_some() && !is_concerned {
             return;
         }
+        if change.action == Action::Update && old.is_some_and(|old| is_calm_step(view, old, task)) {
+            return;
+        }
         let tuple = Tuple::Slot(id.clone(), task.slot);
         let standing = standing(service, &tuple.tasks(view));
         slots.set(task.slot, standing);
@@ -240,6 +243,13 @@ impl Replicated {
     }
 }
 
+/// Whether a live task that is to run only got its node, and may stay there. Its replica counts as
+/// before and needs no decision, so 100,000 tasks that find their nodes cost no look at a replica.
+fn is_calm_step(view: &Root, old: &Task, new: &Task) -> bool {
+    let is_calm = |task: &Task| task.is_live() && task.desired_state() == TaskState::Running;
+    is_calm(old) && is_calm(new) && old.node_id.is_none() && trouble(view, new).is_none()
+}
+
 /// Creates a task for each of the first `missing` free slots.
 fn fill(
     view: &Root,
@@ -250,6 +260,8 @@ fn fill(
     plan: &mut Plan,
 ) {
     let template = Template::new(service, view.cluster().map(|cluster| &**cluster));
+    // Tasks that are made together are worked on together by every loop (ADR 0015).
+    let first = ctx.ids.next_id();
     for slot in free.take(usize::try_from(missing).unwrap_or(usize::MAX)) {
         let tasks = Tuple::Slot(service.id.clone(), slot).tasks(view);
         if standing(service, &tasks).is_replica() {
@@ -264,7 +276,7 @@ fn fill(
         } else {
             TaskState::Running
         };
-        let id = TaskId::new(ctx.ids.next_id());
+        let id = TaskId::new(first.neighbour(ctx.ids.next_id()));
         let task = template.task(id, &Place::Slot(slot), desired, ctx.now);
         // A task is made from this version of the spec or not at all.
         if !plan.push([Write::require(service), Write::create(task)]) {

@@ -15,6 +15,10 @@ pub const ID_DIGITS: usize = 25;
 /// Longest id that is accepted from outside, in bytes; ours have 25. A bound on hostile input.
 pub const ID_BYTES_MAX: usize = 256;
 
+/// Digits that neighbours share: enough that a million objects made in groups of 200 rarely have
+/// two groups in one neighbourhood, and so few that the start of an id still tells objects apart.
+pub const NEIGHBOUR_DIGITS: usize = 4;
+
 /// Digits in half of what `unpack` divides.
 const HALF_DIGITS: usize = 12;
 /// Bits of a canonical id beyond 128.
@@ -142,6 +146,24 @@ impl Id {
     /// Whether the text of this id begins with `prefix`.
     pub fn starts_with(&self, prefix: &str) -> bool {
         self.with_str(|text| text.starts_with(prefix))
+    }
+
+    /// An id that sorts near this one: its first [`NEIGHBOUR_DIGITS`] digits, then those of `fresh`,
+    /// which still have some 108 random bits. Objects that are made together and worked on together
+    /// then lie together in the store. An id that is not canonical has no neighbours: `fresh` is
+    /// returned.
+    #[must_use]
+    pub fn neighbour(&self, fresh: Self) -> Self {
+        if !self.is_canonical() || !fresh.is_canonical() {
+            return fresh;
+        }
+        let mut text = [0u8; ID_DIGITS];
+        fresh.with_str(|fresh| text.copy_from_slice(fresh.as_bytes()));
+        self.with_str(|own| {
+            let shared = &own.as_bytes()[..NEIGHBOUR_DIGITS];
+            text[..NEIGHBOUR_DIGITS].copy_from_slice(shared);
+        });
+        pack(&text).map_or(fresh, Self)
     }
 
     /// Lends the text without allocating.
@@ -383,6 +405,19 @@ mod tests {
         assert_eq!(id.to_string(), "hvy0lj3x0b883f8e30fyp2172");
         assert_eq!(Id::from_random([0xff; 17]).to_string().len(), ID_DIGITS);
         assert!(id.is_canonical());
+    }
+
+    #[test]
+    fn neighbours_share_a_beginning_and_nothing_else() {
+        let (one, two) = (Id::from_random([7; 17]), Id::from_random([0xab; 17]));
+        let (own, fresh) = (one.to_string(), two.to_string());
+        let neighbour = one.neighbour(two.clone()).to_string();
+        assert_eq!(neighbour[..4], own[..4]);
+        assert_eq!(neighbour[4..], fresh[4..]);
+        assert_ne!(own[..4], fresh[..4], "the test would see nothing");
+        let other: Id = "Other".parse().unwrap();
+        assert_eq!(other.neighbour(two.clone()), two);
+        assert_eq!(one.neighbour(other.clone()), other);
     }
 
     #[test]

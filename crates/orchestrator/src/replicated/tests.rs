@@ -436,8 +436,7 @@ fn status_updates_of_healthy_tasks_mark_nothing() {
         observe(&mut replicated, &root, &commit)
     };
     assert_eq!(keys_after("task t1 web.1 pending/running").len(), 0);
-    // The node may be invalid by now.
-    assert_eq!(keys_after("task t1 web.1 assigned/running on=n1").len(), 2);
+    assert_eq!(keys_after("task t1 web.1 assigned/running on=n1").len(), 0);
     assert_eq!(keys_after("task t1 web.1 starting/running on=n1").len(), 0);
     assert_eq!(keys_after("task t1 web.1 running/running on=n1").len(), 0);
     assert_eq!(keys_after("node n1 unknown").len(), 0);
@@ -445,6 +444,18 @@ fn status_updates_of_healthy_tasks_mark_nothing() {
     assert_eq!(keys_after("node n1 down").len(), 1);
     assert_eq!(keys_after("node n1").len(), 1);
     assert_eq!(keys_after("task t1 web.1 failed/running on=n1").len(), 2);
+}
+
+#[test]
+fn a_task_that_was_placed_on_a_node_which_will_not_do_is_looked_at() {
+    for node in ["node n1 down", "node n1 drain", ""] {
+        let text = format!("{node}\nservice web\ntask t1 web.1 pending/running");
+        let root = world(&text);
+        let mut replicated = Replicated::default();
+        replicated.resync(&root, &mut BTreeSet::new());
+        let (root, commit) = put(&root, "task t1 web.1 assigned/running on=n1");
+        assert_eq!(observe(&mut replicated, &root, &commit).len(), 2, "{node}");
+    }
 }
 
 #[test]

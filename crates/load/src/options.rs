@@ -64,8 +64,11 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) pid: Option<u32>,
     /// Ratios between runs of several sizes, each with a manager of its own, instead of one run.
-    #[arg(long, conflicts_with_all = ["attach", "steps"])]
-    pub(crate) gates: bool,
+    /// `--gates=AGENTS` leaves out the runs with more agents.
+    #[arg(long, value_name = "AGENTS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "10000", conflicts_with_all = ["attach", "steps"])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1_000..=10_000))]
+    pub(crate) gates: Option<u32>,
     /// What to do, in this order: join, `idle[:SECONDS]`, launch:TASKS, rm, fail, `drain[:NODES]`,
     /// reconnect, period:SECONDS.
     #[arg(default_values = ["join", "idle", "launch:10000", "idle", "rm"])]

@@ -69,10 +69,14 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// The newest figure of that step and name.
-    pub(crate) fn find(&self, step: &str, name: &str) -> Option<f64> {
+    /// The figures of that step and name, in the order of the steps.
+    pub(crate) fn find(&self, step: &str, name: &str) -> Vec<f64> {
         let found = |row: &&Row| row.step == step && row.name == name;
-        self.rows.iter().rev().find(found).map(|row| row.value)
+        self.rows
+            .iter()
+            .filter(found)
+            .map(|row| row.value)
+            .collect()
     }
 
     /// The figures which miss their bars.
@@ -187,7 +191,7 @@ mod tests {
         ];
         let report = Report { rows };
         assert_eq!(report.missed(), 1);
-        assert_eq!(report.find("launch:7", "rate"), Some(200.0));
+        assert_eq!(report.find("launch:7", "rate"), [200.0, 200.0]);
         let table = report.table();
         let lines: Vec<_> = table.lines().collect();
         assert!(

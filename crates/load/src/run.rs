@@ -22,8 +22,8 @@ pub(crate) fn main(run: &Run) -> anyhow::Result<ExitCode> {
         .build()
         .context("start a runtime")?;
     let report = LocalSet::new().block_on(&runtime, async {
-        if run.gates {
-            gates::all(run).await
+        if let Some(agents_max) = run.gates {
+            gates::all(run, agents_max).await
         } else {
             one(run, &run.steps).await
         }

@@ -1,5 +1,6 @@
 //! The steps of the method, each with its clocks (`performance.md` 9).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
@@ -31,6 +32,9 @@ pub(crate) struct Bench {
     agents: u64,
     services: Vec<(String, u64)>,
     launches: u32,
+    /// Nodes were drained or lost: there are more tasks than were launched, and some of them are on
+    /// nodes that cannot say that they stopped them.
+    is_disturbed: bool,
 }
 
 /// Processor time at the begin of a step.
@@ -62,6 +66,7 @@ impl Bench {
             agents: u64::from(run.agents),
             services: Vec::new(),
             launches: 0,
+            is_disturbed: false,
         };
         let resident = bench.manager.resident()?;
         bench.note("start", "resident", mib(resident), "MiB");
@@ -152,15 +157,8 @@ impl Bench {
             "",
         );
         let nodes = self.our_nodes().await?;
-        let ready = |node: &&v1::Node| {
-            let ready = v1::node_status::State::Ready as i32;
-            node.status
-                .as_ref()
-                .is_some_and(|status| status.state == ready)
-        };
-        let unready = self
-            .agents
-            .saturating_sub(nodes.iter().filter(ready).count() as u64);
+        let ready = nodes.iter().filter(|node| is_ready(node)).count() as u64;
+        let unready = self.agents.saturating_sub(ready);
         self.note("idle", "nodes not READY", unready as f64, "");
         let resident = self.manager.resident()?;
         self.note("idle", "resident", mib(resident), "MiB");
@@ -218,13 +216,22 @@ impl Bench {
         let left: u64 = self.services.iter().map(|(_, tasks)| tasks).sum();
         let begun = self.begin()?;
         self.cluster.remove_service(&service).await?;
-        // Lists of many tasks are not asked for while agents still hold them.
-        self.processes
-            .until("rm", STEP_TIMEOUT, |c| c.held <= left)
-            .await?;
-        while !self.cluster.tasks(&service).await?.is_empty() {
+        if !self.is_disturbed {
+            // Lists of many tasks are not asked for while agents still hold them.
+            self.processes
+                .until("rm", STEP_TIMEOUT, |c| c.held <= left)
+                .await?;
+        }
+        let stay = loop {
+            let tasks = self.cluster.tasks(&service).await?;
+            if tasks.is_empty() || self.is_disturbed && self.are_on_lost_nodes(&tasks).await? {
+                break tasks.len();
+            }
             anyhow::ensure!(begun.at.elapsed() < STEP_TIMEOUT, "rm: tasks are left");
             self.processes.rest(POLL_EVERY).await;
+        };
+        if stay > 0 {
+            self.note("rm", "tasks that stay on lost nodes", stay as f64, "");
         }
         let took = begun.at.elapsed().as_secs_f64();
         self.note_of("rm", "gone", took, "s", tasks);
@@ -234,6 +241,15 @@ impl Bench {
             tasks,
             ["manager CPU per task", "driver CPU per task"],
         )
+    }
+
+    /// A task that is to be removed stays until its node says that it stopped, and a node that is
+    /// lost says nothing.
+    async fn are_on_lost_nodes(&self, tasks: &[v1::Task]) -> anyhow::Result<bool> {
+        let nodes = self.our_nodes().await?;
+        let ready = nodes.iter().filter(|node| is_ready(node));
+        let ready: BTreeSet<&str> = ready.map(|node| node.id.as_str()).collect();
+        Ok(!tasks.iter().any(|task| ready.contains(&*task.node_id)))
     }
 
     async fn fail(&mut self) -> anyhow::Result<()> {
@@ -248,6 +264,7 @@ impl Bench {
         let begun = self.begin()?;
         let moved = self.processes.vanish(usize::try_from(vanish)?).await?;
         self.agents -= vanish;
+        self.is_disturbed = true;
         anyhow::ensure!(moved > 0, "fail: nothing ran on the agents that vanished");
         let first = self
             .processes
@@ -272,21 +289,14 @@ impl Bench {
             .last()
             .context("drain: nothing was launched")?;
         let tasks = self.cluster.tasks(&service.clone()).await?;
-        let on = |node: &v1::Node| {
-            let here = |task: &&v1::Task| {
-                let running = v1::TaskState::Running as i32;
-                task.node_id == node.id
-                    && task
-                        .status
-                        .as_ref()
-                        .is_some_and(|status| status.state == running)
-            };
-            tasks.iter().filter(here).count() as u64
-        };
+        let mut on: BTreeMap<&str, u64> = BTreeMap::new();
+        for task in tasks.iter().filter(|task| is_running(task)) {
+            *on.entry(&task.node_id).or_default() += 1;
+        }
         let nodes = self.our_nodes().await?.into_iter();
         let chosen: Vec<_> = nodes
-            .filter(|node| !is_drained(node))
-            .map(|node| (on(&node), node))
+            .filter(|node| is_ready(node) && !is_drained(node))
+            .map(|node| (on.get(&*node.id).copied().unwrap_or(0), node))
             .filter(|(tasks, _)| *tasks > 0)
             .take(count)
             .collect();
@@ -298,6 +308,7 @@ impl Bench {
         let moved: u64 = chosen.iter().map(|(tasks, _)| tasks).sum();
         self.processes.catch_up();
         let base = self.processes.counts().running;
+        self.is_disturbed = true;
         let begun = self.begin()?;
         for (_, node) in &chosen {
             self.cluster.drain(node).await?;
@@ -444,6 +455,18 @@ impl Bench {
         self.note(step, names[0], percentile(&mut millis, 50), "ms");
         self.note(step, names[1], percentile(&mut millis, 99), "ms");
     }
+}
+
+fn is_ready(node: &v1::Node) -> bool {
+    let ready = v1::node_status::State::Ready as i32;
+    let status = node.status.as_ref();
+    status.is_some_and(|status| status.state == ready)
+}
+
+fn is_running(task: &v1::Task) -> bool {
+    let running = v1::TaskState::Running as i32;
+    let status = task.status.as_ref();
+    status.is_some_and(|status| status.state == running)
 }
 
 fn is_drained(node: &v1::Node) -> bool {

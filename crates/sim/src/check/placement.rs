@@ -161,7 +161,13 @@ fn generic_shortage(
             continue;
         };
         let total = resources::amount_of(&has.generic, &wanted.kind);
-        let used: i64 = held().map(|held| amount(held, &wanted.kind)).sum();
+        // A unit that the node has lost is held in vain and takes nobody's place.
+        let is_there = |held: &&v1::GenericResource| {
+            let is_named = matches!(held.resource, Some(Resource::NamedResourceSpec(_)));
+            !is_named || has.generic.contains(held)
+        };
+        let used = held().filter(is_there);
+        let used: i64 = used.map(|held| amount(held, &wanted.kind)).sum();
         if used + wanted.value > total {
             return Some("too few generic resources");
         }

@@ -1,6 +1,7 @@
 //! The recorded Go figures (`performance.md` 3, medians on a quiet machine where there are any),
 //! and the bars of the issue.
 
+use crate::options::Variant;
 use crate::report::{Bar, Better};
 
 /// Bars on rates hold from this many agents on, as the issue states them.
@@ -13,8 +14,26 @@ pub(crate) struct Known {
     pub(crate) bar: Option<Bar>,
 }
 
-/// What is known of a figure of a step with `agents` agents and `tasks` tasks.
-pub(crate) fn known(step: &str, name: &str, agents: u64, tasks: u64) -> Known {
+/// What is known of a figure of a step with `agents` agents and `tasks` tasks. The bars are about
+/// agents that report in batches; those that report each state make five calls for a task.
+pub(crate) fn known(step: &str, name: &str, agents: u64, tasks: u64, variant: Variant) -> Known {
+    let known = in_batches(step, name, agents, tasks);
+    match variant {
+        Variant::Batch => known,
+        Variant::Steps if step.starts_with("launch") => {
+            let go = go_launch_in_steps(agents, tasks);
+            let go = go.and_then(|(rate, cpu)| match name {
+                "rate" => Some(rate),
+                "manager CPU per task" => Some(cpu),
+                _ => None,
+            });
+            Known { go, bar: None }
+        }
+        Variant::Steps => known,
+    }
+}
+
+fn in_batches(step: &str, name: &str, agents: u64, tasks: u64) -> Known {
     let kind = step.split(':').next().unwrap_or(step);
     let large = agents >= RATE_BARS_FROM;
     let at_least = |value| large.then_some(Bar::AtLeast(value));
@@ -65,6 +84,15 @@ fn go_launch(agents: u64, tasks: u64) -> Option<(f64, f64)> {
     }
 }
 
+/// The same of agents that report each state; measured once, on a busy machine.
+fn go_launch_in_steps(agents: u64, tasks: u64) -> Option<(f64, f64)> {
+    match (agents, tasks) {
+        (1_000, 1_000) => Some((513.0, 1.51)),
+        (1_000, 10_000) => Some((526.0, 1.68)),
+        _ => None,
+    }
+}
+
 /// Which way is better.
 pub(crate) fn better(name: &str) -> Better {
     if name.starts_with("rate") {
@@ -80,6 +108,7 @@ mod tests {
 
     #[test]
     fn bars_of_rates_begin_with_a_thousand_agents_and_ten_thousand_tasks() {
+        let known = |step, name, agents, tasks| known(step, name, agents, tasks, Variant::Batch);
         let bar = |agents, tasks| known("launch:1", "rate", agents, tasks).bar;
         assert_eq!(bar(999, 10_000), None);
         assert_eq!(bar(1_000, 10_000), Some(Bar::AtLeast(10_000.0)));
@@ -90,5 +119,13 @@ mod tests {
             known("join", "rate", 1_000, 0).bar,
             Some(Bar::AtLeast(350.0))
         );
+    }
+
+    #[test]
+    fn launches_in_steps_are_compared_with_such_launches_and_have_no_bar() {
+        let known = |name| known("launch:10000", name, 1_000, 10_000, Variant::Steps);
+        assert_eq!(known("manager CPU per task").go, Some(1.68));
+        assert_eq!(known("rate").bar, None);
+        assert_eq!(known("resident per task"), Known::default());
     }
 }

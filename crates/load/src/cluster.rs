@@ -198,3 +198,25 @@ fn service(name: &str, replicas: u64) -> v1::ServiceSpec {
         ..Default::default()
     }
 }
+
+/// Whether the manager counts the node as READY.
+pub(crate) fn is_ready(node: &v1::Node) -> bool {
+    let ready = v1::node_status::State::Ready as i32;
+    let status = node.status.as_ref();
+    status.is_some_and(|status| status.state == ready)
+}
+
+/// Whether the task was reported RUNNING.
+pub(crate) fn is_running(task: &v1::Task) -> bool {
+    let running = v1::TaskState::Running as i32;
+    let status = task.status.as_ref();
+    status.is_some_and(|status| status.state == running)
+}
+
+/// Whether the node is to run nothing.
+pub(crate) fn is_drained(node: &v1::Node) -> bool {
+    let drain = v1::node_spec::Availability::Drain as i32;
+    node.spec
+        .as_ref()
+        .is_some_and(|spec| spec.availability == drain)
+}

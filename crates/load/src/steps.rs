@@ -7,9 +7,9 @@ use anyhow::Context as _;
 use swarm_api::v1;
 
 use crate::bars;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, is_drained, is_ready, is_running};
 use crate::manager::Manager;
-use crate::options::{Run, Step};
+use crate::options::{Run, Step, Variant};
 use crate::orders::Order;
 use crate::processes::Processes;
 use crate::report::{Report, Row, percentile};
@@ -32,6 +32,7 @@ pub(crate) struct Bench {
     agents: u64,
     services: Vec<(String, u64)>,
     launches: u32,
+    variant: Variant,
     /// Nodes were drained or lost: there are more tasks than were launched, and some of them are on
     /// nodes that cannot say that they stopped them.
     is_disturbed: bool,
@@ -66,6 +67,7 @@ impl Bench {
             agents: u64::from(run.agents),
             services: Vec::new(),
             launches: 0,
+            variant: run.variant,
             is_disturbed: false,
         };
         let resident = bench.manager.resident()?;
@@ -423,7 +425,7 @@ impl Bench {
         unit: &'static str,
         tasks: u64,
     ) {
-        let known = bars::known(step, name, self.agents, tasks);
+        let known = bars::known(step, name, self.agents, tasks, self.variant);
         self.report.rows.push(Row {
             step: step.to_owned(),
             name,
@@ -455,25 +457,6 @@ impl Bench {
         self.note(step, names[0], percentile(&mut millis, 50), "ms");
         self.note(step, names[1], percentile(&mut millis, 99), "ms");
     }
-}
-
-fn is_ready(node: &v1::Node) -> bool {
-    let ready = v1::node_status::State::Ready as i32;
-    let status = node.status.as_ref();
-    status.is_some_and(|status| status.state == ready)
-}
-
-fn is_running(task: &v1::Task) -> bool {
-    let running = v1::TaskState::Running as i32;
-    let status = task.status.as_ref();
-    status.is_some_and(|status| status.state == running)
-}
-
-fn is_drained(node: &v1::Node) -> bool {
-    let drain = v1::node_spec::Availability::Drain as i32;
-    node.spec
-        .as_ref()
-        .is_some_and(|spec| spec.availability == drain)
 }
 
 /// Of each task the seconds from its creation to its last write, and how long after `start` the

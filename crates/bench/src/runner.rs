@@ -31,7 +31,7 @@ pub struct Row {
 pub struct Took {
     /// By the clock on the wall.
     pub wall: f64,
-    /// On a processor; only where one thread does everything.
+    /// On a processor; only where one thread does everything, for longer than a tick of the kernel.
     pub cpu: Option<f64>,
     /// Allocations; zero unless the program counts them (`gates` does).
     pub allocations: f64,
@@ -60,7 +60,8 @@ impl Clock {
         let took = self.stop_threads(operations);
         let cpu = resident::cpu_nanos().saturating_sub(self.cpu);
         Took {
-            cpu: Some(cpu as f64 / operations as f64),
+            // The kernel books by its tick; what is shorter shows as nothing.
+            cpu: (cpu > 0).then(|| cpu as f64 / operations as f64),
             ..took
         }
     }

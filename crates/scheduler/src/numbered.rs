@@ -12,8 +12,8 @@ pub(crate) type Numbered<V> = HashMap<u32, V, BuildHasherDefault<Spread>>;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Spread(u64);
 
-/// 2^64 divided by the golden ratio, odd: neighbours differ in the upper bits, which tables look at,
-/// and never share the lower ones.
+/// 2^64 divided by the golden ratio, odd: neighbours differ in the upper bits, which tables look
+/// at, and never share the lower ones.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Hasher for Spread {

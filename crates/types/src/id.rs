@@ -47,9 +47,9 @@ pub struct CanonicalId {
     low: Low,
 }
 
-/// The last two bits of a canonical id. Not a number: an enum has values to spare, in which another
-/// one keeps its tag, and so an [`Id`] is no longer than this. A whole word: ids are copied all day,
-/// and what was written in pieces is slow to read at once.
+/// The last two bits of a canonical id. Not a number: an enum has values to spare, in which
+/// another one keeps its tag, and so an [`Id`] is no longer than this. A whole word: ids are copied
+/// all day, and what was written in pieces is slow to read at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u64)]
 enum Low {

@@ -16,10 +16,10 @@ use crate::time::Timestamp;
 /// volumes, the claimed generic resources and the step to ASSIGNED; from then on the agent owns the
 /// status.
 ///
-/// What hardly changes is in the [`TaskBody`], which the versions of a task share: a task is written
-/// four times on its way to RUNNING, and most of these writes change its status alone. Fields of the
-/// body are read and written as if they were fields of the task; writing one copies the body if
-/// another version shares it.
+/// What hardly changes is in the [`TaskBody`], which the versions of a task share: a task is
+/// written four times on its way to RUNNING, and most of these writes change its status alone.
+/// Fields of the body are read and written as if they were fields of the task; writing one copies
+/// the body if another version shares it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
     /// The id.

@@ -346,9 +346,10 @@ impl Cluster {
         self.entries.len()
     }
 
-    /// All places.
+    /// All places but free ones, by the ids of their nodes: who orders nodes has little left to
+    /// sort then.
     pub(crate) fn all(&self) -> impl Iterator<Item = NodeIx> {
-        (0u32..).take(self.entries.len()).map(NodeIx)
+        self.ids.values().copied()
     }
 
     /// Tasks that wait and were not yet told why.

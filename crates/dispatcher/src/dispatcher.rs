@@ -11,7 +11,6 @@ mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use swarm_api::v1;
 use swarm_reconcile::{Batch, Outcome, Wake};
@@ -22,14 +21,14 @@ use v1::update_volume_status_request::VolumeStatusUpdate;
 
 use crate::clones::{Place, Places};
 use crate::config::{
-    Config, GRACE_MULTIPLIER, SessionExtras, UNKNOWN_GRACE_MULTIPLIER, draw_period, draw_phase,
-    heartbeat_period,
+    Config, SessionExtras, UNKNOWN_GRACE_MULTIPLIER, draw_period, heartbeat_period, period_min,
 };
 use crate::error::DispatchError;
-use crate::expiry::Wheel;
+use crate::expiry::{Slot, Wheel};
 use crate::intake::Intake;
 use crate::nodes::{HEARTBEAT_FAILURE, NodeIntent, UNKNOWN_HEARTBEAT_FAILURE};
 use crate::orphans;
+use crate::pulse::{Look, Pulses, deadline};
 use crate::sessions::{Control, REGISTRATION_TIMEOUT, REGISTRATIONS_WAITING_MAX, Session};
 use crate::statuses;
 use crate::volumes;
@@ -118,14 +117,15 @@ enum Timer {
 pub struct Dispatcher {
     config: Config,
     extras: SessionExtras,
-    period: Duration,
+    /// Shared with whoever answers heartbeats.
+    pulses: Pulses,
     is_stopped: bool,
     sessions: BTreeMap<NodeId, Session>,
     streams: BTreeMap<StreamId, NodeId>,
     stream_last: u64,
     /// Nodes from before this term that have not registered yet.
     awaited: BTreeSet<NodeId>,
-    /// Until when registered nodes must beat.
+    /// When registered nodes are looked at.
     wheel: Wheel,
     /// Until when the writes of registrations must be committed.
     registrations: Timers<NodeId>,
@@ -146,7 +146,7 @@ impl Dispatcher {
         let mut dispatcher = Self {
             config,
             extras,
-            period: heartbeat_period(view),
+            pulses: Pulses::new(heartbeat_period(view)),
             is_stopped: false,
             sessions: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -179,7 +179,8 @@ impl Dispatcher {
     /// begins.
     pub fn handle_serving(&mut self, now: Timestamp, draw: &mut dyn FnMut() -> u64) {
         for node in std::mem::take(&mut self.awaited) {
-            let grace = draw_period(self.period, draw).saturating_mul(UNKNOWN_GRACE_MULTIPLIER);
+            let grace =
+                draw_period(self.pulses.period(), draw).saturating_mul(UNKNOWN_GRACE_MULTIPLIER);
             self.timers
                 .set(Timer::Grace(node), now.saturating_add(grace));
         }
@@ -229,11 +230,11 @@ impl Dispatcher {
             addr: open.addr.to_owned(),
             warning: places.warning().map(str::to_owned),
         };
-        let deadline = self.heartbeat_deadline(now, draw);
+        let until = deadline(now, draw_period(self.pulses.period(), draw));
         match self.sessions.get_mut(node) {
             Some(session) if session.is_named(open.previous_session) => {
                 session.refresh(wanted.clone());
-                self.wheel.renew(node, &mut session.expiry, deadline);
+                session.pulse.renew(until);
             }
             before => {
                 let attempts = match before {
@@ -241,9 +242,9 @@ impl Dispatcher {
                     None => 0,
                 };
                 let id = SessionId::new(ids.next_id());
-                let expiry = self.wheel.watch(node, deadline);
-                let mut session =
-                    Session::register(now, id, attempts, places, wanted.clone(), expiry);
+                let slot = self.wheel.watch(node, until, self.deadline_min(now));
+                let pulse = (self.pulses.begin(node, id, until), slot);
+                let mut session = Session::register(now, pulse, attempts, places, wanted.clone());
                 self.end_streams(node, &DispatchError::session_invalid());
                 if let Some(before) = self.sessions.remove(node) {
                     session.succeed(before);
@@ -261,34 +262,16 @@ impl Dispatcher {
         self.open_control(node, view)
     }
 
-    /// A registered node is alive. Returns the time until its next heartbeat.
-    ///
-    /// # Errors
-    /// The node is not registered, or the session is not its current one.
-    pub fn handle_heartbeat(
-        &mut self,
-        now: Timestamp,
-        node: &NodeId,
-        session: &str,
-        draw: &mut dyn FnMut() -> u64,
-    ) -> Result<Duration, DispatchError> {
-        self.check_session(node, session)?;
-        let registered = self.sessions.get_mut(node);
-        let registered = registered.ok_or_else(DispatchError::node_not_registered)?;
-        let period = draw_period(self.period, draw);
-        let deadline = now.saturating_add(period.saturating_mul(GRACE_MULTIPLIER));
-        self.wheel.renew(node, &mut registered.expiry, deadline);
-        if registered.beat() {
-            return Ok(draw_phase(self.period, draw).min(period));
-        }
-        Ok(period)
+    /// The heartbeats of this term, for whoever answers them.
+    pub fn pulses(&self) -> &Pulses {
+        &self.pulses
     }
 
     /// A node reports what became of its tasks. Unknown tasks are skipped; a task of another node
     /// makes the whole call fail.
     ///
     /// # Errors
-    /// As [`Dispatcher::handle_heartbeat`]; a foreign task; a malformed status.
+    /// As [`Pulses::beat`]; a foreign task; a malformed status.
     pub fn handle_task_statuses(
         &mut self,
         now: Timestamp,
@@ -308,7 +291,7 @@ impl Dispatcher {
     /// skipped.
     ///
     /// # Errors
-    /// As [`Dispatcher::handle_heartbeat`].
+    /// As [`Pulses::beat`].
     pub fn handle_volume_statuses(
         &mut self,
         now: Timestamp,
@@ -328,7 +311,7 @@ impl Dispatcher {
     /// [`Dispatcher::poll_message`]; an older stream of the node ends.
     ///
     /// # Errors
-    /// As [`Dispatcher::handle_heartbeat`].
+    /// As [`Pulses::beat`].
     pub fn handle_assignments_open(
         &mut self,
         node: &NodeId,
@@ -394,7 +377,7 @@ impl Dispatcher {
     /// Commits were missed: compares everything. Costs as much as there are nodes and tasks.
     pub fn handle_lag(&mut self, now: Timestamp, view: &Root) {
         self.require(view.version());
-        self.period = heartbeat_period(view);
+        self.observe_period(now, view);
         let registered: Vec<NodeId> = self.sessions.keys().cloned().collect();
         for id in registered {
             if view.node(&id).is_none() && !self.is_waiting(&id) {
@@ -418,12 +401,7 @@ impl Dispatcher {
     pub fn handle_timeout(&mut self, now: Timestamp) {
         while let Some((slot, nodes)) = self.wheel.pop_due(now) {
             for node in nodes {
-                let session = self.sessions.get_mut(&node);
-                let is_late = session
-                    .is_some_and(|session| self.wheel.check(now, &node, slot, &mut session.expiry));
-                if is_late {
-                    self.lose(now, &node);
-                }
+                self.look(now, slot, &node);
             }
         }
         while let Some(node) = self.registrations.pop_due(now) {
@@ -453,11 +431,12 @@ impl Dispatcher {
     /// find another manager. Every later call is refused.
     pub fn handle_stop(&mut self, view: &Root) {
         self.is_stopped = true;
+        self.pulses.stop();
         for (node, mut session) in std::mem::take(&mut self.sessions) {
             if let Some(control) = session.control.take()
                 && let Some(stored) = view.node(&node)
             {
-                let body = self.session_message(&session.id, stored);
+                let body = self.session_message(session.pulse.session(), stored);
                 let stream = control.stream;
                 self.ends.push_back(Message {
                     node: node.clone(),
@@ -546,7 +525,9 @@ impl Dispatcher {
 
     /// The current session of a node, to answer "is it connected".
     pub fn session_of(&self, node: &NodeId) -> Option<&SessionId> {
-        self.sessions.get(node).map(|session| &session.id)
+        self.sessions
+            .get(node)
+            .map(|session| session.pulse.session())
     }
 
     /// Who has this stream.
@@ -570,9 +551,21 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn heartbeat_deadline(&self, now: Timestamp, draw: &mut dyn FnMut() -> u64) -> Timestamp {
-        let period = draw_period(self.period, draw);
-        now.saturating_add(period.saturating_mul(GRACE_MULTIPLIER))
+    /// The earliest deadline that a heartbeat from now on may set.
+    fn deadline_min(&self, now: Timestamp) -> Timestamp {
+        deadline(now, period_min(self.pulses.period()))
+    }
+
+    /// Looks whether a node has missed its heartbeats. One that has not is looked at again later.
+    fn look(&mut self, now: Timestamp, due: Slot, node: &NodeId) {
+        let earliest = self.deadline_min(now);
+        let Some(session) = self.sessions.get_mut(node).filter(|own| own.slot == due) else {
+            return;
+        };
+        match session.pulse.look(now) {
+            Look::Late => self.lose(now, node),
+            Look::Alive(until) => session.slot = self.wheel.watch(node, until, earliest),
+        }
     }
 
     fn check_session(&self, node: &NodeId, session: &str) -> Result<(), DispatchError> {
@@ -604,7 +597,7 @@ impl Dispatcher {
         session.confirm(view.node(node));
         let before = session.control.replace(Control::new(stream));
         let warning = session.places.warning().map(str::to_owned);
-        let session = session.id.clone();
+        let session = session.pulse.session().clone();
         if let Some(before) = before {
             self.end_stream(node, before.stream, DispatchError::session_invalid());
         }
@@ -658,6 +651,7 @@ impl Dispatcher {
     fn unregister(&mut self, node: &NodeId) {
         self.end_streams(node, &DispatchError::node_not_registered());
         self.sessions.remove(node);
+        self.pulses.end(node);
         self.registrations.clear(node);
     }
 

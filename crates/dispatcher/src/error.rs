@@ -49,7 +49,8 @@ impl DispatchError {
         Self::new(Code::Unknown, "node not found")
     }
 
-    pub(crate) fn stopped() -> Self {
+    /// The dispatcher of this term answers nobody any more.
+    pub fn stopped() -> Self {
         Self::new(Code::Aborted, "dispatcher is stopped")
     }
 

@@ -51,6 +51,7 @@ mod expiry;
 mod intake;
 mod nodes;
 mod orphans;
+mod pulse;
 mod sessions;
 mod statuses;
 #[cfg(test)]
@@ -73,6 +74,7 @@ pub use driven::{SECRET_BYTES_LIMIT, SECRET_RETRY_MAX, SECRET_RETRY_MIN, SecretA
 pub use error::{Code, DispatchError};
 pub use intake::{NODE_BATCH_DELAY, UPDATE_BATCH_DELAY, UPDATE_BATCH_ITEMS, UPDATE_RETRY_DELAY};
 pub use orphans::NODE_DOWN_PERIOD;
+pub use pulse::Pulses;
 pub use sessions::{
     RATE_LIMIT_COUNT, RATE_LIMIT_PERIOD, REGISTRATION_TIMEOUT, REGISTRATIONS_WAITING_MAX,
 };

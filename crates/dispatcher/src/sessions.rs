@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_types::{Node, NodeId, SessionId, TaskId, Timestamp};
+use swarm_types::{Node, NodeId, TaskId, Timestamp};
 
 use crate::assignments::{ASSIGNMENT_BATCH_CHANGES, Assignments};
 use crate::clones::Places;
 use crate::dispatcher::StreamId;
 use crate::error::DispatchError;
-use crate::expiry::Expiry;
+use crate::expiry::Slot;
 use crate::nodes::{NodeIntent, same_for_the_node};
+use crate::pulse::Pulse;
 
 /// Registrations in a row, after the first, before a node is refused (spec 5.1).
 pub const RATE_LIMIT_COUNT: u32 = 3;
@@ -27,11 +28,10 @@ pub const REGISTRATIONS_WAITING_MAX: usize = 2_000;
 /// A registered node.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) id: SessionId,
-    /// When the node is lost unless it beats.
-    pub(crate) expiry: Expiry,
-    /// Whether a heartbeat was answered.
-    has_beaten: bool,
+    /// Its id and its heartbeats.
+    pub(crate) pulse: Arc<Pulse>,
+    /// Where the wheel has the node.
+    pub(crate) slot: Slot,
     registered_at: Timestamp,
     /// Registrations in a row before this one.
     attempts: u32,
@@ -69,16 +69,14 @@ impl Session {
     /// Registers a node. `attempts` are the registrations in a row before this one.
     pub(crate) fn register(
         now: Timestamp,
-        id: SessionId,
+        (pulse, slot): (Arc<Pulse>, Slot),
         attempts: u32,
         places: Places,
         wanted: NodeIntent,
-        expiry: Expiry,
     ) -> Self {
         Self {
-            id,
-            expiry,
-            has_beaten: false,
+            pulse,
+            slot,
             registered_at: now,
             attempts,
             places,
@@ -131,12 +129,7 @@ impl Session {
 
     /// Whether `text` names this session.
     pub(crate) fn is_named(&self, text: &str) -> bool {
-        self.id.as_id().with_str(|id| id == text)
-    }
-
-    /// Notes a heartbeat; whether it is the first one of the session.
-    pub(crate) fn beat(&mut self) -> bool {
-        !std::mem::replace(&mut self.has_beaten, true)
+        self.pulse.is_named(text)
     }
 
     /// Whether the store says what the registration asked for.

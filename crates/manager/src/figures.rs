@@ -4,10 +4,13 @@
 //! and what a scrape shows is one state of the store.
 
 use swarm_raft_io::ReplicatedStore;
-use swarm_rt::metrics::{Family, Gauge, Label, Metrics, Registry};
-use swarm_store::Root;
+use swarm_rt::metrics::{Family, Gauge, Histogram, Label, Metrics, Registry, SECONDS};
+use swarm_store::{Commit, Root};
 use swarm_types::state;
-use swarm_types::{ClusterId, Config, Network, Node, NodeId, NodeState, Secret, Service, Task};
+use swarm_types::{
+    AnyObject, ClusterId, Config, Network, Node, NodeId, NodeState, Secret, Service, Task,
+    TaskState,
+};
 
 use crate::gate::Gate;
 
@@ -25,6 +28,7 @@ struct Figures {
 
 /// The name of these figures among those of the node.
 const PART: &str = "manager";
+const DELAY_PART: &str = "scheduling";
 
 /// Shows the objects of a store, and who the node is.
 pub(crate) fn show(
@@ -58,9 +62,44 @@ pub(crate) fn show(
     });
 }
 
+/// How long tasks take from their creation until they run, as long as this manager leads.
+#[derive(Clone, Debug)]
+pub(crate) struct SchedulingDelay(Histogram);
+
+impl SchedulingDelay {
+    pub(crate) fn show(metrics: &Metrics) -> Self {
+        let delay = Histogram::new(SECONDS);
+        let shown = delay.clone();
+        let add = |registry: &mut Registry| {
+            registry.register(
+                "swarm_dispatcher_scheduling_delay_seconds",
+                "How long tasks took from their creation until they ran",
+                shown,
+            );
+        };
+        metrics.show(DELAY_PART, add, || {});
+        Self(delay)
+    }
+
+    /// Takes notice of the tasks that begin to run with a commit.
+    pub(crate) fn observe(&self, commit: &Commit) {
+        for change in &commit.changes {
+            let (AnyObject::Task(task), Some(AnyObject::Task(old))) = (&change.object, &change.old)
+            else {
+                continue;
+            };
+            if task.state() == TaskState::Running && old.state() < TaskState::Running {
+                let delay = task.meta.updated_at.saturating_since(task.meta.created_at);
+                self.0.observe(delay.as_secs_f64());
+            }
+        }
+    }
+}
+
 /// Shows nothing more: the manager stopped.
 pub(crate) fn forget(metrics: &Metrics) {
     metrics.forget(PART);
+    metrics.forget(DELAY_PART);
 }
 
 impl Figures {

@@ -20,6 +20,7 @@ use http::{Request, Response};
 use swarm_api::authorization::{self as table, Method};
 use swarm_ca::authorization::{Accepted, Arrival, Denial, Here, Hop, Reason, authorize};
 use swarm_raft_io::ReplicatedStore;
+use swarm_rt::Clock;
 use swarm_rt::metrics::{Metrics, Refused};
 use swarm_rt::net::{Caller, Peer};
 use swarm_rt::tls::{CallPlace, Connection};
@@ -59,6 +60,7 @@ struct Inner {
     rpcs: Rpcs,
     rechecks: Arc<Notify>,
     call_timeout: Duration,
+    clock: Clock,
 }
 
 impl Guard {
@@ -77,6 +79,7 @@ impl Guard {
             metrics,
             rechecks: Arc::default(),
             call_timeout,
+            clock: Clock::new(),
         };
         Self {
             inner: Arc::new(inner),
@@ -174,6 +177,7 @@ impl Guard {
             connection: Arc::clone(connection),
             hop: (hop != Hop::default()).then(|| Box::new(hop)),
             notified,
+            since: self.inner.clock.monotonic(),
             _place: place,
         };
         Ok((caller, watch))
@@ -189,10 +193,17 @@ pub(crate) struct Watch {
     hop: Option<Box<Hop>>,
     /// Set for streams.
     notified: Option<Pin<Box<OwnedNotified>>>,
+    since: Duration,
     _place: CallPlace,
 }
 
 impl Watch {
+    /// How long the call has been going on.
+    fn took(&self) -> Duration {
+        let now = self.guard.inner.clock.monotonic();
+        now.saturating_sub(self.since)
+    }
+
     /// The reason for which the stream must end, as soon as there is one.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Status> {
         let Some(notified) = &mut self.notified else {
@@ -307,11 +318,11 @@ async fn finish(
     };
     let response = guard.reword(method, response);
     match response.extensions().get::<Status>().map(Status::code) {
-        Some(code) => guard.inner.rpcs.handled(method, code),
+        Some(code) => guard.inner.rpcs.handled(method, code, watch.took()),
         None if method.server_streaming => {
             return response.map(|inner| Body::new(body::Watched::new(inner, watch)));
         }
-        None => guard.inner.rpcs.handled(method, Code::Ok),
+        None => guard.inner.rpcs.handled(method, Code::Ok, watch.took()),
     }
     response
 }

@@ -24,7 +24,9 @@ use swarm_types::NodeId;
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use crate::figures::SchedulingDelay;
 use crate::gate::Gate;
+use crate::heartbeats::Heartbeats;
 use crate::secret_drivers::{Plugins, SecretDrivers};
 use crate::services::status_of;
 use crate::signing::Signing;
@@ -54,6 +56,9 @@ pub(crate) struct Me {
     /// Shows how many nodes are in a session.
     pub(crate) sessions: Gauge,
     pub(crate) metrics: Metrics,
+    pub(crate) delay: SchedulingDelay,
+    /// Is told of the sessions of each term.
+    pub(crate) heartbeats: Heartbeats,
 }
 
 impl Me {
@@ -93,6 +98,8 @@ pub(crate) async fn run(
         let Some(mut term) = begun else {
             continue;
         };
+        me.heartbeats
+            .begin(term.leader.dispatcher().pulses().clone());
         gate.set(true);
         tokio::select! {
             () = term.lead(&mut incoming) => {}
@@ -143,6 +150,7 @@ struct Term {
     sessions: BTreeMap<StreamId, Sink<v1::SessionMessage>>,
     sessions_shown: Gauge,
     metrics: Metrics,
+    delay: SchedulingDelay,
     /// Their messages are encoded.
     assignments: BTreeMap<StreamId, Sink<Bytes>>,
 }
@@ -198,6 +206,7 @@ impl Term {
             sessions: BTreeMap::new(),
             sessions_shown: me.sessions.clone(),
             metrics: me.metrics.clone(),
+            delay: me.delay.clone(),
             assignments: BTreeMap::new(),
         })
     }
@@ -314,6 +323,7 @@ impl Term {
             }
             Input::Feed(Received::Event(event)) => {
                 let view = self.store.view();
+                self.delay.observe(event.commit());
                 self.leader.handle_commit(now, event.commit(), &view);
             }
             Input::Feed(Received::Lagged { last }) => {
@@ -348,7 +358,6 @@ impl Term {
     fn call(&mut self, call: Call) {
         let now = self.clock.now();
         let view = self.store.view();
-        let ids = &mut self.ids;
         match call {
             Call::Session {
                 node,
@@ -359,18 +368,6 @@ impl Term {
                 let opened = self.register(&node, &addr, *request);
                 // A caller that went away dropped its stream, which reports itself closed.
                 drop(reply.send(opened));
-            }
-            Call::Heartbeat {
-                node,
-                session,
-                reply,
-            } => {
-                let mut draw = || ids.next_u64();
-                let period = self
-                    .leader
-                    .dispatcher()
-                    .handle_heartbeat(now, &node, &session, &mut draw);
-                drop(reply.send(period));
             }
             Call::Statuses {
                 node,

@@ -27,6 +27,7 @@
 mod figures;
 mod gate;
 mod guard;
+mod heartbeats;
 mod leading;
 mod listening;
 mod logs;
@@ -58,6 +59,7 @@ use swarm_rt::{Clock, OnError, OsIds, Shutdown, Tasks, net};
 use swarm_types::{ClusterId, NodeId};
 use tokio::sync::watch;
 
+use heartbeats::Heartbeats;
 use listening::Bounds;
 use services::Services;
 
@@ -196,11 +198,13 @@ impl Manager {
             me.sessions.clone(),
         );
         let wanted_seal = watch_seal(&tasks, &store);
+        let heartbeats = me.heartbeats.clone();
         let (calls, logs) = spawn_loops(&tasks, &store, &clock, &gate, me);
         let services = Arc::new(Services {
             store: store.clone(),
             gate: gate.clone(),
             calls,
+            heartbeats,
             logs,
             clock,
             metrics: config.metrics.clone(),
@@ -216,7 +220,7 @@ impl Manager {
             config: &config,
             bounds,
         };
-        listening.serve(remote_stream);
+        listening.serve(remote_stream).map_err(StartError::Listen)?;
         Ok(Self {
             tasks,
             store,
@@ -295,6 +299,8 @@ impl Config {
             credentials: self.security.clone(),
             sessions: Gauge::default(),
             metrics: self.metrics.clone(),
+            delay: figures::SchedulingDelay::show(&self.metrics),
+            heartbeats: Heartbeats::default(),
         }
     }
 }

@@ -1,19 +1,27 @@
 //! The two listeners of a manager: the control socket, and the one for nodes.
 //!
-//! Owns the bounds of the listener for nodes and what stands around its services: TLS, the guard
-//! and the watchman. Does not own which services there are.
+//! Owns the bounds of the listener for nodes and what stands around its services: TLS, the guard,
+//! the watchman, and the lanes on which workers are served. Does not own which services there are.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use swarm_rt::lanes::{self, Keepalive, Lane};
 use swarm_rt::tasks::TaskError;
 use swarm_rt::{OnError, Tasks, net, tls};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tower::Layer as _;
 
 use crate::Config;
 use crate::guard::{self, Guard};
 use crate::services::{self, Services};
 use crate::watchman;
+
+/// Between two looks of HTTP/2 at a worker's connection. A worker beats much more often, and that of
+/// a dead machine is found by the kernel after [`net::KEEPALIVE_INTERVAL`]; what is left is a process
+/// that stands still for good, whose session is over by then.
+const WORKER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(120);
 
 /// What the listener for nodes puts up with.
 #[derive(Clone, Debug)]
@@ -23,6 +31,8 @@ pub(crate) struct Bounds {
     pub(crate) call_timeout: Duration,
     /// Between two pings of a connection on which nothing happens.
     pub(crate) keepalive_interval: Duration,
+    /// The same for workers, which the kernel watches as well.
+    pub(crate) worker_keepalive_interval: Duration,
     /// For the answer to a ping.
     pub(crate) keepalive_timeout: Duration,
 }
@@ -33,6 +43,7 @@ impl Default for Bounds {
             limits: tls::Limits::default(),
             call_timeout: guard::CALL_TIMEOUT,
             keepalive_interval: net::KEEPALIVE_INTERVAL,
+            worker_keepalive_interval: WORKER_KEEPALIVE_INTERVAL,
             keepalive_timeout: net::KEEPALIVE_TIMEOUT,
         }
     }
@@ -59,31 +70,52 @@ pub(crate) struct Remote<'a> {
 }
 
 impl Remote<'_> {
-    pub(crate) fn serve(self, socket: TcpListenerStream) {
+    /// Starts serving.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub(crate) fn serve(self, socket: TcpListenerStream) -> io::Result<()> {
         let Services { store, gate, .. } = &**self.services;
         let (cluster, metrics) = (self.config.cluster.clone(), self.config.metrics.clone());
-        let (incoming, connections) = tls::listen(
+        let lanes = (0..lanes::count()).map(|_| Lane::new());
+        let listening = tls::listen(
             self.tasks,
             socket.into_inner(),
             &self.config.security,
             self.bounds.limits.clone(),
             metrics.clone(),
+            lanes.collect::<io::Result<_>>()?,
         );
         let timeout = self.bounds.call_timeout;
         let guard = Guard::new(store.clone(), gate.clone(), cluster, metrics, timeout);
         let stop = self.tasks.shutdown().clone();
-        let watching = watchman::run(store.clone(), connections, guard.clone(), stop.clone());
+        let watching = watchman::run(store.clone(), listening.connections, guard.clone(), stop);
         self.tasks.spawn("watchman", OnError::Stop, watching);
-        let server = net::server()
+        for (lane, workers) in listening.workers {
+            let service = guard.layer(services::workers(self.services));
+            let keepalive = Keepalive {
+                interval: self.bounds.worker_keepalive_interval,
+                timeout: self.bounds.keepalive_timeout,
+            };
+            let stop = self.tasks.shutdown().clone();
+            lane.spawn(self.tasks, "lane", move || async move {
+                lanes::serve(workers, service, keepalive, stop).await;
+                Ok(())
+            });
+        }
+        let router = net::server()
             .http2_keepalive_interval(Some(self.bounds.keepalive_interval))
-            .http2_keepalive_timeout(Some(self.bounds.keepalive_timeout));
-        let router = services::remote(self.services, server, guard);
+            .http2_keepalive_timeout(Some(self.bounds.keepalive_timeout))
+            .layer(guard)
+            .add_routes(services::remote(self.services));
+        let stop = self.tasks.shutdown().clone();
         self.tasks
             .spawn("remote listener", OnError::Stop, async move {
-                let served = router.serve_with_incoming_shutdown(incoming, async move {
+                let served = router.serve_with_incoming_shutdown(listening.others, async move {
                     stop.begun().await;
                 });
                 served.await.map_err(TaskError::from)
             });
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod ca;
 mod control;
 mod dispatcher;
 mod explain;
+mod express;
 mod health;
 mod identity;
 pub(crate) mod logs;
@@ -21,21 +22,22 @@ use swarm_rt::tls::Credentials;
 use swarm_rt::{Clock, net};
 use swarm_types::NodeId;
 use tonic::Status;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic::transport::server::Router;
-use tower::layer::util::{Identity, Stack};
 
 use crate::gate::Gate;
-use crate::guard::Guard;
+use crate::heartbeats::Heartbeats;
 use crate::logs::LogCalls;
 use crate::secret_drivers::Plugins;
 use crate::streams::Calls;
+use express::Express;
 
 /// What every service needs.
 pub(crate) struct Services {
     pub(crate) store: ReplicatedStore,
     pub(crate) gate: Gate,
     pub(crate) calls: Calls,
+    pub(crate) heartbeats: Heartbeats,
     pub(crate) logs: LogCalls,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
@@ -61,15 +63,10 @@ impl Services {
     }
 }
 
-/// The services for nodes, behind the guard. Clients' services are there as well, for managers.
-pub(crate) fn remote(
-    services: &Arc<Services>,
-    server: Server,
-    guard: Guard,
-) -> Router<Stack<Guard, Identity>> {
-    server
-        .layer(guard)
-        .add_service(dispatcher_server(services))
+/// The services for nodes, to be put behind the guard. Clients' services are there as well, for
+/// managers.
+pub(crate) fn remote(services: &Arc<Services>) -> Routes {
+    Routes::new(dispatcher_server(services))
         .add_service(log_broker_server(services))
         .add_service(logs_server(services))
         .add_service(ca_server(services))
@@ -79,6 +76,13 @@ pub(crate) fn remote(
         .add_service(identity_server(services))
         .add_service(resources_server())
         .add_service(health_server(services))
+        .prepare()
+}
+
+/// The same with heartbeats beside them.
+pub(crate) fn workers(services: &Arc<Services>) -> Express<Routes> {
+    let dispatcher = dispatcher::Dispatcher(Arc::clone(services));
+    Express::new(dispatcher, remote(services))
 }
 
 /// The services on the control socket: those for agents, since the manager's own agent comes this

@@ -31,11 +31,6 @@ pub(crate) enum Call {
         request: Box<v1::SessionRequest>,
         reply: oneshot::Sender<Result<NodeStream<v1::SessionMessage>, DispatchError>>,
     },
-    Heartbeat {
-        node: NodeId,
-        session: String,
-        reply: oneshot::Sender<Result<std::time::Duration, DispatchError>>,
-    },
     Statuses {
         node: NodeId,
         session: String,

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod capture;
+mod figures;
 mod logs;
 mod refusals;
 mod secure;

@@ -3,7 +3,7 @@
 //! # Owns
 //! The only places where the clock is read, random bytes are drawn, tasks are spawned and sockets
 //! are opened. [`net`] has the addresses and who calls, [`tls`] the connections between nodes, and
-//! [`metrics`] the figures that a node shows.
+//! [`metrics`] the figures that a node shows; [`lanes`] are threads for many quiet connections.
 //!
 //! # Does not own
 //! Any decision. A shell asks a pure crate what to do and comes here to do it.
@@ -23,6 +23,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
+pub mod lanes;
 pub mod logging;
 pub mod metrics;
 pub mod net;

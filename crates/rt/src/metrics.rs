@@ -21,6 +21,12 @@ pub use prometheus_client::registry::Registry;
 pub use http::serve;
 pub use refused::Refused;
 
+/// The buckets of every histogram of seconds; those that Go's client of Prometheus has unless told
+/// otherwise.
+pub const SECONDS: [f64; 11] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
 /// One label and its value, both from a fixed set: a label never holds what a peer sent.
 pub type Label = [(&'static str, &'static str); 1];
 

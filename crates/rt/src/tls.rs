@@ -35,7 +35,7 @@ pub use connection::{
     ANONYMOUS_LIFETIME, CallPlace, Connection, Connections, LAST_WORDS, Peer, TlsIo,
 };
 pub use dial::{DialError, Security, ServerName, dial};
-pub use listener::{Incoming, Limits, listen};
+pub use listener::{Incoming, Limits, Listening, listen};
 pub use words::explain;
 
 /// The application protocol that both sides must speak.

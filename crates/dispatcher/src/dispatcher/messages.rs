@@ -23,7 +23,7 @@ impl Dispatcher {
             return None;
         }
         control.sent(Arc::clone(stored));
-        let (id, stream) = (session.id.clone(), control.stream);
+        let (id, stream) = (session.pulse.session().clone(), control.stream);
         self.registrations.clear(node);
         let body = self.session_message(&id, stored);
         Some(Message {

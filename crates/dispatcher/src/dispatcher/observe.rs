@@ -28,7 +28,7 @@ impl Dispatcher {
                 Action::Create | Action::Update => self.observe_node(now, node),
                 Action::Remove => self.remove_node(&node.id),
             },
-            AnyObject::Cluster(_) => self.period = heartbeat_period(view),
+            AnyObject::Cluster(_) => self.observe_period(now, view),
             // Nodes are not told when an object that their tasks use changes (spec 5.7).
             AnyObject::Secret(_)
             | AnyObject::Config(_)
@@ -37,6 +37,24 @@ impl Dispatcher {
             | AnyObject::Network(_)
             | AnyObject::Resource(_)
             | AnyObject::Extension(_) => {}
+        }
+    }
+
+    /// Heartbeats from now on are answered with the period of the cluster. A shorter one brings
+    /// deadlines forward, so every node is looked at in time for that; costs as much as there are
+    /// nodes, once for each such change.
+    pub(super) fn observe_period(&mut self, now: Timestamp, view: &Root) {
+        let (before, period) = (self.pulses.period(), heartbeat_period(view));
+        if period == before {
+            return;
+        }
+        self.pulses.set_period(period);
+        if period > before {
+            return;
+        }
+        let earliest = self.deadline_min(now);
+        for (node, session) in &mut self.sessions {
+            self.wheel.hasten(node, &mut session.slot, earliest);
         }
     }
 

@@ -124,7 +124,8 @@ impl Rig {
         session: &str,
     ) -> Result<Duration, DispatchError> {
         self.dispatcher
-            .handle_heartbeat(self.now, &node_id(name), session, &mut || MIDDLE)
+            .pulses()
+            .beat(self.now, &node_id(name), session, &mut || MIDDLE)
     }
 
     /// Commits and shows the commit to the dispatcher.

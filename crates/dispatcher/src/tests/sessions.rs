@@ -8,6 +8,7 @@ use swarm_reconcile::Outcome;
 use swarm_types::{NodeState, TaskState, Timestamp, time};
 
 use super::rig::{MIDDLE, MS, Rig, config, node, node_id, task};
+use crate::expiry::SLOT;
 use crate::{
     Body, Code, Dispatcher, NODE_DOWN_PERIOD, RATE_LIMIT_PERIOD, REGISTRATION_TIMEOUT,
     REGISTRATIONS_WAITING_MAX, SessionExtras,
@@ -198,6 +199,65 @@ fn a_changed_heartbeat_period_holds_for_the_next_reply() {
     rig.commit(|tx| tx.create(cluster).unwrap());
     let period = rig.heartbeat("n", &session).unwrap();
     assert_eq!(period, Duration::from_secs(9));
+}
+
+#[test]
+fn a_shorter_period_loses_a_silent_node_sooner() {
+    let mut rig = rig();
+    let session = rig.registered("n").session.to_string();
+    rig.heartbeat("n", &session).unwrap();
+    let second = Duration::from_secs(1);
+    let mut spec = swarm_types::defaults::cluster_spec();
+    spec.dispatcher = Some(v1::DispatcherConfig {
+        heartbeat_period: Some(time::duration_to_wire(second)),
+    });
+    let cluster = swarm_types::Cluster::new("c".parse().unwrap(), spec);
+    rig.commit(|tx| tx.create(cluster).unwrap());
+    // The node was told the longer period, and has three of those.
+    rig.wait(PERIOD * 3 - SLOT);
+    assert_eq!(rig.ends(), Vec::<String>::new());
+    assert_eq!(rig.heartbeat("n", &session), Ok(second));
+    rig.wait(second * 3 - MS);
+    assert_eq!(rig.ends(), Vec::<String>::new());
+    rig.wait(MS);
+    assert_eq!(rig.ends(), ["node not registered"]);
+}
+
+#[test]
+fn a_shorter_period_counts_although_the_node_was_to_be_looked_at_later() {
+    let mut rig = rig();
+    let session = rig.registered("n").session.to_string();
+    let second = Duration::from_secs(1);
+    let mut spec = swarm_types::defaults::cluster_spec();
+    spec.dispatcher = Some(v1::DispatcherConfig {
+        heartbeat_period: Some(time::duration_to_wire(second)),
+    });
+    let cluster = swarm_types::Cluster::new("c".parse().unwrap(), spec);
+    rig.commit(|tx| tx.create(cluster).unwrap());
+    // A heartbeat takes back the longer deadline of the registration.
+    rig.heartbeat("n", &session).unwrap();
+    let heartbeat = rig.dispatcher.poll_timeout().unwrap();
+    assert_eq!(heartbeat.why, "a node misses its heartbeats");
+    assert!(heartbeat.at <= rig.now.saturating_add(second * 3));
+    rig.wait(second * 3 - MS);
+    assert_eq!(rig.ends(), Vec::<String>::new());
+    rig.wait(MS);
+    assert_eq!(rig.ends(), ["node not registered"]);
+}
+
+#[test]
+fn a_node_is_looked_at_twice_in_a_deadline_however_often_it_beats() {
+    let mut rig = rig();
+    let session = rig.registered("n").session.to_string();
+    let (mut looks, mut last) = (0, None);
+    for _ in 0..1_000 {
+        rig.heartbeat("n", &session).unwrap();
+        rig.wait(PERIOD / 10);
+        let next = rig.dispatcher.poll_timeout().unwrap().at;
+        looks += u32::from(last.replace(next) != Some(next));
+    }
+    // Five hundred seconds, and a look each thirteen and a half.
+    assert!(looks <= 40, "{looks}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl Watched {
     fn end(&mut self, code: Code) {
         self.is_over = true;
         let rpcs = &self.watch.guard.inner.rpcs;
-        rpcs.handled(self.watch.method, code);
+        rpcs.handled(self.watch.method, code, self.watch.took());
     }
 }
 

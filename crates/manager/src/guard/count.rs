@@ -1,46 +1,85 @@
-//! Counts calls under the names that Go's gRPC servers use (control-plane spec 26).
+//! Counts and times calls under the names that Go's gRPC servers use (control-plane spec 26).
+//!
+//! All that is usual about a call is found by its place in the table of methods, without looking
+//! for labels.
 
-use swarm_api::authorization::Method;
-use swarm_rt::metrics::{Counter, Family, Metrics, Registry};
+use std::time::Duration;
+
+use swarm_api::authorization::{METHODS, Method};
+use swarm_rt::metrics::{Counter, Family, Histogram, Metrics, Registry, SECONDS};
 use tonic::Code;
 
 type Started = [(&'static str, &'static str); 3];
 type Handled = [(&'static str, &'static str); 4];
 
 pub(super) struct Rpcs {
-    started: Family<Started, Counter>,
+    /// For each of [`METHODS`], in their order.
+    by_method: Vec<Usual>,
     handled: Family<Handled, Counter>,
+}
+
+/// The figures of a method that most of its calls need.
+struct Usual {
+    started: Counter,
+    ok: Counter,
+    seconds: Histogram,
 }
 
 impl Rpcs {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        let (started, handled) = (Family::default(), Family::default());
+        let started = Family::<Started, Counter>::default();
+        let handled = Family::<Handled, Counter>::default();
+        let seconds: Family<Started, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(SECONDS));
+        let usual = |method| Usual {
+            started: started.get_or_create_owned(&labels(method)),
+            ok: handled.get_or_create_owned(&with_code(method, Code::Ok)),
+            seconds: seconds.get_or_create_owned(&labels(method)),
+        };
+        let by_method = METHODS.iter().map(usual).collect();
+        let shown = Family::clone(&handled);
         let add = |registry: &mut Registry| {
             registry.register(
                 "grpc_server_started",
                 "Calls that were accepted on the remote listener",
-                Family::clone(&started),
+                started,
             );
             registry.register(
                 "grpc_server_handled",
                 "Calls that ended on the remote listener, by their code",
-                Family::clone(&handled),
+                shown,
+            );
+            registry.register(
+                "grpc_server_handling_seconds",
+                "How long calls took on the remote listener, streams as long as they were open",
+                seconds,
             );
         };
         metrics.show("rpcs", add, || {});
-        Self { started, handled }
+        Self { by_method, handled }
     }
 
     pub(super) fn started(&self, method: &'static Method) {
-        self.started.get_or_create(&labels(method)).inc();
+        if let Some(usual) = self.usual(method) {
+            usual.started.inc();
+        }
     }
 
-    pub(super) fn handled(&self, method: &'static Method, code: Code) {
-        let [kind, service, name] = labels(method);
-        let code = ("grpc_code", code_name(code));
-        self.handled
-            .get_or_create(&[kind, service, name, code])
-            .inc();
+    pub(super) fn handled(&self, method: &'static Method, code: Code, took: Duration) {
+        let Some(usual) = self.usual(method) else {
+            return;
+        };
+        usual.seconds.observe(took.as_secs_f64());
+        if code == Code::Ok {
+            usual.ok.inc();
+        } else {
+            self.handled.get_or_create(&with_code(method, code)).inc();
+        }
+    }
+
+    fn usual(&self, method: &'static Method) -> Option<&Usual> {
+        let place = METHODS.binary_search_by(|it| it.path.cmp(method.path));
+        self.by_method.get(place.ok()?)
     }
 }
 
@@ -57,6 +96,11 @@ fn labels(method: &'static Method) -> Started {
         ("grpc_service", service),
         ("grpc_method", name),
     ]
+}
+
+fn with_code(method: &'static Method, code: Code) -> Handled {
+    let [kind, service, name] = labels(method);
+    [kind, service, name, ("grpc_code", code_name(code))]
 }
 
 /// As Go spells it.

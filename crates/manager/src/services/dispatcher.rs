@@ -1,4 +1,4 @@
-//! `Dispatcher`: hands the calls of nodes to the leader's task.
+//! `Dispatcher`: answers heartbeats, and hands the other calls of nodes to the leader's task.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,12 +59,29 @@ impl Dispatcher {
         let gone = || Status::aborted("dispatcher is stopped");
         self.0.gate.pass().await?;
         self.0.calls.send(call).await.map_err(|_| gone())?;
-        reply.await.map_err(|_| gone())?.map_err(|error| {
-            if let Some(reason) = refused(error.code) {
-                self.0.metrics.refused(reason);
-            }
-            status_of(&error)
-        })
+        let answer = reply.await.map_err(|_| gone())?;
+        answer.map_err(|error| self.refusal(&error))
+    }
+
+    /// Answers a heartbeat.
+    pub(super) async fn beat(
+        &self,
+        caller: &Caller,
+        session: &str,
+    ) -> Result<v1::HeartbeatResponse, Status> {
+        let node = self.node(caller)?;
+        self.0.gate.pass().await?;
+        let period = self.0.heartbeats.beat(self.0.clock.now(), &node, session);
+        let period = period.map_err(|error| self.refusal(&error))?;
+        let period = Some(time::duration_to_wire(period));
+        Ok(v1::HeartbeatResponse { period })
+    }
+
+    fn refusal(&self, error: &DispatchError) -> Status {
+        if let Some(reason) = refused(error.code) {
+            self.0.metrics.refused(reason);
+        }
+        status_of(error)
     }
 }
 
@@ -102,21 +119,9 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
-        let node = self.node(&net::caller(&request))?;
-        let (reply, answer) = oneshot::channel();
-        let session = request.into_inner().session_id;
-        let period = self
-            .ask(
-                Call::Heartbeat {
-                    node,
-                    session,
-                    reply,
-                },
-                answer,
-            )
-            .await?;
-        let period = Some(time::duration_to_wire(period));
-        Ok(Response::new(v1::HeartbeatResponse { period }))
+        let caller = net::caller(&request);
+        let answer = self.beat(&caller, &request.get_ref().session_id).await?;
+        Ok(Response::new(answer))
     }
 
     async fn update_task_status(

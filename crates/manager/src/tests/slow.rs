@@ -92,7 +92,7 @@ async fn carrier(to: SocketAddr) -> (SocketAddr, watch::Sender<bool>) {
 #[tokio::test]
 async fn a_connection_whose_other_end_is_gone_is_closed() {
     let bounds = Bounds {
-        keepalive_interval: Duration::from_millis(200),
+        worker_keepalive_interval: Duration::from_millis(200),
         keepalive_timeout: Duration::from_millis(200),
         ..Bounds::default()
     };

@@ -17,11 +17,11 @@ use std::time::Duration;
 use swarm_ca::identity::CertIdentity;
 use swarm_types::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use crate::lanes::{Gatherer, Socket};
 use crate::metrics::{Gauge, Metrics, Refused};
 
 /// How long a connection that is being closed lives on, so that the reason reaches the peer.
@@ -198,7 +198,7 @@ impl Connections {
     /// Takes a connection in.
     pub(super) fn admit(
         &self,
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<Socket>,
         preface: [u8; PREFACE_BYTES],
         remote: SocketAddr,
         peer: Peer,
@@ -311,7 +311,7 @@ enum HangUp {
 /// The socket of a connection, after the handshake and the preface of HTTP/2.
 pub struct TlsIo {
     /// Boxed, because it is large and moves through a channel.
-    stream: Box<TlsStream<TcpStream>>,
+    stream: Box<TlsStream<Socket>>,
     /// Was read to see that the peer speaks HTTP/2, and is handed on to who serves it.
     preface: [u8; PREFACE_BYTES],
     preface_read: usize,
@@ -326,6 +326,19 @@ impl std::fmt::Debug for TlsIo {
 }
 
 impl TlsIo {
+    /// The connection.
+    pub(crate) fn shared(&self) -> &Arc<Connection> {
+        &self.open.connection
+    }
+
+    /// Hands the socket to a lane, on which this has to be read and written from now on.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn hand_over(&mut self, gatherer: &Gatherer) -> io::Result<()> {
+        self.stream.get_mut().0.hand_over(gatherer)
+    }
+
     /// Whether the time of the connection is over.
     fn poll_hang_up(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let connection = &self.open.connection;

@@ -23,6 +23,7 @@ use tokio_stream::Stream;
 
 use super::connection::{Connections, Full, PREFACE_BYTES, Peer, TlsIo};
 use super::{ALPN_H2, Credentials, provider, verify, words};
+use crate::lanes::{Lane, Socket};
 use crate::metrics::{Metrics, Refused};
 use crate::{Clock, OnError, Tasks};
 
@@ -61,6 +62,17 @@ impl Default for Limits {
     }
 }
 
+/// Where connections are served.
+#[derive(Debug)]
+pub struct Listening {
+    /// Those of managers, and of whoever has no certificate.
+    pub others: Incoming,
+    /// Those of workers, for each lane.
+    pub workers: Vec<(Lane, Incoming)>,
+    /// All of them.
+    pub connections: Connections,
+}
+
 /// Connections that are ready to be served.
 #[derive(Debug)]
 pub struct Incoming(mpsc::Receiver<TlsIo>);
@@ -73,17 +85,25 @@ impl Stream for Incoming {
     }
 }
 
-/// Accepts connections on an open listener until [`Incoming`] is dropped or the tasks are told to
-/// stop.
+/// Accepts connections on an open listener until the tasks are told to stop, or until nobody serves
+/// those outside of the lanes any more. Handshakes are work, so they are done outside as well.
 pub fn listen(
     tasks: &Tasks,
     listener: TcpListener,
     credentials: &Credentials,
     limits: Limits,
     metrics: Metrics,
-) -> (Incoming, Connections) {
+    lanes: Vec<Lane>,
+) -> Listening {
     let connections = Connections::new(metrics.clone());
     let (sender, ready) = mpsc::channel(READY_MAX);
+    let mut senders = Vec::new();
+    let mut workers = Vec::new();
+    for lane in lanes {
+        let (sender, ready) = mpsc::channel(READY_MAX);
+        senders.push((lane.clone(), sender));
+        workers.push((lane, Incoming(ready)));
+    }
     let door = Arc::new(Door {
         acceptor: TlsAcceptor::from(Arc::new(config(credentials))),
         connections: connections.clone(),
@@ -91,6 +111,7 @@ pub fn listen(
         metrics,
         clock: Clock::new(),
         ready: sender,
+        lanes: senders,
         in_progress: Mutex::default(),
     });
     let stop = tasks.shutdown().clone();
@@ -102,7 +123,11 @@ pub fn listen(
         }
         Ok(())
     });
-    (Incoming(ready), connections)
+    Listening {
+        others: Incoming(ready),
+        workers,
+        connections,
+    }
 }
 
 fn config(credentials: &Credentials) -> ServerConfig {
@@ -126,6 +151,8 @@ struct Door {
     metrics: Metrics,
     clock: Clock,
     ready: mpsc::Sender<TlsIo>,
+    /// For workers; without any they are served like everybody else.
+    lanes: Vec<(Lane, mpsc::Sender<TlsIo>)>,
     /// Handshakes in progress by address.
     in_progress: Mutex<BTreeMap<IpAddr, usize>>,
 }
@@ -207,8 +234,7 @@ async fn enter(door: Arc<Door>, stream: TcpStream, remote: SocketAddr, step: Ste
     };
     drop(step);
     match entered {
-        // Fails only when nobody serves any more.
-        Ok(io) => drop(door.ready.send(io).await),
+        Ok(io) => door.show_in(io).await,
         Err(failure) => door.refuse(remote, failure.reason, &failure.text),
     }
 }
@@ -228,12 +254,12 @@ impl Failure {
     }
 }
 
-type Greeted = (TlsStream<TcpStream>, [u8; PREFACE_BYTES], Peer);
+type Greeted = (TlsStream<Socket>, [u8; PREFACE_BYTES], Peer);
 
 async fn greet(door: &Door, stream: TcpStream) -> Result<Greeted, Failure> {
     let mut stream = door
         .acceptor
-        .accept(stream)
+        .accept(Socket::Own(stream))
         .await
         .map_err(|error| handshake_failure(&error, door.clock.now()))?;
     let (_, session) = stream.get_ref();
@@ -274,6 +300,33 @@ fn handshake_failure(error: &io::Error, now: swarm_types::Timestamp) -> Failure 
 }
 
 impl Door {
+    /// Hands a connection to whoever serves it.
+    async fn show_in(&self, mut io: TlsIo) {
+        let lane = match io.shared().peer() {
+            Peer::Certified(identity) if !identity.is_manager() => self.lane(&io),
+            Peer::Certified(_) | Peer::Anonymous | Peer::Local => None,
+        };
+        let ready = match lane {
+            Some((lane, ready)) => {
+                if let Err(error) = io.hand_over(lane.gatherer()) {
+                    let remote = io.shared().remote();
+                    tracing::warn!(%error, %remote, "a connection cannot be served");
+                    return;
+                }
+                ready
+            }
+            None => &self.ready,
+        };
+        // Fails only when nobody serves any more.
+        drop(ready.send(io).await);
+    }
+
+    fn lane(&self, io: &TlsIo) -> Option<&(Lane, mpsc::Sender<TlsIo>)> {
+        let lanes = u64::try_from(self.lanes.len()).ok().filter(|it| *it > 0)?;
+        let index = usize::try_from(io.shared().number() % lanes).ok()?;
+        self.lanes.get(index)
+    }
+
     fn in_progress(&self) -> std::sync::MutexGuard<'_, BTreeMap<IpAddr, usize>> {
         self.in_progress
             .lock()

@@ -198,7 +198,7 @@ impl Term {
                 }
             }
             Request::Heartbeat { session } => {
-                let period = dispatcher.handle_heartbeat(now, &node, &session, draw);
+                let period = dispatcher.pulses().beat(now, &node, &session, draw);
                 Reply::Heartbeat(period.map_err(|error| rpc_error(&error)))
             }
             Request::Statuses {

@@ -50,7 +50,7 @@ async fn hung_up(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
 #[tokio::test]
 async fn peers_that_stop_in_the_handshake_are_hung_up_on() {
     let authority = Authority::new();
-    let listening = Listening::limited(authority.credentials("m1", MANAGER), impatient()).await;
+    let listening = Rig::limited(authority.credentials("m1", MANAGER), impatient()).await;
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     for (count, bytes) in (1..).zip([&b""[..], &hello[..1], &hello[..]]) {
         let mut stream = TcpStream::connect(listening.address).await.unwrap();
@@ -72,7 +72,7 @@ async fn peers_that_stop_in_the_handshake_are_hung_up_on() {
 #[tokio::test]
 async fn peers_that_speak_something_else_are_hung_up_on() {
     let authority = Authority::new();
-    let listening = Listening::start(authority.credentials("m1", MANAGER)).await;
+    let listening = Rig::start(authority.credentials("m1", MANAGER)).await;
     let mut plain = TcpStream::connect(listening.address).await.unwrap();
     plain.write_all(b"PRI * HTTP/2.0\r\n\r\n").await.unwrap();
     hung_up(&mut plain).await;
@@ -99,7 +99,7 @@ async fn peers_that_speak_something_else_are_hung_up_on() {
 #[tokio::test]
 async fn both_versions_of_tls_and_any_server_name_are_taken_and_nothing_is_resumed() {
     let authority = Authority::new();
-    let listening = Listening::start(authority.credentials("m1", MANAGER)).await;
+    let listening = Rig::start(authority.credentials("m1", MANAGER)).await;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         // This client would resume.
         let config = Arc::new(client(&[b"h2"], &[version]));
@@ -124,7 +124,7 @@ async fn one_address_cannot_take_all_places_among_the_handshakes() {
         handshakes_per_address_max: 3,
         ..Limits::default()
     };
-    let listening = Listening::limited(authority.credentials("m1", MANAGER), limits).await;
+    let listening = Rig::limited(authority.credentials("m1", MANAGER), limits).await;
     let mut held = Vec::new();
     for _ in 0..3 {
         held.push(TcpStream::connect(listening.address).await.unwrap());
@@ -150,7 +150,7 @@ async fn a_full_listener_refuses_and_serves_again_when_there_is_room() {
         anonymous_max: 1,
         ..Limits::default()
     };
-    let listening = Listening::limited(authority.credentials("m1", MANAGER), limits).await;
+    let listening = Rig::limited(authority.credentials("m1", MANAGER), limits).await;
     let joining = Security::Verified(authority.root_pem.clone(), ServerName::Ca);
     let mut first = listening.dial(&joining);
     ask(&mut first, "/who").await.unwrap();

@@ -12,7 +12,7 @@ use super::*;
 #[tokio::test]
 async fn a_connection_without_a_certificate_may_not_stay() {
     let authority = Authority::new();
-    let listening = Listening::start(authority.credentials("m1", MANAGER)).await;
+    let listening = Rig::start(authority.credentials("m1", MANAGER)).await;
     let joining = Security::Verified(authority.root_pem.clone(), ServerName::Ca);
     let mut stranger = listening.dial(&joining);
     assert_eq!(ask(&mut stranger, "/who").await.unwrap(), "nobody");
@@ -39,7 +39,7 @@ async fn a_connection_without_a_certificate_may_not_stay() {
 #[tokio::test]
 async fn a_certificate_that_names_no_node_is_refused() {
     let authority = Authority::new();
-    let listening = Listening::start(authority.credentials("m1", MANAGER)).await;
+    let listening = Rig::start(authority.credentials("m1", MANAGER)).await;
     let root = CertificateDer::from_pem_slice(authority.root_pem.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(authority.key_pem.as_bytes()).unwrap();
     let mut config = ClientConfig::builder_with_provider(provider())

@@ -1,0 +1,365 @@
+//! Looks at many sockets together.
+//!
+//! The sockets of a lane are in a set of the kernel's (`epoll`) which the runtime does not know.
+//! While requests come one by one, a lane looks at its set, serves what has arrived, and then
+//! sleeps for [`PAUSE`] before it looks again, so that one wake-up serves all that comes in the
+//! meantime. It does not pause
+//!
+//! * when requests come more seldom than that: each is served at once;
+//! * when more than a heartbeat travels in either direction ([`BULK_BYTES`]): there is work, which
+//!   must not wait. A pause that has begun ends at that moment, and there is none for [`HURRY`];
+//! * when more sockets have something than fit into one look.
+//!
+//! Everything that does not come through these sockets (messages from other threads, timers) goes
+//! through the runtime, and is not held up.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+/// Between two looks at quiet sockets: how long a heartbeat may wait for its answer. Agents wait
+/// five seconds; a thousand of them at the default period send five heartbeats in this time.
+pub(super) const PAUSE: Duration = Duration::from_millis(25);
+/// A read or write of so many bytes is not a heartbeat.
+pub(super) const BULK_BYTES: usize = 512;
+/// How long there is no pause after such a one. Assignments go out and statuses are written in
+/// steps of a tenth of a second; this is longer.
+const HURRY: Duration = Duration::from_millis(250);
+/// Sockets that one look takes.
+const EVENTS_MAX: usize = 256;
+
+/// The sockets of one lane. Clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Gatherer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    set: Epoll,
+    entries: Mutex<Entries>,
+    hurry: Notify,
+    since: Instant,
+    /// Until when there is no pause, in milliseconds from `since`.
+    hurry_until: AtomicU64,
+    is_pausing: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    last: u64,
+    by_key: HashMap<u64, Arc<Entry>>,
+}
+
+/// What is known of a socket.
+#[derive(Debug)]
+pub(super) struct Entry {
+    sides: [Mutex<Side>; 2],
+}
+
+/// A direction of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Read = 0,
+    Write = 1,
+}
+
+/// How far a direction is.
+#[derive(Debug, Default)]
+struct Side {
+    is_blocked: bool,
+    /// The other end has closed it: there is no more news to wait for.
+    is_over: bool,
+    /// Counts news, so that one which comes while the socket is tried is not forgotten.
+    news: u32,
+    waker: Option<Waker>,
+}
+
+/// For [`Entry::block`]: the news that was known when a socket was tried.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen(u32);
+
+/// The set as something that the runtime can wait for.
+struct Bell(Gatherer);
+
+impl AsRawFd for Bell {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.inner.set.0.as_raw_fd()
+    }
+}
+
+impl Bell {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, for descriptors that close or change while they are \
+                  registered; ours is open and the same for as long as the gatherer is there, and \
+                  the bell holds that"
+    )]
+    fn register(self) -> io::Result<AsyncFd<Self>> {
+        AsyncFd::with_interest(self, Interest::READABLE)
+    }
+}
+
+impl Gatherer {
+    pub(super) fn new() -> io::Result<Self> {
+        let inner = Inner {
+            set: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            entries: Mutex::default(),
+            hurry: Notify::new(),
+            since: Instant::now(),
+            hurry_until: AtomicU64::new(0),
+            is_pausing: AtomicBool::new(false),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Takes a socket in. Its key is for [`Gatherer::remove`].
+    pub(super) fn add(&self, socket: impl AsFd) -> io::Result<(u64, Arc<Entry>)> {
+        let entry = Arc::new(Entry {
+            sides: Default::default(),
+        });
+        let key = {
+            let mut entries = self.entries();
+            entries.last += 1;
+            let key = entries.last;
+            entries.by_key.insert(key, Arc::clone(&entry));
+            key
+        };
+        let flags = EpollFlags::EPOLLIN
+            | EpollFlags::EPOLLOUT
+            | EpollFlags::EPOLLRDHUP
+            | EpollFlags::EPOLLET;
+        if let Err(error) = self.inner.set.add(socket, EpollEvent::new(flags, key)) {
+            self.entries().by_key.remove(&key);
+            return Err(error.into());
+        }
+        Ok((key, entry))
+    }
+
+    pub(super) fn remove(&self, socket: impl AsFd, key: u64) {
+        // Fails only if the socket is not in the set.
+        let _ = self.inner.set.delete(socket);
+        self.entries().by_key.remove(&key);
+    }
+
+    /// Takes notice of so many bytes that were read or written at once.
+    pub(super) fn moved(&self, bytes: usize) {
+        if bytes < BULK_BYTES {
+            return;
+        }
+        let until = self.inner.since.elapsed().saturating_add(HURRY);
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        self.inner.hurry_until.store(until, Ordering::Release);
+        if self.inner.is_pausing.load(Ordering::Acquire) {
+            self.inner.hurry.notify_one();
+        }
+    }
+
+    /// Serves the sockets for as long as the lane lives. Has to run on the lane's own runtime.
+    pub(super) async fn run(&self) -> Result<Infallible, io::Error> {
+        let mut events = vec![EpollEvent::empty(); EVENTS_MAX];
+        let mut bell = None;
+        let mut is_dense = false;
+        loop {
+            match self.look(&mut events)? {
+                0 => {
+                    let since = Instant::now();
+                    self.wait(&mut bell).await?;
+                    is_dense = since.elapsed() < PAUSE;
+                }
+                some if some < EVENTS_MAX && is_dense && !self.is_in_a_hurry() => {
+                    // Otherwise each piece of news would wake the runtime.
+                    bell = None;
+                    self.pause().await;
+                }
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Wakes whoever waits for sockets with news; how many these are.
+    fn look(&self, events: &mut [EpollEvent]) -> io::Result<usize> {
+        let count = match self.inner.set.wait(events, EpollTimeout::ZERO) {
+            Ok(count) => count,
+            Err(nix::errno::Errno::EINTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        for event in events.iter().take(count) {
+            let entry = self.entries().by_key.get(&event.data()).cloned();
+            if let Some(entry) = entry {
+                entry.handle(event.events());
+            }
+        }
+        Ok(count)
+    }
+
+    /// Waits until a socket has news.
+    async fn wait(&self, bell: &mut Option<AsyncFd<Bell>>) -> io::Result<()> {
+        let bell = match bell {
+            Some(bell) => bell,
+            None => bell.insert(Bell(self.clone()).register()?),
+        };
+        // Cleared before the look and not after it, so that no news is lost between the two.
+        bell.readable().await?.clear_ready();
+        Ok(())
+    }
+
+    async fn pause(&self) {
+        self.inner.is_pausing.store(true, Ordering::Release);
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = self.inner.hurry.notified() => {}
+        }
+        self.inner.is_pausing.store(false, Ordering::Release);
+    }
+
+    fn is_in_a_hurry(&self) -> bool {
+        let until = self.inner.hurry_until.load(Ordering::Acquire);
+        self.inner.since.elapsed().as_millis() < u128::from(until)
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        lock(&self.inner.entries)
+    }
+}
+
+impl Entry {
+    /// Whether it is worth trying the socket; if not, the waker is woken when it is.
+    pub(super) fn try_or_wait(&self, direction: Direction, waker: &Waker) -> Option<Seen> {
+        let mut side = self.side(direction);
+        if !side.is_blocked {
+            return Some(Seen(side.news));
+        }
+        match &mut side.waker {
+            Some(known) => known.clone_from(waker),
+            None => side.waker = Some(waker.clone()),
+        }
+        None
+    }
+
+    /// The socket has nothing more, as far as was known when it was tried. `is_certain` when it
+    /// said so itself.
+    pub(super) fn block(&self, direction: Direction, seen: Seen, is_certain: bool) {
+        let mut side = self.side(direction);
+        if side.news == seen.0 && (is_certain || !side.is_over) {
+            side.is_blocked = true;
+        }
+    }
+
+    fn handle(&self, flags: EpollFlags) {
+        let over = EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+        let read_over = over | EpollFlags::EPOLLRDHUP;
+        if flags.intersects(EpollFlags::EPOLLIN | read_over) {
+            self.tell(Direction::Read, flags.intersects(read_over));
+        }
+        if flags.intersects(EpollFlags::EPOLLOUT | over) {
+            self.tell(Direction::Write, flags.intersects(over));
+        }
+    }
+
+    fn tell(&self, direction: Direction, is_over: bool) {
+        let waker = {
+            let mut side = self.side(direction);
+            side.news = side.news.wrapping_add(1);
+            side.is_blocked = false;
+            side.is_over |= is_over;
+            side.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn side(&self, direction: Direction) -> MutexGuard<'_, Side> {
+        lock(&self.sides[direction as usize])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            sides: Default::default(),
+        }
+    }
+
+    fn is_tried(entry: &Entry, direction: Direction) -> bool {
+        entry.try_or_wait(direction, Waker::noop()).is_some()
+    }
+
+    #[test]
+    fn news_that_comes_while_a_socket_is_tried_is_not_forgotten() {
+        let entry = entry();
+        let seen = entry.try_or_wait(Direction::Read, Waker::noop()).unwrap();
+        entry.handle(EpollFlags::EPOLLIN);
+        entry.block(Direction::Read, seen, true);
+        assert!(is_tried(&entry, Direction::Read));
+        let seen = entry.try_or_wait(Direction::Read, Waker::noop()).unwrap();
+        entry.block(Direction::Read, seen, true);
+        assert!(!is_tried(&entry, Direction::Read));
+        entry.handle(EpollFlags::EPOLLOUT);
+        assert!(
+            !is_tried(&entry, Direction::Read),
+            "that is about the other direction"
+        );
+        entry.handle(EpollFlags::EPOLLIN);
+        assert!(is_tried(&entry, Direction::Read));
+    }
+
+    #[test]
+    fn a_closed_socket_is_tried_until_it_says_itself_that_there_is_nothing() {
+        let entry = entry();
+        // The last bytes and the end in one piece of news.
+        entry.handle(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP);
+        let seen = entry.try_or_wait(Direction::Read, Waker::noop()).unwrap();
+        entry.block(Direction::Read, seen, false);
+        assert!(is_tried(&entry, Direction::Read), "the end is to be read");
+        let seen = entry.try_or_wait(Direction::Write, Waker::noop()).unwrap();
+        entry.block(Direction::Write, seen, false);
+        assert!(!is_tried(&entry, Direction::Write), "it is open this way");
+        entry.handle(EpollFlags::EPOLLHUP);
+        assert!(is_tried(&entry, Direction::Write));
+    }
+
+    /// How long a pause was in which so many bytes move.
+    async fn pause_with(bytes: usize) -> Duration {
+        let gatherer = Gatherer::new().unwrap();
+        let since = tokio::time::Instant::now();
+        tokio::join!(gatherer.pause(), async { gatherer.moved(bytes) });
+        assert_eq!(gatherer.is_in_a_hurry(), bytes >= BULK_BYTES);
+        since.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_ends_when_an_assignment_goes_out_and_not_for_a_heartbeat() {
+        assert!(pause_with(BULK_BYTES - 1).await >= PAUSE);
+        assert_eq!(pause_with(BULK_BYTES).await, Duration::ZERO);
+    }
+
+    #[test]
+    fn bytes_outside_of_a_pause_do_not_shorten_a_later_one() {
+        let gatherer = Gatherer::new().unwrap();
+        gatherer.moved(BULK_BYTES);
+        let mut noticed = std::pin::pin!(gatherer.inner.hurry.notified());
+        let mut context = std::task::Context::from_waker(Waker::noop());
+        assert!(noticed.as_mut().poll(&mut context).is_pending());
+    }
+}

@@ -1,0 +1,226 @@
+//! Serves HTTP/2 on the connections of a lane.
+//!
+//! A call is begun by the task of its connection, and gets a task of its own only when it has to
+//! wait: a heartbeat does not, so reading, answering and writing it are one turn of one task.
+//!
+//! Owns how calls and connections end. Does not own what is answered, nor the bounds of HTTP/2,
+//! which are those of every listener ([`crate::net`]).
+
+mod body;
+mod keepalive;
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::server::{Builder, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::{Request, Response};
+use hyper::body::Body as _;
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt as _;
+use tonic::body::Body;
+use tower::Service;
+
+pub use keepalive::Keepalive;
+
+use crate::Shutdown;
+use crate::net::{
+    CONNECTION_WINDOW_BYTES, HEADERS_BYTES_MAX, STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION_MAX,
+};
+use crate::tls::{Connection, Incoming, TlsIo};
+use keepalive::Watch;
+
+/// Serves connections until the signal is given, and then until their calls are over. Services find
+/// the connection of a request in its extensions.
+pub async fn serve<S>(mut incoming: Incoming, service: S, keepalive: Keepalive, stop: Shutdown)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    // As many as the listener admits.
+    let mut connections = JoinSet::new();
+    let mut stopping = pin!(stop.begun());
+    loop {
+        let io = tokio::select! {
+            () = &mut stopping => break,
+            Some(_) = connections.join_next() => continue,
+            io = incoming.next() => io,
+        };
+        match io {
+            Some(Ok(io)) => {
+                let stop = stop.clone();
+                connections.spawn(connection(io, service.clone(), keepalive, stop));
+            }
+            Some(Err(error)) => tracing::debug!(%error, "no connection"),
+            None => break,
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection<S>(io: TlsIo, service: S, keepalive: Keepalive, stop: Shutdown)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let about = Arc::clone(io.shared());
+    let handshake = Builder::new()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .max_header_list_size(HEADERS_BYTES_MAX)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .handshake::<_, Bytes>(io);
+    let mut http = match handshake.await {
+        Ok(http) => http,
+        Err(error) => {
+            tracing::debug!(%error, remote = %about.remote(), "no HTTP/2");
+            return;
+        }
+    };
+    let mut watch = http.ping_pong().map(|pings| Watch::new(keepalive, pings));
+    // As many as the bound on streams; they end with the connection.
+    let mut calls = JoinSet::new();
+    let mut stopping = Box::pin(async move { stop.begun().await });
+    let mut is_stopping = false;
+    poll_fn(move |context| {
+        loop {
+            while let Poll::Ready(Some(_)) = calls.poll_join_next(context) {}
+            if !is_stopping && stopping.as_mut().poll(context).is_ready() {
+                is_stopping = true;
+                http.graceful_shutdown();
+            }
+            let is_dead = watch.as_mut().is_some_and(|it| it.poll(context).is_ready());
+            if is_dead {
+                tracing::info!(remote = %about.remote(), "a peer does not answer any more");
+                return Poll::Ready(());
+            }
+            let (request, respond) = match http.poll_accept(context) {
+                Poll::Ready(Some(Ok(call))) => call,
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(%error, remote = %about.remote(), "connection broken");
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            };
+            if let Some(watch) = &mut watch {
+                watch.heard();
+            }
+            let call = answer(service.clone(), request, respond, Arc::clone(&about));
+            begin(&mut calls, Box::pin(call), context);
+        }
+    })
+    .await;
+}
+
+/// Takes a call as far as it goes, and gives it a task if that is not to its end.
+fn begin(
+    calls: &mut JoinSet<()>,
+    mut call: Pin<Box<impl Future<Output = ()> + Send + 'static>>,
+    context: &mut Context<'_>,
+) {
+    if call.as_mut().poll(context).is_pending() {
+        calls.spawn(call);
+    }
+}
+
+/// The caller does not want the rest, or cannot have it.
+struct Gone;
+
+async fn answer<S>(
+    mut service: S,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    connection: Arc<Connection>,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    let mut request = request.map(body::received);
+    request.extensions_mut().insert(connection);
+    let Ok(()) = poll_fn(|context| service.poll_ready(context)).await;
+    let response = {
+        let mut answer = pin!(service.call(request));
+        poll_fn(|context| match answer.as_mut().poll(context) {
+            Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
+            Poll::Pending => respond.poll_reset(context).map(|_| None),
+        })
+        .await
+    };
+    if let Some(response) = response {
+        // An error means that nobody waits for the answer.
+        drop(send(respond, response).await);
+    }
+}
+
+async fn send(mut respond: SendResponse<Bytes>, response: Response<Body>) -> Result<(), Gone> {
+    let (head, mut body) = response.into_parts();
+    let is_end = body.is_end_stream();
+    let head = Response::from_parts(head, ());
+    let stream = respond.send_response(head, is_end);
+    let mut stream = stream.map_err(|_| Gone)?;
+    if is_end {
+        return Ok(());
+    }
+    loop {
+        // Nothing is taken out of the body that could not go out: a slow peer costs no memory.
+        room(&mut stream, 1).await?;
+        let frame = poll_fn(|context| {
+            if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(context) {
+                return Poll::Ready(Ok(frame));
+            }
+            stream.poll_reset(context).map(|_| Err(Gone))
+        });
+        let frame = match frame.await? {
+            Some(Ok(frame)) => frame,
+            Some(Err(_)) => {
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Err(Gone);
+            }
+            None => return stream.send_data(Bytes::new(), true).map_err(|_| Gone),
+        };
+        let frame = match frame.into_data() {
+            Ok(data) => {
+                send_data(&mut stream, data).await?;
+                continue;
+            }
+            Err(frame) => frame,
+        };
+        if let Ok(trailers) = frame.into_trailers() {
+            return stream.send_trailers(trailers).map_err(|_| Gone);
+        }
+    }
+}
+
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), Gone> {
+    while !data.is_empty() {
+        let room = room(stream, data.len()).await?;
+        let part = data.split_to(room.min(data.len()));
+        stream.send_data(part, false).map_err(|_| Gone)?;
+    }
+    Ok(())
+}
+
+/// Waits until the peer takes something. How much, if so many bytes are at hand.
+async fn room(stream: &mut SendStream<Bytes>, bytes: usize) -> Result<usize, Gone> {
+    stream.reserve_capacity(bytes);
+    poll_fn(|context| {
+        loop {
+            let room = stream.capacity();
+            if room > 0 {
+                return Poll::Ready(Ok(room));
+            }
+            match stream.poll_capacity(context) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Gone)),
+                Poll::Pending => return stream.poll_reset(context).map(|_| Err(Gone)),
+            }
+        }
+    })
+    .await
+}

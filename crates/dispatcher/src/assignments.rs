@@ -254,7 +254,8 @@ impl Assignments {
         // A task that the node has must stay in its set; it has its secrets, or waits for them. One
         // that is to stop needs none, and only its node can say that it has stopped.
         // What the first message leaves out the node would remove, and it may run there: a report
-        // about it can be lost, or on its way. So only a task that was never sent is held back then.
+        // about it can be lost, or on its way. So only a task that was never sent is held back
+        // then.
         let was_sent =
             self.sent.contains_key(&id) || self.sequence == 0 && !self.never_sent.contains(&id);
         let is_new = task.state() <= TaskState::Assigned && !was_sent;

@@ -1,9 +1,9 @@
 //! When registered nodes are looked at: a wheel whose cost does not grow with nodes.
 //!
 //! A heartbeat moves a node's deadline, which `pulse` holds, and touches nothing here: a node stays
-//! in its slot until the slot is due, and moves on then. So the wheel is touched about once in three
-//! heartbeats, and there are as many slots as tenths of a second in the longest deadline, however
-//! many nodes there are.
+//! in its slot until the slot is due, and moves on then. So the wheel is touched about once in
+//! three heartbeats, and there are as many slots as tenths of a second in the longest deadline,
+//! however many nodes there are.
 //!
 //! Nobody tells the wheel of a heartbeat, so a node's slot must not be later than the earliest
 //! deadline that one may set: [`Wheel::watch`] takes that as its second bound. Refuses to own what

@@ -22,8 +22,9 @@
 //!   missed is computed when it asks again.
 //! * I-DISP-6: a secret or config goes out with its first user on the node, once.
 //! * I-DISP-7: it is taken back with its last user.
-//! * I-DISP-8: a task goes out with what it refers to, or waits for its driver. One that the node may
-//!   have had before goes out at once: what the first message leaves out would be removed there.
+//! * I-DISP-8: a task goes out with what it refers to, or waits for its driver. One that the node
+//!   may have had before goes out at once: what the first message leaves out would be removed
+//!   there.
 //!
 //! # Start reading at
 //! [`Dispatcher`], then `assignments` and `intake`.

@@ -18,9 +18,9 @@ use crate::guard::{self, Guard};
 use crate::services::{self, Services};
 use crate::watchman;
 
-/// Between two looks of HTTP/2 at a worker's connection. A worker beats much more often, and that of
-/// a dead machine is found by the kernel after [`net::KEEPALIVE_INTERVAL`]; what is left is a process
-/// that stands still for good, whose session is over by then.
+/// Between two looks of HTTP/2 at a worker's connection. A worker beats much more often, and that
+/// of a dead machine is found by the kernel after [`net::KEEPALIVE_INTERVAL`]; what is left is a
+/// process that stands still for good, whose session is over by then.
 const WORKER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(120);
 
 /// What the listener for nodes puts up with.

@@ -92,8 +92,8 @@ impl Reaper {
         view: &Root,
         dirty: &mut BTreeSet<Key>,
     ) {
-        // Nearly all tasks that change are no waste and were none, and finding one in the view costs
-        // more than all that follows. What the view has beyond this change is shown later.
+        // Nearly all tasks that change are no waste and were none, and finding one in the view
+        // costs more than all that follows. What the view has beyond this change is shown later.
         if is_waste(task) || !self.cleanup.is_empty() {
             self.look_at(view, &task.id, dirty);
         }

@@ -49,9 +49,11 @@ invariants! {
     PACED = "I-CA-3": "nodes are asked to renew at most 30 at a time and every 3 s";
     REMOVED = "I-CA-4": "a node that was removed is never in the cluster again";
     LINES_END = "I-LINES-1": "a subscription to logs ends, as complete only when it is";
-    LINES_TOLD = "I-LINES-3": "listeners are told once of a subscription and of its end, one message at a time";
+    LINES_TOLD = "I-LINES-3":
+        "listeners are told once of a subscription and of its end, a message at a time";
     LINES_NOTICE = "I-LINES-6": "a follower hears of each node of its tasks that is not there";
-    LINES_KEPT = "I-LINES-7": "nothing is kept of subscriptions, listeners and publishers that are gone";
+    LINES_KEPT = "I-LINES-7":
+        "nothing is kept of subscriptions, listeners and publishers that are gone";
     SENT_ONCE = "I-DISP-6": "a node is sent a secret or config once, until it is taken back";
     HELD = "I-DISP-7": "a node has no secret or config that none of its tasks refers to";
     WITH_TASK = "I-DISP-8": "a task comes with everything that it refers to";

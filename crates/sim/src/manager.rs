@@ -101,8 +101,8 @@ pub(crate) struct Manager {
     pub(crate) random: Random,
     pub(crate) ids: Random,
     pub(crate) draws: Random,
-    /// What secret drivers do, and names of log subscriptions: apart, so that runs without them stay the
-    /// same.
+    /// What secret drivers do, and names of log subscriptions: apart, so that runs without them
+    /// stay the same.
     drivers: Random,
     log_ids: Random,
     pub(crate) node: NodeId,

@@ -219,13 +219,7 @@ impl User {
             2 => self.scale(view),
             3 => self.availability(view),
             4 => self.label(view),
-            5 => {
-                let node = self.one_of::<Node>(view)?;
-                let force = self.random.happens(300);
-                let is_worker = node.role == v1::NodeRole::Worker;
-                let can = force || node.status.state == NodeState::Down;
-                (is_worker && can).then_some(Action::RemoveNode(node, force))
-            }
+            5 => self.remove_node(view),
             6 => self.one_of::<Task>(view).map(Action::RemoveTask),
             8 => {
                 let cluster = Arc::clone(view.cluster()?);
@@ -244,6 +238,14 @@ impl User {
                     .map(|cluster| Action::Cluster(Arc::clone(cluster), limit))
             }
         }
+    }
+
+    fn remove_node(&mut self, view: &Root) -> Option<Action> {
+        let node = self.one_of::<Node>(view)?;
+        let force = self.random.happens(300);
+        let is_worker = node.role == v1::NodeRole::Worker;
+        let can = force || node.status.state == NodeState::Down;
+        (is_worker && can).then_some(Action::RemoveNode(node, force))
     }
 
     fn create(&mut self, view: &Root) -> Action {

@@ -148,10 +148,10 @@ impl Id {
         self.with_str(|text| text.starts_with(prefix))
     }
 
-    /// An id that sorts near this one: its first [`NEIGHBOUR_DIGITS`] digits, then those of `fresh`,
-    /// which still have some 108 random bits. Objects that are made together and worked on together
-    /// then lie together in the store. An id that is not canonical has no neighbours: `fresh` is
-    /// returned.
+    /// An id that sorts near this one: its first [`NEIGHBOUR_DIGITS`] digits, then those of
+    /// `fresh`, which still have some 108 random bits. Objects that are made together and worked on
+    /// together then lie together in the store. An id that is not canonical has no neighbours:
+    /// `fresh` is returned.
     #[must_use]
     pub fn neighbour(&self, fresh: Self) -> Self {
         if !self.is_canonical() || !fresh.is_canonical() {

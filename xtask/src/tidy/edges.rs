@@ -177,6 +177,7 @@ pub(crate) const TABLE: &[Row] = &[
             "dispatcher",
             "executor",
             "leader",
+            "log-broker",
             "raft",
             "reconcile",
             "store",

@@ -12,8 +12,9 @@ use crate::invariants::{Checked, PACED, REMOVED, ROTATED, ensure};
 use crate::manager::replica::Entry;
 use crate::node::Node;
 
-/// Nodes that may be asked to renew at once, and how long nobody may be asked after that (spec 2.9).
-/// Numbers of our own, because a checker that borrowed those of the product would follow its mistakes.
+/// Nodes that may be asked to renew at once, and how long nobody may be asked after that (spec
+/// 2.9). Numbers of our own, because a checker that borrowed those of the product would follow its
+/// mistakes.
 const ASKED_MAX: usize = 30;
 const ASKED_PAUSE: Duration = Duration::from_secs(3);
 

@@ -172,12 +172,7 @@ impl Term {
                 description,
                 previous,
             } => {
-                let open = SessionOpen {
-                    node: &node,
-                    description: Some(*description),
-                    addr: "10.0.0.1",
-                    previous_session: &previous,
-                };
+                let open = session_open(&node, *description, &previous);
                 match dispatcher.handle_session(now, open, view, ids, draw) {
                     Ok(start) => {
                         let stream = (conn, StreamKind::Session, node);
@@ -321,4 +316,17 @@ fn rpc_error(error: &DispatchError) -> RpcError {
         Code::Unknown => 2,
     };
     RpcError::new(code, error.message.clone())
+}
+
+fn session_open<'a>(
+    node: &'a NodeId,
+    description: v1::NodeDescription,
+    previous_session: &'a str,
+) -> SessionOpen<'a> {
+    SessionOpen {
+        node,
+        description: Some(description),
+        addr: "10.0.0.1",
+        previous_session,
+    }
 }

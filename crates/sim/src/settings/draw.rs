@@ -200,19 +200,24 @@ pub(super) fn actions(scenario: Scenario, random: &mut Random) -> Actions {
         | Scenario::FleetRotation
         | Scenario::MassReconnect
         | Scenario::Drain => node_actions(scenario, none),
-        Scenario::All => Actions {
-            rotate_root: maybe(random, 3),
-            rotate_token: maybe(random, 3),
-            create: maybe(random, 8),
-            remove: maybe(random, 6),
-            scale: maybe(random, 10),
-            availability: maybe(random, 8),
-            label: maybe(random, 8),
-            remove_node: maybe(random, 4),
-            remove_task: maybe(random, 4),
-            cluster: maybe(random, 2),
-            ..none
-        },
+        Scenario::All => any_actions(random, none),
+    }
+}
+
+/// Some of all actions.
+fn any_actions(random: &mut Random, none: Actions) -> Actions {
+    Actions {
+        rotate_root: maybe(random, 3),
+        rotate_token: maybe(random, 3),
+        create: maybe(random, 8),
+        remove: maybe(random, 6),
+        scale: maybe(random, 10),
+        availability: maybe(random, 8),
+        label: maybe(random, 8),
+        remove_node: maybe(random, 4),
+        remove_task: maybe(random, 4),
+        cluster: maybe(random, 2),
+        ..none
     }
 }
 

@@ -133,13 +133,15 @@ impl Fake {
 
     fn serve(&self, listener: TcpListener) {
         let limits = tls::Limits::default();
-        let (incoming, _) = tls::listen(
+        let listening = tls::listen(
             &self.tasks,
             listener,
             &self.credentials,
             limits,
             Metrics::new(),
+            Vec::new(),
         );
+        let incoming = listening.others;
         let router = net::server()
             .add_service(v1::ca_server::CaServer::new(self.clone()))
             .add_service(v1::node_ca_server::NodeCaServer::new(self.clone()))

@@ -3,7 +3,7 @@
 //! An idle cluster sends its manager hundreds of small requests a second, each on a connection of
 //! its own. Waking a thread costs more than answering one of them, and a runtime with several
 //! threads wakes two for each. So such connections are spread over a few threads with a runtime of
-//! their own, where a request is read, served and answered without leaving the thread ([`serve`]),
+//! their own, where a request is read, served and answered without leaving the thread (`serve`),
 //! and the sockets of a thread are looked at together (`gather`).
 //!
 //! Owns the threads, their sockets and the HTTP/2 on them. Does not own what is served.

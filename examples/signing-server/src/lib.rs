@@ -14,7 +14,7 @@
 //! * Another root is signed only if the server was started for that.
 //!
 //! # Start reading at
-//! [`Authority::sign`], then [`Server`].
+//! `Authority::sign`, then [`Server`].
 //!
 //! # SwarmKit counterpart
 //! `cmd/external-ca-example` and `ca/testutils/externalutils.go`. Intended differences: it is a

@@ -184,7 +184,6 @@ impl Term {
         };
         let config = DispatcherConfig {
             leader: Some(me.seed.node.clone()),
-            // A certificate is issued to nodes that exist.
         };
         let mut dispatcher = Dispatcher::new(clock.now(), &view, config, extras);
         dispatcher.handle_serving(clock.now(), &mut || ids.next_u64());

@@ -20,7 +20,7 @@
 //! # SwarmKit counterpart
 //! `manager/manager.go` and the gRPC halves of `manager/controlapi` and `manager/dispatcher`.
 //! Intended differences: reads wait for the whole log to be replayed; one task owns all that a
-//! leader does.
+//! leader does, but for heartbeats, which are answered where they arrive.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

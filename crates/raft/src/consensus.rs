@@ -28,8 +28,8 @@ mod work;
 pub use refusal::Refusal;
 use start::cache_from;
 pub use start::{
-    CoreConfig, ELECTION_TICKS_DEFAULT, HEARTBEAT_TICKS_DEFAULT, PROPOSAL_BYTES_MAX, Restored,
-    StartError, bootstrap,
+    APPLIED_BYTES_ALONE_DEFAULT, CoreConfig, ELECTION_TICKS_DEFAULT, HEARTBEAT_TICKS_DEFAULT,
+    PROPOSAL_BYTES_MAX, Restored, StartError, bootstrap,
 };
 pub use work::{Advanced, Committed, Payload, Ready, Role, SnapshotOutcome};
 
@@ -186,6 +186,11 @@ impl Core {
             .map(|entry| self.adopt(entry))
             .collect();
         self.raw.advance_apply();
+        if self.is_alone() {
+            let applied = self.raw.raft.raft_log.applied();
+            let keep = self.config.applied_bytes_alone;
+            self.raw.mut_store().forget_applied(applied, keep);
+        }
         self.spread_election();
         let messages = messages.into_iter().map(convert::message_out).collect();
         Advanced {
@@ -196,9 +201,7 @@ impl Core {
 
     /// The only voter needs nobody's vote: it becomes leader at once instead of after a timeout.
     pub fn campaign_if_alone(&mut self) {
-        let conf = self.raw.store().conf_state();
-        let alone = conf.voters == [self.config.raft_id];
-        if !alone || self.pending.is_some() || self.role() == Role::Leader {
+        if !self.is_only_voter() || self.pending.is_some() || self.role() == Role::Leader {
             return;
         }
         // Refused while membership changes wait to be applied; tried again at the next pass.
@@ -243,6 +246,16 @@ impl Core {
         let cache = self.raw.mut_store();
         cache.set_snapshot(metadata);
         cache.compact(forget);
+    }
+
+    /// Whether a peer waits for a snapshot that goes further than the newest one.
+    pub fn wants_snapshot(&self) -> bool {
+        self.raw.store().wants_snapshot()
+    }
+
+    /// Takes note that a snapshot could not be written. Peers that wait for it ask again.
+    pub fn snapshot_failed(&mut self) {
+        self.raw.mut_store().snapshot_failed();
     }
 
     /// Whether this member leads.
@@ -323,6 +336,17 @@ impl Core {
     pub fn cached_entries(&self) -> u64 {
         let first = self.raw.store().first_index().unwrap_or(0);
         (self.last().index + 1).saturating_sub(first)
+    }
+
+    fn is_only_voter(&self) -> bool {
+        self.raw.store().conf_state().voters == [self.config.raft_id]
+    }
+
+    /// Whether nobody else is to have the log: no voter, no learner, none that is on its way out.
+    fn is_alone(&self) -> bool {
+        let conf = self.raw.store().conf_state();
+        let others = [&conf.learners, &conf.voters_outgoing, &conf.learners_next];
+        self.is_only_voter() && others.into_iter().all(Vec::is_empty)
     }
 
     fn propose_entry(&mut self, kind: EntryKind, data: Bytes) -> Result<Position, Refusal> {

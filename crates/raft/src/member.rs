@@ -52,6 +52,8 @@ pub struct MemberConfig {
     pub heartbeat_ticks: usize,
     /// Bytes in one proposal at most.
     pub proposal_bytes_max: usize,
+    /// Bytes of applied entries kept in memory as long as there are no peers, at most.
+    pub applied_bytes_alone: u64,
     /// Spreads election timeouts.
     pub seed: u64,
 }
@@ -66,6 +68,7 @@ impl Default for MemberConfig {
             election_ticks: consensus::ELECTION_TICKS_DEFAULT,
             heartbeat_ticks: consensus::HEARTBEAT_TICKS_DEFAULT,
             proposal_bytes_max: consensus::PROPOSAL_BYTES_MAX,
+            applied_bytes_alone: consensus::APPLIED_BYTES_ALONE_DEFAULT,
             seed: 0,
         }
     }
@@ -325,8 +328,13 @@ impl<D: Disk + Clone> Member<D> {
         self.log.spare_due()
     }
 
-    /// Whether enough was applied since the last snapshot, and none is being written.
+    /// Whether enough was applied since the last snapshot, or a peer waits for a newer one; and
+    /// none is being written.
     pub fn snapshot_due(&self) -> bool {
+        if self.core.wants_snapshot() {
+            // After a failure a peer asks again with the next heartbeat, which is pause enough.
+            return self.in_flight.is_none();
+        }
         let applied = self.core.applied().index;
         let interval = self.config.snapshot_interval;
         let behind = applied - self.newest_snapshot.index;
@@ -407,6 +415,7 @@ impl<D: Disk + Clone> Member<D> {
     /// interval, so that a full disk is not asked again for every entry.
     pub fn fail_snapshot(&mut self) {
         self.in_flight = None;
+        self.core.snapshot_failed();
         let wait = self.config.snapshot_interval / 10 + 1;
         self.snapshot_not_before = self.core.applied().index + wait;
     }
@@ -536,16 +545,17 @@ impl<D: Disk + Clone> Member<D> {
     /// The library hands out snapshots by name; the message needs the content, and the membership
     /// of today: a member that was added after the snapshot refuses one that does not name it.
     /// Replaying the additions that follow the snapshot changes nothing.
+    ///
+    /// The one that was named may have been replaced since, and its file be gone; the newest goes
+    /// further, which is as good.
     fn fill_snapshot(&self, message: &mut raftpb::Message) -> Result<(), LogError> {
         let Some(snapshot) = &mut message.snapshot else {
             return Ok(());
         };
+        let at = self.newest_snapshot;
         let metadata = snapshot.metadata.get_or_insert_default();
         metadata.conf_state = Some(self.core.conf_state());
-        let at = Position {
-            index: metadata.index(),
-            term: metadata.term(),
-        };
+        (metadata.index, metadata.term) = (Some(at.index), Some(at.term));
         let mut reader = SnapshotReader::open(self.disk.clone(), at, &self.keys)?;
         let mut data = Vec::new();
         while let Some(chunk) = reader.next_chunk()? {
@@ -563,6 +573,7 @@ fn core_config(config: &MemberConfig, identity: &Identity) -> CoreConfig {
         heartbeat_ticks: config.heartbeat_ticks,
         seed: config.seed,
         proposal_bytes_max: config.proposal_bytes_max,
+        applied_bytes_alone: config.applied_bytes_alone,
     }
 }
 

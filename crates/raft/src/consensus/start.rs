@@ -22,6 +22,10 @@ pub const HEARTBEAT_TICKS_DEFAULT: usize = 1;
 /// Bytes in one proposal at most: 1.5 MiB, as in SwarmKit.
 pub const PROPOSAL_BYTES_MAX: usize = 3 * 512 * 1024;
 
+/// Bytes of applied entries that a member without peers keeps in memory. Enough for a second
+/// manager of a small cluster to be sent the log from its beginning, without a snapshot.
+pub const APPLIED_BYTES_ALONE_DEFAULT: u64 = 256 * 1024;
+
 /// How a core behaves.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
@@ -35,6 +39,8 @@ pub struct CoreConfig {
     pub seed: u64,
     /// Bytes in one proposal at most.
     pub proposal_bytes_max: usize,
+    /// Bytes of applied entries kept in memory as long as there are no peers, at most.
+    pub applied_bytes_alone: u64,
 }
 
 impl CoreConfig {
@@ -46,6 +52,7 @@ impl CoreConfig {
             heartbeat_ticks: HEARTBEAT_TICKS_DEFAULT,
             seed,
             proposal_bytes_max: PROPOSAL_BYTES_MAX,
+            applied_bytes_alone: APPLIED_BYTES_ALONE_DEFAULT,
         }
     }
 }

@@ -513,3 +513,44 @@ fn a_restored_state_with_a_hole_is_refused() {
     assert!(Core::new(CoreConfig::new(7, 1), restored).is_err());
     assert!(Core::new(CoreConfig::new(0, 1), bootstrap(7, Bytes::new())).is_err());
 }
+
+#[test]
+fn applied_entries_are_kept_for_peers_that_have_no_vote_as_well() {
+    let kept = |learners: Vec<u64>| {
+        let membership = raftpb::ConfState {
+            voters: vec![7],
+            learners,
+            ..Default::default()
+        };
+        let at = Position { index: 5, term: 1 };
+        let restored = Restored {
+            base: at,
+            hard_state: HardState {
+                term: 1,
+                vote: 0,
+                commit: 5,
+            },
+            snapshot: Some(SnapshotMeta {
+                at,
+                membership: membership.encode_to_vec(),
+            }),
+            ..Restored::default()
+        };
+        let config = CoreConfig {
+            applied_bytes_alone: 0,
+            ..CoreConfig::new(7, 1)
+        };
+        let mut core = Core::new(config, restored).unwrap();
+        core.campaign_if_alone();
+        settle(&mut core);
+        core.propose(Bytes::from_static(b"data")).unwrap();
+        assert_eq!(settle(&mut core).len(), 1);
+        core.cached_entries()
+    };
+    assert_eq!(kept(vec![]), 0);
+    assert_eq!(
+        kept(vec![8]),
+        2,
+        "the first entry of the term, and the data"
+    );
+}

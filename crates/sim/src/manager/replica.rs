@@ -118,6 +118,7 @@ impl Replica {
             segment_bytes: settings.segment_bytes,
             snapshot_interval: settings.snapshot_interval,
             entries_for_slow_followers: 5,
+            applied_bytes_alone: 0,
             seed: settings.options.seed,
             ..MemberConfig::default()
         };

@@ -400,11 +400,14 @@ fn check_externals(listed: &[v1::ExternalCa]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// PEM as it is stored: without white space at the ends, but for one line end.
-fn normalized(pem: &[u8]) -> Bytes {
-    let mut pem = pem.trim_ascii().to_vec();
-    pem.push(b'\n');
-    pem.into()
+/// PEM as it is stored: the blocks alone, since join tokens hold a digest of this very text. What
+/// cannot be read is left as it is, to be refused.
+fn normalized(pem: &Bytes) -> Bytes {
+    let Ok(certificates) = Certificate::all_from_pem(pem) else {
+        return pem.clone();
+    };
+    let text: String = certificates.iter().map(Certificate::to_pem).collect();
+    text.into()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::csr;
 use crate::identity::CertIdentity;
 use crate::issue::{self, SignError, Signer, Subject};
 use crate::key::KeyPem;
+use crate::pem;
 use crate::refusal::shown;
 use crate::root::RootBundle;
 
@@ -160,7 +161,7 @@ pub fn check_issued(
 }
 
 /// The external authorities of a root: those that name it, or that name none if it is the
-/// cluster's current one. PEM is compared without white space at the ends.
+/// cluster's current one.
 pub fn external_urls(cluster: &Cluster, root_pem: &[u8]) -> Vec<String> {
     let current = cluster
         .root_ca
@@ -185,9 +186,16 @@ pub fn urls_for(listed: &[v1::ExternalCa], current_pem: &[u8], root_pem: &[u8]) 
     fitting.take(EXTERNAL_URLS_MAX).collect()
 }
 
-/// Whether two PEM texts are the same but for white space at the ends.
+/// Whether two PEM texts hold the same certificates in the same order. Line ends, headers and what
+/// tools write before a block do not count.
 pub fn same_pem(left: &[u8], right: &[u8]) -> bool {
-    left.trim_ascii() == right.trim_ascii()
+    if left.trim_ascii() == right.trim_ascii() {
+        return true;
+    }
+    match (pem::read_certificates(left), pem::read_certificates(right)) {
+        (Ok(left), Ok(right)) => left == right,
+        (Err(_), _) | (_, Err(_)) => false,
+    }
 }
 
 fn text(bytes: &Bytes) -> String {
@@ -270,6 +278,24 @@ mod tests {
             &rotating(cluster("key", &externals[..1]), "next"),
             "local CROSS next CROSS",
         );
+    }
+
+    #[test]
+    fn the_same_certificates_are_the_same_however_they_are_written() {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let (one, other) = (crate::root::new_root(now).0, crate::root::new_root(now).0);
+        let lines = one.replace('\n', "\r\n");
+        let shown = format!("Certificate:\n    Data: made by a tool\n{one}\n");
+        let header = one.replacen("-----\n", "-----\nfriendly: yes\n\n", 1);
+        for text in [&one, &lines, &shown, &header] {
+            assert!(same_pem(one.as_bytes(), text.as_bytes()), "{text}");
+            assert!(!same_pem(text.as_bytes(), other.as_bytes()), "{text}");
+        }
+        let both = [format!("{one}{other}"), format!("{other}{one}")];
+        assert!(!same_pem(both[0].as_bytes(), both[1].as_bytes()));
+        assert!(!same_pem(one.as_bytes(), both[0].as_bytes()));
+        // What cannot be read is the same only as itself.
+        assert!(same_pem(b"OLD", b" OLD\n") && !same_pem(b"OLD", one.as_bytes()));
     }
 
     #[test]

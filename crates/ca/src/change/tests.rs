@@ -191,6 +191,41 @@ fn the_current_root_calls_a_rotation_off() {
     );
 }
 
+/// As tools print it, and as other systems end lines.
+fn dressed(cert: &Bytes) -> Bytes {
+    let text = String::from_utf8(cert.to_vec()).unwrap();
+    let text = text.replace('\n', "\r\n");
+    format!("Certificate:\r\n    Version: 3\r\n{text}\r\n").into()
+}
+
+#[test]
+fn a_root_is_known_however_it_is_written_and_stored_in_one_form() {
+    let case = Case::new().rotating(&pair());
+    let current = case.current();
+    check(
+        &case.wants(&dressed(&current.cert), &current.key),
+        "adopt key",
+    );
+    let next = pair();
+    let case = Case::new().rotating(&next);
+    check(&case.wants(&dressed(&next.cert), &next.key), "replace key");
+    let case = Case::new().wants(&dressed(&next.cert), &NONE);
+    check(
+        &case.external(&dressed(&next.cert)),
+        "rotate to given by local, desired must answer",
+    );
+    let case = Case::new().wants(&dressed(&next.cert), &next.key);
+    let decision = decide(&case.cluster, &case.wanted, at(0)).unwrap();
+    let Plan::Rotate {
+        target: Target::Given { cert_pem, .. },
+        ..
+    } = decision.plan
+    else {
+        panic!("{decision:?}");
+    };
+    assert_eq!(cert_pem, next.cert);
+}
+
 #[test]
 fn the_target_of_a_rotation_can_get_another_key() {
     let next = pair();

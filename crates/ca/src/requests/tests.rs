@@ -272,6 +272,27 @@ fn before_the_cluster_has_a_root_nothing_is_issued() {
     assert_eq!(unlock_key(&Root::default()).unwrap_err().message, text);
 }
 
+/// Nodes that join meanwhile trust the old root, and get a certificate that leads to it.
+#[test]
+fn the_root_that_is_told_is_the_old_one_until_a_rotation_is_over() {
+    let mut world = World::new();
+    let old = world.root.cluster().unwrap().root_ca.clone().unwrap();
+    let next = crate::world::root_ca(world.now);
+    world.cluster(|cluster| {
+        cluster.root_ca.get_or_insert_default().root_rotation = Some(v1::RootRotation {
+            ca_cert: next.ca_cert.clone(),
+            ca_key: next.ca_key,
+            cross_signed_ca_cert: bytes::Bytes::from_static(b"CROSS\n"),
+        });
+    });
+    let told = |world: &World| root_certificate(&world.root).unwrap().certificate;
+    assert_eq!(told(&world), old.ca_cert);
+    let cluster = world.root.cluster().unwrap();
+    let after = crate::rotation::completed(cluster, [[1; 16], [2; 16]]).unwrap();
+    world.cluster(|cluster| cluster.root_ca.clone_from(&after.root_ca));
+    assert_eq!(told(&world), next.ca_cert);
+}
+
 #[test]
 fn the_status_of_a_certificate_is_final_once_it_is_decided() {
     let mut world = World::new();

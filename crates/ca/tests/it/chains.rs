@@ -93,6 +93,35 @@ fn a_leaf_signs_nobody() {
     assert_eq!(refused, Err(ChainError::UnknownAuthority));
 }
 
+/// The intermediate of a rotation ends with the root that it is a copy of, which may be long
+/// before the leaf does.
+#[test]
+fn an_intermediate_counts_only_in_its_time_however_fresh_the_leaf_is() {
+    let later = now().saturating_add(hours(24 * 365 * 5));
+    let aged = |at| {
+        let (cert_pem, key) = swarm_ca::root::new_root(at);
+        Authority::from_parts(cert_pem, key)
+    };
+    let nineteen_years = hours(24 * 365 * 19);
+    let (old, new) = (aged(now()), aged(now().saturating_sub(nineteen_years)));
+    let crossed = cross::cross_sign(&new.cert_pem, &old.signer).unwrap();
+    let signer = Signer::new(&crossed, &new.key, &crossed).unwrap();
+    let rotated = Authority { signer, ..new };
+    let early = rotated.issue(NodeRole::Worker);
+    assert_eq!(check(&early, &old, now(), Expiry::Enforce), Ok(()));
+    let late = rotated.issue_at(NodeRole::Worker, later);
+    let refused = check(&late, &old, later, Expiry::Enforce);
+    assert!(
+        matches!(refused, Err(ChainError::Time { index: 2, .. })),
+        "{refused:?}"
+    );
+    // Nor was there a time at which leaf and intermediate were valid together.
+    let refused = check(&late, &old, later, Expiry::Allow);
+    assert_eq!(refused, Err(ChainError::NeverValid));
+    let much_later = later.saturating_add(hours(24 * 365));
+    assert_eq!(check(&early, &old, much_later, Expiry::Allow), Ok(()));
+}
+
 #[test]
 fn a_rotation_is_believed_by_nodes_with_either_root() {
     let (old, new) = (Authority::new(), Authority::new());

@@ -8,6 +8,7 @@
 use std::process::Command;
 
 use swarm_api::v1::NodeRole;
+use swarm_ca::chain::{self, Expiry};
 use swarm_ca::issue::Signer;
 use swarm_ca::key::{KeyPem, PrivateKey};
 use swarm_ca::keyfile::{ENCRYPTED_LABEL, Kek, KeyFile, Salt};
@@ -132,6 +133,46 @@ fn foreign_roots_of_every_accepted_kind_sign() {
         signer.check_trusted(&roots, now()).unwrap();
         let chain = Authority { signer, ..other }.issue(NodeRole::Manager);
         assert_eq!(verify(&authority.cert_pem, &chain), Some(true), "{kind:?}");
+    }
+}
+
+/// Any kind of root may follow upon any other, and nodes of either side believe the result.
+#[test]
+fn roots_of_every_kind_are_cross_signed_by_roots_of_every_kind() {
+    let kinds: [&[&str]; 4] = [
+        &["ecparam", "-genkey", "-noout", "-name", "prime256v1"],
+        &["ecparam", "-genkey", "-noout", "-name", "secp384r1"],
+        &["genrsa", "2048"],
+        &["genrsa", "4096"],
+    ];
+    let authority = |kind: &[&str]| {
+        let (_, key) = run(kind, &[])?;
+        let key = KeyPem::new(key[key.find("-----BEGIN").unwrap()..].to_owned());
+        let cert_pem = root::self_sign(&PrivateKey::from_pem(&key).unwrap(), now()).unwrap();
+        Some(Authority::from_parts(cert_pem, key))
+    };
+    let made = kinds.map(authority).into_iter().collect::<Option<Vec<_>>>();
+    let Some(roots) = made else { return };
+    // Two of one kind are cross-signed by the other tests.
+    for (index, old) in roots.iter().enumerate() {
+        let others = roots
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index);
+        for (_, new) in others {
+            let crossed = cross::cross_sign(&new.cert_pem, &old.signer).unwrap();
+            let signer = Signer::new(&crossed, &new.key, &crossed).unwrap();
+            signer.check_trusted(&old.roots(), now()).unwrap();
+            let request = csr::request(&csr::new_key()).unwrap();
+            let worker = subject(NodeRole::Worker);
+            let chain_pem = signer.sign(request.as_bytes(), &worker, hours(24), now(), [1; 20]);
+            let chain_pem = chain_pem.unwrap();
+            for root in [old, new] {
+                chain::validate(chain_pem.as_bytes(), &root.roots(), now(), Expiry::Enforce)
+                    .unwrap();
+                assert_eq!(verify(&root.cert_pem, &chain_pem), Some(true));
+            }
+        }
     }
 }
 

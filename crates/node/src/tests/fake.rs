@@ -1,6 +1,7 @@
 //! A manager of which only the certificate services are real.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -45,9 +46,17 @@ pub(crate) struct Behaviour {
     pub(crate) failing_requests: u32,
     /// So many calls for a certificate are not answered well.
     pub(crate) aborted_calls: u32,
+    /// Whether a manager that took a request answers nothing about it any more.
+    pub(crate) goes_after_issuing: bool,
+    /// The cluster in certificates.
+    pub(crate) cluster: &'static str,
     /// What was asked for: the token and the certified caller.
     pub(crate) asked: Vec<(String, Option<String>)>,
+    /// The managers that took requests, by address.
+    pub(crate) asked_at: Vec<String>,
     requests: BTreeMap<String, Vec<u8>>,
+    /// The root that a rotation leads to, with the key that signs for it alone.
+    next: Option<(String, Signer)>,
 }
 
 #[derive(Clone)]
@@ -75,17 +84,29 @@ pub(crate) fn issue(
     expiry: Duration,
     at: Timestamp,
 ) -> (String, KeyPem) {
+    issue_in(CLUSTER, signer, node, role, expiry, at)
+}
+
+/// The same of another cluster.
+pub(crate) fn issue_in(
+    cluster: &str,
+    signer: &Signer,
+    node: &str,
+    role: NodeRole,
+    expiry: Duration,
+    at: Timestamp,
+) -> (String, KeyPem) {
     let key = csr::new_key();
     let request = csr::request(&key).unwrap();
-    let subject = subject(node, role);
+    let subject = subject(cluster, node, role);
     let chain = signer.sign(request.as_bytes(), &subject, expiry, at, [3; 20]);
     (chain.unwrap(), key)
 }
 
-fn subject(node: &str, role: NodeRole) -> Subject {
+fn subject(cluster: &str, node: &str, role: NodeRole) -> Subject {
     Subject {
         node: node.parse().unwrap(),
-        cluster: CLUSTER.parse().unwrap(),
+        cluster: cluster.parse().unwrap(),
         role,
     }
 }
@@ -117,12 +138,15 @@ impl Fake {
             foreign_looks: 0,
             failing_requests: 0,
             aborted_calls: 0,
+            goes_after_issuing: false,
+            cluster: CLUSTER,
             asked: Vec::new(),
+            asked_at: Vec::new(),
             requests: BTreeMap::new(),
+            next: None,
         };
         let fake = Self {
             state: Arc::new(Mutex::new(state)),
-
             address,
             credentials,
             tasks: Tasks::new(Shutdown::new()),
@@ -147,6 +171,27 @@ impl Fake {
             .add_service(v1::node_ca_server::NodeCaServer::new(self.clone()))
             .add_service(ext::identity_server::IdentityServer::new(self.clone()));
         self.tasks.spawn("fake manager", OnError::Stop, async move {
+            Ok(router.serve_with_incoming(incoming).await?)
+        });
+    }
+
+    /// Another manager of the same cluster.
+    pub(crate) async fn second(&self) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let second = Self {
+            address: listener.local_addr().unwrap().to_string(),
+            ..self.clone()
+        };
+        second.serve(listener);
+        second
+    }
+
+    /// Serves a control socket as well.
+    pub(crate) async fn serve_local(&self, socket: &Path) {
+        let incoming = net::bind_unix(socket).await.unwrap();
+        let router = net::server().add_service(v1::node_ca_server::NodeCaServer::new(self.clone()));
+        let router = router.add_service(v1::ca_server::CaServer::new(self.clone()));
+        self.tasks.spawn("fake socket", OnError::Stop, async move {
             Ok(router.serve_with_incoming(incoming).await?)
         });
     }
@@ -185,7 +230,28 @@ impl Fake {
         let (new_pem, new_key, _) = authority(now);
         let crossed = cross::cross_sign(&new_pem, &state.signer).unwrap();
         state.signer = Signer::new(&crossed, &new_key, &crossed).unwrap();
+        let alone = Signer::new(&new_pem, &new_key, "").unwrap();
+        state.next = Some((new_pem.clone(), alone));
         new_pem
+    }
+
+    /// Second half: the new root is the only one, and leaves come without an intermediate. The
+    /// manager's own certificate is one that nodes of either side believe.
+    pub(crate) fn end_rotation(&self, now: Timestamp) {
+        let mut state = self.behaviour();
+        let (root_pem, alone) = state.next.take().unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        let manager = NodeRole::Manager;
+        let (chain_pem, key_pem) = issue(&state.signer, "manager", manager, day, now);
+        self.credentials
+            .update(NodeTls {
+                chain_pem,
+                key_pem,
+                root_pem: root_pem.clone(),
+            })
+            .unwrap();
+        state.root_pem = root_pem;
+        state.signer = alone;
     }
 }
 
@@ -212,6 +278,7 @@ impl v1::node_ca_server::NodeCa for Fake {
         let message = request.into_inner();
         let mut state = self.behaviour();
         state.asked.push((message.token.clone(), caller.clone()));
+        state.asked_at.push(self.address.clone());
         if state.aborted_calls > 0 {
             state.aborted_calls -= 1;
             return Err(Status::aborted("CA signer is still starting"));
@@ -234,6 +301,9 @@ impl v1::node_ca_server::NodeCa for Fake {
     ) -> Result<Response<v1::NodeCertificateStatusResponse>, Status> {
         let node_id = request.into_inner().node_id;
         let mut state = self.behaviour();
+        if state.goes_after_issuing && state.asked_at.contains(&self.address) {
+            return Err(Status::unavailable("the manager stops"));
+        }
         let csr = state.requests.get(&node_id).cloned();
         let csr = csr.ok_or_else(|| Status::not_found("node not found"))?;
         let answer = |state: State, csr: Vec<u8>, pem: String| {
@@ -264,7 +334,7 @@ impl v1::node_ca_server::NodeCa for Fake {
             state.failing_requests -= 1;
             return Ok(answer(State::Failed, csr, String::new()));
         }
-        let subject = subject(&node_id, state.role);
+        let subject = subject(state.cluster, &node_id, state.role);
         let pem = state
             .signer
             .sign(&csr, &subject, state.expiry, now, [9; 20])

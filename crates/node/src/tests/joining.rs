@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use swarm_agent_io::Remotes;
 use swarm_api::{ext, v1};
+use swarm_ca::root::RootBundle;
 use swarm_ca::token::JoinToken;
 use swarm_rt::Clock;
+use swarm_rt::tls::{Security, ServerName};
 use v1::NodeRole;
 
 use super::fake::{self, CLUSTER, Fake, NODE};
@@ -13,6 +16,7 @@ use super::within;
 use crate::certificates::{Certificates, Pair};
 use crate::identity::{Identity, IdentityError, Join, Part, Start};
 use crate::known_managers::{KnownManagers, Peer};
+use crate::obtain::{Asker, Wish};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -374,4 +378,98 @@ async fn a_request_that_failed_is_made_again() {
     fake.behaviour().failing_requests = 1;
     place.start(join(&fake, Some(fake.token()))).await.unwrap();
     assert_eq!(fake.behaviour().asked.len(), 2);
+}
+
+#[tokio::test]
+async fn a_request_is_looked_at_elsewhere_when_the_manager_that_took_it_goes_away() {
+    let first = Fake::start().await;
+    let second = first.second().await;
+    first.behaviour().goes_after_issuing = true;
+    let root_pem = first.behaviour().root_pem.clone();
+    let clock = Clock::new();
+    let root = RootBundle::parse(root_pem.as_bytes(), clock.now()).unwrap();
+    let remotes = Remotes::new([first.address.clone(), second.address.clone()]);
+    let mut asker = Asker::new(remotes, clock);
+    let wish = Wish {
+        token: first.token(),
+        availability: v1::node_spec::Availability::Active,
+    };
+    let security = Security::Verified(root_pem, ServerName::Ca);
+    let obtained = within(asker.certificate(&root, &security, &wish)).await;
+    assert_eq!(obtained.unwrap().identity.node.to_string(), NODE);
+    // The same request was finished: no second node was made for it.
+    assert_eq!(first.behaviour().asked.len(), 1);
+}
+
+#[tokio::test]
+async fn a_bundle_of_roots_is_believed_as_a_whole_or_not_at_all() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    let (other, _, _) = fake::authority(place.clock.now());
+    let one = fake.behaviour().root_pem.clone();
+    let bundle = format!("{one}{other}");
+    fake.behaviour().root_pem.clone_from(&bundle);
+    // The token of one of the two roots is not for the bundle.
+    let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+    assert!(refusal.contains("does not match fingerprint"), "{refusal}");
+    assert!(place.is_empty());
+    let token = JoinToken::generate(bundle.as_bytes(), [1; 16]).to_string();
+    fake.behaviour().tokens = vec![token.clone()];
+    let identity = place.start(join(&fake, Some(token))).await.unwrap();
+    assert_eq!(identity.credentials.root_pem(), bundle);
+    assert_eq!(
+        place.certificates.load(None).unwrap().root_pem,
+        Some(bundle)
+    );
+}
+
+/// Without a token there is nothing to compare the root with, so it is taken on trust.
+#[tokio::test]
+async fn without_a_token_any_root_is_taken_and_the_certificate_must_lead_to_it() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    fake.behaviour().tokens.push(String::new());
+    let (_, _, stranger) = fake::authority(place.clock.now());
+    let own = std::mem::replace(&mut fake.behaviour().signer, stranger);
+    let refusal = place.refused(join(&fake, None)).await;
+    assert!(refusal.contains("unknown authority"), "{refusal}");
+    assert!(place.is_empty());
+    fake.behaviour().signer = own;
+    let identity = place.start(join(&fake, None)).await.unwrap();
+    assert_eq!(identity.credentials.root_pem(), fake.behaviour().root_pem);
+}
+
+#[tokio::test]
+async fn a_cluster_in_fips_mode_is_refused_by_its_name_as_well() {
+    const FIPS: &str = "FIPS.c1ust3r5e7kdfcv1ayb8ifqu9";
+    let (fake, place) = (Fake::start().await, Place::new());
+    fake.behaviour().cluster = FIPS;
+    let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+    assert!(refusal.contains("not FIPS-enabled"), "{refusal}");
+    assert!(place.is_empty());
+    let now = place.clock.now();
+    let (root_pem, pair) = {
+        let state = fake.behaviour();
+        let worker = NodeRole::Worker;
+        let (chain_pem, key_pem) = fake::issue_in(FIPS, &state.signer, NODE, worker, DAY, now);
+        (state.root_pem.clone(), Pair { chain_pem, key_pem })
+    };
+    place.certificates.save_root(&root_pem).unwrap();
+    place.certificates.save(&pair).unwrap();
+    let refusal = place.refused(join(&fake, None)).await;
+    assert!(refusal.contains("not FIPS-enabled"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_directory_that_lacks_a_part_is_refused_and_gets_no_other() {
+    let fake = Fake::start().await;
+    for name in ["swarm-root-ca.crt", "swarm-node.crt", "swarm-node.key"] {
+        let place = Place::new();
+        place.prepare(&fake, NodeRole::Worker, Duration::ZERO);
+        let path = place.path().join("certificates").join(name);
+        std::fs::remove_file(&path).unwrap();
+        let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+        assert!(refusal.contains("is damaged"), "{name}: {refusal}");
+        assert!(refusal.contains("restore it"), "{name}: {refusal}");
+        assert!(!path.exists(), "{name}");
+    }
+    assert!(fake.behaviour().asked.is_empty());
 }

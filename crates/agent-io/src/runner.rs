@@ -527,3 +527,6 @@ async fn operate(
     let report = Report::of(&*controller, operation, task).await;
     (Some(controller), report)
 }
+
+#[cfg(test)]
+mod tests;

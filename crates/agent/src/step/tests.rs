@@ -116,12 +116,26 @@ fn success_moves_on_and_clears_the_error() {
         assert_eq!(done.status, TaskStatus::new(next, at(2), message));
         assert!(!done.retry);
     }
-    let repeated = concluded(
-        TaskState::Starting,
-        Operation::Start,
-        Err(ExecError::AlreadyStarted),
-    );
-    assert_eq!(repeated.status.state, TaskState::Running);
+    for (state, operation, error, next, message) in [
+        (
+            TaskState::Preparing,
+            Operation::Prepare,
+            ExecError::AlreadyPrepared,
+            TaskState::Ready,
+            "prepared",
+        ),
+        (
+            TaskState::Starting,
+            Operation::Start,
+            ExecError::AlreadyStarted,
+            TaskState::Running,
+            "started",
+        ),
+    ] {
+        let repeated = concluded(state, operation, Err(error));
+        assert_eq!(repeated.status, TaskStatus::new(next, at(2), message));
+        assert!(!repeated.retry);
+    }
 }
 
 #[test]
@@ -138,12 +152,23 @@ fn a_fatal_error_rejects_before_starting_and_fails_from_there_on() {
         assert_eq!(&*done.status.message, "message");
         assert!(!done.retry);
     }
-    let unsupported = ExecError::RuntimeUnsupported {
-        reason: "attachment".into(),
-    };
-    let done = concluded(TaskState::Preparing, Operation::Prepare, Err(unsupported));
-    assert_eq!(&*done.status.message, "resolving controller failed");
-    assert_eq!(done.status.state, TaskState::Rejected);
+    for (state, operation, ended) in [
+        (
+            TaskState::Preparing,
+            Operation::Prepare,
+            TaskState::Rejected,
+        ),
+        (TaskState::Starting, Operation::Start, TaskState::Failed),
+        (TaskState::Running, Operation::Wait, TaskState::Failed),
+    ] {
+        let unsupported = ExecError::RuntimeUnsupported {
+            reason: "attachment".into(),
+        };
+        let done = concluded(state, operation, Err(unsupported));
+        assert_eq!(&*done.status.message, "resolving controller failed");
+        assert_eq!(&*done.status.err, "unsupported runtime: attachment");
+        assert_eq!(done.status.state, ended);
+    }
 }
 
 #[test]

@@ -246,31 +246,59 @@ fn a_changed_description_opens_the_session_again_and_an_equal_one_does_not() {
 }
 
 #[test]
-fn node_news_is_passed_on_once_and_status_alone_is_no_news() {
+fn news_is_passed_on_once_and_status_alone_is_no_news() {
     let mut rig = Rig::connected();
     rig.warnings();
-    let mut message = v1::SessionMessage {
-        session_id: "s1".into(),
-        node: Some(v1::Node {
-            id: "n".into(),
+    let node = v1::Node {
+        id: "n".into(),
+        ..Default::default()
+    };
+    let key = |lamport_time| v1::EncryptionKey {
+        lamport_time,
+        ..Default::default()
+    };
+    let manager = |addr: &str| v1::WeightedPeer {
+        peer: Some(v1::Peer {
+            addr: addr.into(),
             ..Default::default()
         }),
-        managers: vec![v1::WeightedPeer::default()],
-        network_bootstrap_keys: vec![v1::EncryptionKey::default()],
+        weight: 10,
+    };
+    let mut message = v1::SessionMessage {
+        session_id: "s1".into(),
+        node: Some(node.clone()),
+        managers: vec![manager("m:1")],
+        network_bootstrap_keys: vec![key(1)],
         root_ca: "pem".into(),
     };
-    let send = |rig: &mut Rig, message: &v1::SessionMessage| {
+    let send = |rig: &mut Rig, message: &v1::SessionMessage| -> Vec<NodeAction> {
         rig.agent
             .handle_session_message(rig.now, rig.epoch, message.clone(), &mut || 0);
-        std::iter::from_fn(|| rig.agent.poll_node_action()).count()
+        std::iter::from_fn(|| rig.agent.poll_node_action()).collect()
     };
-    assert_eq!(send(&mut rig, &message), 4);
+    let all = [
+        NodeAction::Managers(vec![manager("m:1")]),
+        NodeAction::RootCa("pem".into()),
+        NodeAction::NetworkKeys(vec![key(1)]),
+        NodeAction::Configure(Box::new(node)),
+    ];
+    assert_eq!(send(&mut rig, &message), all);
     message.node.as_mut().unwrap().status = Some(v1::NodeStatus::default());
-    assert_eq!(send(&mut rig, &message), 0);
+    assert_eq!(send(&mut rig, &message), []);
     message.root_ca = bytes::Bytes::new();
-    assert_eq!(send(&mut rig, &message), 0);
+    assert_eq!(send(&mut rig, &message), []);
+    message.network_bootstrap_keys = vec![key(1), key(2)];
+    let keys = NodeAction::NetworkKeys(vec![key(1), key(2)]);
+    assert_eq!(send(&mut rig, &message), [keys]);
+    // No keys mean that there is nothing to say about them.
+    message.network_bootstrap_keys.clear();
+    assert_eq!(send(&mut rig, &message), []);
+    message.managers.push(manager("m:2"));
+    let managers = NodeAction::Managers(vec![manager("m:1"), manager("m:2")]);
+    assert_eq!(send(&mut rig, &message), [managers]);
     message.node.as_mut().unwrap().role = 1;
-    assert_eq!(send(&mut rig, &message), 1);
+    let told = send(&mut rig, &message);
+    assert!(matches!(&told[..], [NodeAction::Configure(node)] if node.role == 1));
 }
 
 #[test]

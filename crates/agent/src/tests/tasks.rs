@@ -440,6 +440,66 @@ fn a_task_sees_only_the_secrets_and_configs_that_its_spec_names() {
     assert_eq!(data(&seen), "shared");
 }
 
+/// What a complete message does not name is gone, as with tasks: the manager has forgotten it.
+#[test]
+fn a_complete_message_replaces_all_secrets_and_configs() {
+    let secret = |id: &str| {
+        let id = id.into();
+        Item::Secret(v1::Secret {
+            id,
+            ..Default::default()
+        })
+    };
+    let config = |id: &str| {
+        let id = id.into();
+        Item::Config(v1::Config {
+            id,
+            ..Default::default()
+        })
+    };
+    let secret_named = |id: &str| v1::SecretReference {
+        secret_id: id.into(),
+        ..Default::default()
+    };
+    let config_named = |id: &str| v1::ConfigReference {
+        config_id: id.into(),
+        ..Default::default()
+    };
+    let container = v1::ContainerSpec {
+        secrets: ["s1", "s2"].map(secret_named).into(),
+        configs: ["c1", "c2"].map(config_named).into(),
+        ..Default::default()
+    };
+    let mut own = task("a", TaskState::Ready);
+    own.spec = Arc::new(v1::TaskSpec {
+        runtime: Some(Runtime::Container(container)),
+        ..Default::default()
+    });
+    let update = AssignmentAction::Update;
+    let mut rig = Rig::connected();
+    let first = [secret("s1"), config("c1")].map(|item| change(item, update));
+    let first = [vec![put(&own)], first.into()].concat();
+    rig.assign(Type::Complete, "", "1", first);
+    let has = |rig: &Rig| {
+        let seen = rig.agent.dependencies(&id("a")).unwrap();
+        let secrets = ["s1", "s2"].map(|id| seen.secret(id).is_ok());
+        (secrets, ["c1", "c2"].map(|id| seen.config(id).is_ok()))
+    };
+    assert_eq!(has(&rig), ([true, false], [true, false]));
+    rig.reply(crate::Reply::SessionEnded(crate::RpcError::new(14, "x")));
+    rig.wait(Duration::ZERO);
+    rig.connect("s2");
+    // Until the manager has spoken, what was there counts.
+    assert_eq!(has(&rig), ([true, false], [true, false]));
+    let second = [secret("s2"), config("c2")].map(|item| change(item, update));
+    let second = [vec![put(&own)], second.into()].concat();
+    rig.assign(Type::Complete, "", "1", second);
+    assert_eq!(has(&rig), ([false, true], [false, true]));
+    let gone = change(config("c2"), AssignmentAction::Remove);
+    rig.assign(Type::Incremental, "1", "2", vec![gone]);
+    assert_eq!(has(&rig), ([false, true], [false, false]));
+}
+
 #[test]
 fn a_task_of_a_lost_database_is_judged_by_the_executor() {
     let mut rig = Rig::connected();

@@ -66,6 +66,32 @@ fn lines_go_to_their_own_output_and_a_complete_stream_is_0() {
 }
 
 #[test]
+fn several_services_are_asked_for_at_once_and_each_once() {
+    test(async {
+        let running = start(Some(Ok(()))).await;
+        running.fake.with(|state| {
+            let mut spec = v1::ServiceSpec::default();
+            spec.annotations.get_or_insert_default().name = "db".to_owned();
+            let mut second = fake::service(spec);
+            second.id = "service-2".to_owned();
+            state.services.push(second);
+        });
+        let words = ["service", "logs", "web", "db", "web", "--tail", "0"];
+        let output = swarmctl(&running, &words).await;
+        let (code, stdout, stderr) = parts(&output);
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(stdout, "web.1@n1 | to stdout\n");
+        let asked = running.fake.with(|state| state.subscriptions.clone());
+        assert_eq!(asked.len(), 1);
+        let mut services = asked[0].selector.clone().unwrap().service_ids;
+        services.sort();
+        assert_eq!(services, ["service-1", "service-2"]);
+        // No line of before: that is the last none of them.
+        assert_eq!(asked[0].options.as_ref().unwrap().tail, -1);
+    });
+}
+
+#[test]
 fn an_incomplete_stream_is_6_with_the_reasons() {
     test(async {
         let text = "warning: incomplete log stream. some logs could not be retrieved for the \

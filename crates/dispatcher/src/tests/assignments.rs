@@ -369,7 +369,7 @@ fn an_ended_task_is_sent_without_what_it_needed() {
 }
 
 #[test]
-fn changes_of_a_secret_are_not_passed_on() {
+fn changes_and_the_end_of_a_secret_or_config_are_not_passed_on() {
     let mut rig = rig(&[]);
     create_secrets(&mut rig);
     rig.commit(|tx| {
@@ -377,14 +377,26 @@ fn changes_of_a_secret_are_not_passed_on() {
             .unwrap();
     });
     after_delay(&mut rig);
-    let secret: Secret = rig
-        .view
-        .get::<Secret>(&"s1".parse().unwrap())
-        .unwrap()
-        .as_ref()
-        .clone();
+    let mut secret = Secret::clone(rig.view.get::<Secret>(&"s1".parse().unwrap()).unwrap());
+    let mut config = Config::clone(rig.view.get::<Config>(&"c".parse().unwrap()).unwrap());
+    Arc::make_mut(&mut secret.spec).data = "another".into();
+    Arc::make_mut(&mut config.spec).data = "another".into();
+    let (secret_id, config_id) = (secret.id.clone(), config.id.clone());
     rig.commit(|tx| {
-        tx.update(secret.clone()).unwrap();
+        tx.update(secret).unwrap();
+        tx.update(config).unwrap();
     });
     assert_eq!(after_delay(&mut rig), Vec::<String>::new());
+    rig.commit(|tx| {
+        tx.delete(Kind::Secret, secret_id.as_id()).unwrap();
+        tx.delete(Kind::Config, config_id.as_id()).unwrap();
+    });
+    assert_eq!(after_delay(&mut rig), Vec::<String>::new());
+    // The node is told to forget them when their task goes.
+    let a = task_id("a");
+    rig.commit(|tx| tx.delete(Kind::Task, a.as_id()).unwrap());
+    assert_eq!(
+        after_delay(&mut rig),
+        ["incremental 2>3 -secret:s1 -config:c -a"]
+    );
 }

@@ -40,6 +40,28 @@ fn it_ends_when_every_node_with_a_task_that_ran_has_closed() {
 }
 
 #[test]
+fn several_services_are_one_subscription_on_the_nodes_of_each() {
+    let mut of_db = task("d1", "n2", TaskState::Running);
+    of_db.service_id = Some("db".parse().unwrap());
+    let mut of_other = task("o1", "n3", TaskState::Running);
+    of_other.service_id = Some("other".parse().unwrap());
+    let web = task("t1", "n1", TaskState::Running);
+    let mut rig = Rig::new(vec![web, of_db, of_other]);
+    // The third service is on a node that is not there, and nobody misses it.
+    for node in ["n1", "n2"] {
+        rig.listen(node);
+    }
+    let id = rig.subscribe(selector(&["web", "db"], &[], &[]), false);
+    let first = rig.publish("n1", &id);
+    rig.end(first, Ok(()));
+    assert_eq!(rig.verdict(&id), None, "the other service is still heard");
+    let second = rig.publish("n2", &id);
+    rig.end(second, Ok(()));
+    assert_eq!(rig.verdict(&id).unwrap(), "");
+    rig.assert_nothing_left();
+}
+
+#[test]
 fn it_ends_at_once_when_nothing_has_run() {
     let mut rig = Rig::new(vec![task("t1", "", TaskState::Pending)]);
     let id = rig.subscribe(selector(&["web"], &[], &[]), false);

@@ -45,8 +45,16 @@ fn tasks_of_other_services_change_nothing() {
     let mut rig = Rig::new(vec![task("t1", "", TaskState::Pending)]);
     rig.listen("n1");
     rig.subscribe(selector(&["web"], &[], &[]), true);
-    rig.commit(|transaction| transaction.create(other).unwrap());
+    rig.commit(|transaction| transaction.create(other.clone()).unwrap());
     assert_eq!(rig.take_told("n1"), "");
+    // With both services, it is one of ours.
+    rig.subscribe(selector(&["web", "db"], &[], &[]), true);
+    assert_eq!(rig.take_told("n1"), "+");
+    rig.listen("n2");
+    let mut second = task("t3", "n2", TaskState::Assigned);
+    second.service_id.clone_from(&other.service_id);
+    rig.commit(|transaction| transaction.create(second).unwrap());
+    assert_eq!(rig.take_told("n2"), "+");
 }
 
 #[test]

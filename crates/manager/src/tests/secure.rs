@@ -4,6 +4,7 @@ use swarm_api::authorization::{METHODS, Role};
 use swarm_rt::metrics::Refused;
 use tonic::codegen::http::uri::PathAndQuery;
 use v1::ca_client::CaClient;
+use v1::log_broker_client::LogBrokerClient;
 use v1::node_ca_client::NodeCaClient;
 
 use super::world::{Authority, CLUSTER, DAY, HOUR, MANAGER, WORKER, World, begin, words};
@@ -280,5 +281,67 @@ async fn a_demoted_manager_loses_its_connections_and_its_rights() {
     let mut client = DispatcherClient::new(world.dial_as(tls));
     let (_, stream) = begin(&mut client, "").await;
     drop((channel, client, control, stream));
+    world.finish().await;
+}
+
+/// A call in the name of a worker, as a manager that does not lead sends it on.
+fn sent_on_for<T>(node: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    for (name, value) in [
+        ("forwarded_cert", "true"),
+        ("forwarded_cert_cn", node),
+        ("forwarded_cert_org", CLUSTER),
+        ("forwarded_cert_ou", "swarm-worker"),
+        ("remote_addr", "192.0.2.7:1234"),
+    ] {
+        request.metadata_mut().insert(name, value.parse().unwrap());
+    }
+    request
+}
+
+/// Such a stream is on the connection of the manager in between, which stays open when the worker
+/// goes.
+#[tokio::test]
+async fn a_stream_that_is_sent_on_for_a_node_ends_with_the_rights_of_the_node() {
+    let world = World::start().await;
+    let (gone, _) = world.worker().await;
+    let (other, _) = world.worker().await;
+    let forwarder = world.authority.tls("forwarder", MANAGER, CLUSTER);
+    let channel = world.dial_as(forwarder);
+    let mut dispatcher = DispatcherClient::new(channel.clone());
+    let mut logs = LogBrokerClient::new(channel);
+    let request = sent_on_for(&other, v1::SessionRequest::default());
+    let mut kept = within(dispatcher.session(request))
+        .await
+        .unwrap()
+        .into_inner();
+    let node = message(&mut kept).await.node.unwrap();
+    assert_eq!(node.id, other);
+    assert_eq!(node.status.unwrap().addr, "192.0.2.7");
+    // Nothing but the guard ends this one.
+    let request = sent_on_for(&gone, v1::ListenSubscriptionsRequest {});
+    let stream = within(logs.listen_subscriptions(request)).await;
+    let stream = stream.unwrap().into_inner();
+    remove(&world, &gone).await;
+    let status = ended(stream).await;
+    assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+    let text = format!("Permission denied: node {gone} was removed from swarm");
+    assert_eq!(status.message(), text);
+
+    // On the same connection another node's stream goes on, and hears what is new.
+    let node_id = other.clone();
+    let found = within(world.control().get_node(v1::GetNodeRequest { node_id })).await;
+    let found = found.unwrap().into_inner().node.unwrap();
+    let mut spec = found.spec.unwrap();
+    spec.availability = v1::node_spec::Availability::Pause as i32;
+    let request = v1::UpdateNodeRequest {
+        node_id: other,
+        node_version: found.meta.and_then(|meta| meta.version),
+        spec: Some(spec.clone()),
+    };
+    within(world.control().update_node(request)).await.unwrap();
+    let told = message(&mut kept).await.node.unwrap();
+    assert_eq!(told.spec.unwrap().availability, spec.availability);
+    drop((dispatcher, logs, kept));
     world.finish().await;
 }

@@ -1,13 +1,15 @@
 //! A server that speaks HTTP/1.1 over TLS, as an external certificate authority does.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::super::https::{HttpsError, Server, check, post_json};
 use super::*;
 
-/// Answers one connection with `answer`, and returns what was asked and by whom.
-async fn serve(listener: TcpListener, tls: NodeTls, answer: String) -> (String, bool) {
+/// Accepts one connection that shows a certificate of the same root, if it shows one.
+async fn accept(listener: &TcpListener, tls: &NodeTls) -> TlsStream<TcpStream> {
     let chain = CertificateDer::pem_slice_iter(tls.chain_pem.as_bytes());
     let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_slice(tls.key_pem.as_bytes()).unwrap();
@@ -20,11 +22,17 @@ async fn serve(listener: TcpListener, tls: NodeTls, answer: String) -> (String, 
         .with_single_cert(chain, key)
         .unwrap();
     let (tcp, _) = listener.accept().await.unwrap();
-    let mut stream = TlsAcceptor::from(Arc::new(config))
+    TlsAcceptor::from(Arc::new(config))
         .accept(tcp)
         .await
-        .unwrap();
-    let is_certified = stream.get_ref().1.peer_certificates().is_some();
+        .unwrap()
+}
+
+/// Answers one connection with `answer`, and returns what was asked and by whom.
+async fn serve(listener: &TcpListener, tls: NodeTls, answer: String) -> (String, String) {
+    let mut stream = accept(listener, &tls).await;
+    let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+    let by = swarm_ca::identity::read_der(&shown).unwrap().node;
     let mut asked = Vec::new();
     while !asked.ends_with(b"{}") {
         let mut part = [0; 1024];
@@ -35,7 +43,7 @@ async fn serve(listener: TcpListener, tls: NodeTls, answer: String) -> (String, 
     }
     stream.write_all(answer.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
-    (String::from_utf8(asked).unwrap(), is_certified)
+    (String::from_utf8(asked).unwrap(), by.to_string())
 }
 
 /// Takes one connection whose client finds fault with the certificate.
@@ -85,19 +93,22 @@ async fn json_is_sent_with_the_nodes_certificate_and_answered() {
         authority,
     } = asked(5).await;
     let own = Credentials::new(authority.tls("m", MANAGER)).unwrap();
-    let answer = "HTTP/1.1 500 Oops\r\ncontent-length: 5\r\n\r\nhello".to_owned();
-    let serving = serve(listener, authority.tls("localhost", MANAGER), answer);
-    let asking = post_json(&server, &own, "{}".to_owned());
-    let ((asked, is_certified), answer) =
-        within(Box::pin(async { tokio::join!(serving, asking) })).await;
-    let answer = answer.unwrap();
-    assert_eq!((answer.status, &answer.body[..]), (500, &b"hello"[..]));
-    assert!(asked.starts_with("POST /sign?a=b HTTP/1.1\r\n"), "{asked}");
-    assert!(
-        asked.contains("content-type: application/json\r\n"),
-        "{asked}"
-    );
-    assert!(is_certified);
+    // The certificate of the moment counts: the node may have got another one meanwhile.
+    for name in ["m", "renewed"] {
+        own.update(authority.tls(name, MANAGER)).unwrap();
+        let answer = "HTTP/1.1 500 Oops\r\ncontent-length: 5\r\n\r\nhello".to_owned();
+        let serving = serve(&listener, authority.tls("localhost", MANAGER), answer);
+        let asking = post_json(&server, &own, "{}".to_owned());
+        let ((asked, by), answer) = within(Box::pin(async { tokio::join!(serving, asking) })).await;
+        let answer = answer.unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (500, &b"hello"[..]));
+        assert!(asked.starts_with("POST /sign?a=b HTTP/1.1\r\n"), "{asked}");
+        assert!(
+            asked.contains("content-type: application/json\r\n"),
+            "{asked}"
+        );
+        assert_eq!(by, name);
+    }
 }
 
 #[tokio::test]
@@ -109,7 +120,7 @@ async fn an_answer_that_is_too_long_is_not_read() {
     } = asked(4).await;
     let own = Credentials::new(authority.tls("m", MANAGER)).unwrap();
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello".to_owned();
-    let serving = serve(listener, authority.tls("localhost", MANAGER), answer);
+    let serving = serve(&listener, authority.tls("localhost", MANAGER), answer);
     let asking = post_json(&server, &own, "{}".to_owned());
     let (_, answer) = within(Box::pin(async { tokio::join!(serving, asking) })).await;
     assert!(
@@ -133,6 +144,28 @@ async fn silence_ends_at_the_deadline() {
         "{checked:?}"
     );
     drop(listener);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_a_request_and_says_nothing_is_given_up() {
+    let Asked {
+        listener,
+        mut server,
+        authority,
+    } = asked(4).await;
+    server.timeout = Duration::from_millis(500);
+    let own = Credentials::new(authority.tls("m", MANAGER)).unwrap();
+    let tls = authority.tls("localhost", MANAGER);
+    let asking = post_json(&server, &own, "{}".to_owned());
+    let (stream, answer) = within(Box::pin(async {
+        tokio::join!(accept(&listener, &tls), asking)
+    }))
+    .await;
+    assert!(
+        matches!(answer, Err(HttpsError::Timeout { .. })),
+        "{answer:?}"
+    );
+    drop(stream);
 }
 
 #[tokio::test]

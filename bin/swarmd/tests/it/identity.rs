@@ -227,6 +227,83 @@ async fn a_worker_that_was_off_past_expiry_comes_back_with_a_token_for_it() {
     cluster.finish().await;
 }
 
+/// The nodes that a rotation under way waits for; an error when there is none.
+async fn waited_for(cluster: &Cluster) -> Result<Vec<ext::NodeToRotate>, String> {
+    let socket = net::dial(&Address::Unix(cluster.socket())).unwrap();
+    let mut client = ext::identity_client::IdentityClient::new(socket);
+    let status = client.ca_status(ext::CaStatusRequest {}).await;
+    let status = status.map_err(|status| status.to_string())?.into_inner();
+    let rotation = status.rotation.ok_or("there is no rotation")?;
+    Ok(rotation.nodes)
+}
+
+async fn rotate(cluster: &Cluster) {
+    cluster
+        .change(|spec| spec.ca_config.get_or_insert_default().force_rotate += 1)
+        .await;
+}
+
+/// Waits for the end of a rotation; the root's digest.
+async fn rotated(cluster: &Cluster) -> String {
+    until("the rotation is over", async || {
+        let root = cluster.object().await.root_ca.unwrap();
+        let is_over = root.root_rotation.is_none();
+        is_over
+            .then_some(root.ca_cert_hash)
+            .ok_or_else(|| "it rotates".to_owned())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_rotation_waits_for_the_node_that_is_down_and_ends_when_it_is_back() {
+    let mut cluster = Cluster::start(0).await;
+    cluster.beat_fast().await;
+    cluster.add_workers(2).await;
+    let first = rotated(&cluster).await;
+    let lost = cluster.nodes().await.unwrap()["worker-2"].id.clone();
+    let old = certificate(&cluster.state("worker-2"));
+    cluster.workers[1].kill();
+    until("the worker is down", async || {
+        let nodes = cluster.nodes().await.map_err(|status| status.to_string())?;
+        let state = nodes["worker-2"].status.clone().unwrap().state();
+        let is_down = state == v1::node_status::State::Down;
+        is_down.then_some(()).ok_or_else(|| format!("{state:?}"))
+    })
+    .await;
+
+    rotate(&cluster).await;
+    let last = until("it is the last one", async || {
+        let mut nodes = waited_for(&cluster).await?;
+        let last = nodes.pop().ok_or("everybody is rotated")?;
+        let is_last = nodes.is_empty();
+        is_last.then_some(last).ok_or_else(|| format!("{nodes:?}"))
+    })
+    .await;
+    assert_eq!((&last.node_id, &*last.hostname), (&lost, "worker-2"));
+    assert!(
+        !last.reason.is_empty() && !last.next_step.is_empty(),
+        "{last:?}"
+    );
+
+    cluster.workers[1].start_again();
+    cluster.workers[1].ready().await;
+    let second = rotated(&cluster).await;
+    assert_ne!(first, second);
+    let renewed = certificate(&cluster.state("worker-2"));
+    assert_ne!(old, renewed);
+
+    // And once more, with the roots of the first one behind everybody.
+    rotate(&cluster).await;
+    let third = rotated(&cluster).await;
+    assert!(third != second && third != first);
+    assert_ne!(renewed, certificate(&cluster.state("worker-2")));
+    let token = JoinToken::parse(&cluster.tokens().await.worker).unwrap();
+    assert_eq!(token.root_digest().to_string(), third);
+    assert_eq!(cluster.nodes().await.unwrap().len(), 3);
+    cluster.finish().await;
+}
+
 fn check(address: &str, token: &str, format: &str) -> Output {
     Command::new(SWARMD)
         .args([

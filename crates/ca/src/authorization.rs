@@ -185,14 +185,10 @@ fn check(
     identity: &CertIdentity,
     what: &str,
 ) -> Result<(), Denial> {
-    let names: Vec<&str> = roles
-        .iter()
-        .map(|role| role.organizational_unit())
-        .collect();
-    let has = |name: &&str| identity.roles.iter().any(|role| role == name);
-    let held: Vec<&str> = names.iter().copied().filter(|name| has(name)).collect();
-    if held.is_empty() {
-        let names = names.join(" ");
+    let names = || roles.iter().map(|role| role.organizational_unit());
+    let has = |name: &str| identity.roles.iter().any(|role| role == name);
+    if !names().any(has) {
+        let names = names().collect::<Vec<_>>().join(" ");
         let text = format!("{what}: remote certificate not part of OUs: [{names}]");
         return Err(Denial::new(Reason::WrongRole, text));
     }
@@ -212,11 +208,14 @@ fn check(
         );
         return Err(Denial::new(Reason::WrongOrganization, text));
     }
+    // A demoted node keeps what workers may do, which its old certificate did not have to say.
+    if roles.contains(&Role::Worker) {
+        return Ok(());
+    }
     let is_demoted = view
         .node(node)
         .is_some_and(|node| node.role == NodeRole::Worker);
-    // A demoted node keeps what workers may do, which its old certificate did not have to say.
-    if !is_demoted || roles.contains(&Role::Worker) {
+    if !is_demoted {
         return Ok(());
     }
     let text = format!(

@@ -38,6 +38,14 @@ const GATES: &[Gate] = &[
         go: None,
     },
     Gate {
+        name: "CPU per task, ten tasks per agent, 10,000 agents to 1,000",
+        large: (10_000, "launch:100000"),
+        small: (1_000, "launch:10000"),
+        figure: CPU,
+        max: 1.2,
+        go: None,
+    },
+    Gate {
         name: "CPU per task, 100,000 tasks to 10,000",
         large: (1_000, "launch:100000"),
         small: (1_000, "launch:10000"),
@@ -98,6 +106,9 @@ fn steps(agents: u32) -> Vec<Step> {
     steps.extend(launches);
     if agents == 1_000 {
         steps.extend([Step::Remove, Step::Launch(100_000), idle]);
+    }
+    if agents == 10_000 {
+        steps.extend([Step::Remove, Step::Launch(100_000)]);
     }
     steps
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use swarm_api::authorization::{self as table, Method};
 use swarm_ca::authorization::{Accepted, Arrival, Denial, Here, Hop, Reason, authorize};
 use swarm_raft_io::ReplicatedStore;
@@ -181,6 +181,45 @@ impl Guard {
             _place: place,
         };
         Ok((caller, watch))
+    }
+
+    /// Lets a call in that its node makes itself and that is answered on the spot. `None` sends it
+    /// the usual way, where it is refused with its reason if it must be.
+    pub(crate) fn admit_at_once(
+        &self,
+        method: &'static Method,
+        connection: &Arc<Connection>,
+        headers: &HeaderMap,
+    ) -> Option<AtOnce<'_>> {
+        if hop::is_told(headers) || connection.closing().is_some() {
+            return None;
+        }
+        let place = connection.begin_call(calls_max(connection.peer()))?;
+        let accepted = self.authorize(method, connection, &Hop::default());
+        accepted.is_ok().then(|| AtOnce {
+            guard: self,
+            method,
+            since: self.inner.clock.monotonic(),
+            _place: place,
+        })
+    }
+}
+
+/// A call that was let in and is about to be answered.
+pub(crate) struct AtOnce<'a> {
+    guard: &'a Guard,
+    method: &'static Method,
+    since: Duration,
+    _place: CallPlace,
+}
+
+impl AtOnce<'_> {
+    /// Counts it. One that is not answered here after all is counted where it is.
+    pub(crate) fn answered(self) {
+        let Inner { rpcs, clock, .. } = &*self.guard.inner;
+        rpcs.started(self.method);
+        let took = clock.monotonic().saturating_sub(self.since);
+        rpcs.handled(self.method, Code::Ok, took);
     }
 }
 

@@ -92,14 +92,16 @@ impl Remote<'_> {
         let watching = watchman::run(store.clone(), listening.connections, guard.clone(), stop);
         self.tasks.spawn("watchman", OnError::Stop, watching);
         for (lane, workers) in listening.workers {
-            let service = guard.layer(services::workers(self.services));
+            let express = services::express(self.services, guard.clone());
+            let service = guard.layer(services::remote(self.services));
             let keepalive = Keepalive {
                 interval: self.bounds.worker_keepalive_interval,
                 timeout: self.bounds.keepalive_timeout,
             };
             let stop = self.tasks.shutdown().clone();
+            let own = lane.clone();
             lane.spawn(self.tasks, "lane", move || async move {
-                lanes::serve(workers, service, keepalive, stop).await;
+                lanes::serve(&own, workers, express, service, keepalive, stop).await;
                 Ok(())
             });
         }

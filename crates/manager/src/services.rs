@@ -26,6 +26,7 @@ use tonic::service::Routes;
 use tonic::transport::server::Router;
 
 use crate::gate::Gate;
+use crate::guard::Guard;
 use crate::heartbeats::Heartbeats;
 use crate::logs::LogCalls;
 use crate::secret_drivers::Plugins;
@@ -79,10 +80,9 @@ pub(crate) fn remote(services: &Arc<Services>) -> Routes {
         .prepare()
 }
 
-/// The same with heartbeats beside them.
-pub(crate) fn workers(services: &Arc<Services>) -> Express<Routes> {
-    let dispatcher = dispatcher::Dispatcher(Arc::clone(services));
-    Express::new(dispatcher, remote(services))
+/// What of that is answered before it gets to a service.
+pub(crate) fn express(services: &Arc<Services>, guard: Guard) -> Express {
+    Express::new(guard, dispatcher::Dispatcher(Arc::clone(services)))
 }
 
 /// The services on the control socket: those for agents, since the manager's own agent comes this

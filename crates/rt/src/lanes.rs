@@ -18,7 +18,7 @@ use std::num::NonZero;
 use tokio::sync::oneshot;
 
 pub(crate) use gather::Gatherer;
-pub use serve::{Keepalive, serve};
+pub use serve::{Express, Keepalive, serve};
 pub(crate) use socket::Socket;
 
 use crate::tasks::TaskError;

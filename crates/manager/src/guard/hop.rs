@@ -12,6 +12,11 @@ const REDIRECT: &str = "redirect";
 /// Roles that are read; there are two.
 const ROLES_MAX: usize = 8;
 
+/// Whether the metadata may say anything of that.
+pub(super) fn is_told(headers: &HeaderMap) -> bool {
+    headers.contains_key(REDIRECT) || headers.contains_key(FORWARDED)
+}
+
 /// Reads the metadata. Values that are no text count as empty, which is refused later.
 pub(super) fn read(headers: &HeaderMap) -> Hop {
     let is_redirected = headers.contains_key(REDIRECT);

@@ -63,16 +63,18 @@ impl Dispatcher {
         answer.map_err(|error| self.refusal(&error))
     }
 
-    /// Answers a heartbeat.
-    pub(super) async fn beat(
+    /// Answers a heartbeat, if nothing is in the way.
+    pub(super) fn beat_at_once(
         &self,
-        caller: &Caller,
+        node: &NodeId,
         session: &str,
-    ) -> Result<v1::HeartbeatResponse, Status> {
-        let node = self.node(caller)?;
-        self.0.gate.pass().await?;
-        let period = self.0.heartbeats.beat(self.0.clock.now(), &node, session);
-        let period = period.map_err(|error| self.refusal(&error))?;
+    ) -> Option<v1::HeartbeatResponse> {
+        let is_open = self.0.gate.is_open();
+        is_open.then(|| self.beat(node, session).ok()).flatten()
+    }
+
+    fn beat(&self, node: &NodeId, session: &str) -> Result<v1::HeartbeatResponse, DispatchError> {
+        let period = self.0.heartbeats.beat(self.0.clock.now(), node, session)?;
         let period = Some(time::duration_to_wire(period));
         Ok(v1::HeartbeatResponse { period })
     }
@@ -119,8 +121,10 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
-        let caller = net::caller(&request);
-        let answer = self.beat(&caller, &request.get_ref().session_id).await?;
+        let node = self.caller(&request)?;
+        self.0.gate.pass().await?;
+        let answer = self.beat(&node, &request.get_ref().session_id);
+        let answer = answer.map_err(|error| self.refusal(&error))?;
         Ok(Response::new(answer))
     }
 

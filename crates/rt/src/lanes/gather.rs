@@ -6,8 +6,9 @@
 //! meantime. It does not pause
 //!
 //! * when requests come more seldom than that: each is served at once;
-//! * when more than a heartbeat travels in either direction ([`BULK_BYTES`]): there is work, which
-//!   must not wait. A pause that has begun ends at that moment, and there is none for [`HURRY`];
+//! * when more than a heartbeat travels in either direction ([`BULK_BYTES`]), or a call comes that
+//!   is not answered on the spot: there is work, which must not wait. A pause that has begun ends at
+//!   that moment, and there is none for [`HURRY`];
 //! * when more sockets have something than fit into one look.
 //!
 //! Everything that does not come through these sockets (messages from other threads, timers) goes
@@ -28,13 +29,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 /// Between two looks at quiet sockets: how long a heartbeat may wait for its answer. Agents wait
-/// five seconds; a thousand of them at the default period send five heartbeats in this time.
-pub(super) const PAUSE: Duration = Duration::from_millis(25);
+/// five seconds; a thousand of them at the default period send twenty heartbeats in this time.
+/// Most of what a wake-up costs is that the processor has forgotten the code by then.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// A read or write of so many bytes is not a heartbeat.
 pub(super) const BULK_BYTES: usize = 512;
-/// How long there is no pause after such a one. Assignments go out and statuses are written in
-/// steps of a tenth of a second; this is longer.
-const HURRY: Duration = Duration::from_millis(250);
+/// How long there is no pause after such a one. A node that has got a task tells how far it is in
+/// small messages, and it is in this time that somebody looks at the cluster.
+const HURRY: Duration = Duration::from_secs(1);
 /// Sockets that one look takes.
 const EVENTS_MAX: usize = 256;
 
@@ -156,9 +158,13 @@ impl Gatherer {
 
     /// Takes notice of so many bytes that were read or written at once.
     pub(super) fn moved(&self, bytes: usize) {
-        if bytes < BULK_BYTES {
-            return;
+        if bytes >= BULK_BYTES {
+            self.hurry();
         }
+    }
+
+    /// There is more going on than heartbeats.
+    pub(super) fn hurry(&self) {
         let until = self.inner.since.elapsed().saturating_add(HURRY);
         let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
         self.inner.hurry_until.store(until, Ordering::Release);

@@ -1,13 +1,16 @@
 //! Serves HTTP/2 on the connections of a lane.
 //!
 //! A call is begun by the task of its connection, and gets a task of its own only when it has to
-//! wait: a heartbeat does not, so reading, answering and writing it are one turn of one task.
+//! wait. A heartbeat does not even become a future ([`Express`]): reading, answering and writing it
+//! are one turn of one task.
 //!
 //! Owns how calls and connections end. Does not own what is answered, nor the bounds of HTTP/2,
 //! which are those of every listener ([`crate::net`]).
 
 mod body;
+mod express;
 mod keepalive;
+mod knock;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -17,7 +20,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 use http::{Request, Response};
 use hyper::body::Body as _;
 use tokio::task::JoinSet;
@@ -25,19 +28,29 @@ use tokio_stream::StreamExt as _;
 use tonic::body::Body;
 use tower::Service;
 
+pub use express::Express;
 pub use keepalive::Keepalive;
 
+use super::Lane;
 use crate::Shutdown;
 use crate::net::{
     CONNECTION_WINDOW_BYTES, HEADERS_BYTES_MAX, STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION_MAX,
 };
 use crate::tls::{Connection, Incoming, TlsIo};
+use express::Attempt;
 use keepalive::Watch;
+use knock::Knock;
 
-/// Serves connections until the signal is given, and then until their calls are over. Services find
+/// Serves connections on the lane that they were handed to, until the signal is given, and then until their calls are over. Services find
 /// the connection of a request in its extensions.
-pub async fn serve<S>(mut incoming: Incoming, service: S, keepalive: Keepalive, stop: Shutdown)
-where
+pub async fn serve<S, E: Express>(
+    lane: &Lane,
+    mut incoming: Incoming,
+    express: E,
+    service: S,
+    keepalive: Keepalive,
+    stop: Shutdown,
+) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -53,8 +66,15 @@ where
         };
         match io {
             Some(Ok(io)) => {
-                let stop = stop.clone();
-                connections.spawn(connection(io, service.clone(), keepalive, stop));
+                let (lane, express, service) = (lane.clone(), express.clone(), service.clone());
+                connections.spawn(connection(
+                    lane,
+                    io,
+                    express,
+                    service,
+                    keepalive,
+                    stop.clone(),
+                ));
             }
             Some(Err(error)) => tracing::debug!(%error, "no connection"),
             None => break,
@@ -63,8 +83,14 @@ where
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection<S>(io: TlsIo, service: S, keepalive: Keepalive, stop: Shutdown)
-where
+async fn connection<S, E: Express>(
+    lane: Lane,
+    io: TlsIo,
+    express: E,
+    service: S,
+    keepalive: Keepalive,
+    stop: Shutdown,
+) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -88,8 +114,13 @@ where
     let mut calls = JoinSet::new();
     let mut stopping = Box::pin(async move { stop.begun().await });
     let mut is_stopping = false;
+    let mut knock = Knock::default();
     poll_fn(move |context| {
+        let waker = knock.waker(context.waker());
+        let context = &mut Context::from_waker(&waker);
         loop {
+            // What follows sees all that the answers so far have left to do.
+            knock.forget();
             while let Poll::Ready(Some(_)) = calls.poll_join_next(context) {}
             if !is_stopping && stopping.as_mut().poll(context).is_ready() {
                 is_stopping = true;
@@ -100,18 +131,27 @@ where
                 tracing::info!(remote = %about.remote(), "a peer does not answer any more");
                 return Poll::Ready(());
             }
-            let (request, respond) = match http.poll_accept(context) {
+            let (request, mut respond) = match http.poll_accept(context) {
                 Poll::Ready(Some(Ok(call))) => call,
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, remote = %about.remote(), "connection broken");
                     return Poll::Ready(());
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    knock.pass_on();
+                    return Poll::Pending;
+                }
             };
             if let Some(watch) = &mut watch {
                 watch.heard();
             }
+            let attempt = express::attempt(&express, &about, request, &mut respond, context);
+            let Attempt::Usual(request, first) = attempt else {
+                continue;
+            };
+            lane.gatherer.hurry();
+            let request = request.map(|stream| body::received(first, stream));
             let call = answer(service.clone(), request, respond, Arc::clone(&about));
             begin(&mut calls, Box::pin(call), context);
         }
@@ -135,13 +175,12 @@ struct Gone;
 
 async fn answer<S>(
     mut service: S,
-    request: Request<RecvStream>,
+    mut request: Request<Body>,
     mut respond: SendResponse<Bytes>,
     connection: Arc<Connection>,
 ) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    let mut request = request.map(body::received);
     request.extensions_mut().insert(connection);
     let Ok(()) = poll_fn(|context| service.poll_ready(context)).await;
     let response = {

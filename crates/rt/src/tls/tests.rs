@@ -3,6 +3,7 @@
 mod authority;
 mod hostile;
 mod https;
+mod spot;
 mod strangers;
 
 use std::net::SocketAddr;
@@ -68,6 +69,7 @@ impl Rig {
                     }
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 },
+                spot::PATH => spot::usual(request).await,
                 _ => match connection.peer() {
                     Peer::Certified(identity) => identity.node.to_string(),
                     Peer::Anonymous => "nobody".to_owned(),
@@ -83,8 +85,9 @@ impl Rig {
                 interval: DEADLINE,
                 timeout: DEADLINE,
             };
+            let own = lane.clone();
             lane.spawn(&tasks, "lane", move || async move {
-                serve(incoming, service, keepalive, stop).await;
+                serve(&own, incoming, spot::Backwards, service, keepalive, stop).await;
                 Ok(())
             });
         }

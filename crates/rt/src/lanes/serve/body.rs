@@ -8,11 +8,15 @@ use h2::{Reason, RecvStream};
 use hyper::body::{Body as HttpBody, Frame};
 use tonic::body::Body;
 
-struct Received(RecvStream);
+struct Received {
+    /// Was taken out of the stream already.
+    first: Option<Bytes>,
+    stream: RecvStream,
+}
 
-/// What a peer sends, as services read it.
-pub(super) fn received(stream: RecvStream) -> Body {
-    Body::new(Received(stream))
+/// What a peer sends, as services read it: what was taken out of its stream, and the rest of that.
+pub(super) fn received(first: Option<Bytes>, stream: RecvStream) -> Body {
+    Body::new(Received { first, stream })
 }
 
 impl HttpBody for Received {
@@ -23,7 +27,10 @@ impl HttpBody for Received {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        let stream = &mut self.0;
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        let stream = &mut self.stream;
         match ready!(stream.poll_data(context)) {
             Some(Ok(data)) => {
                 // Whoever reads the body makes room for more of it. Fails only for more than came.
@@ -41,6 +48,6 @@ impl HttpBody for Received {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.first.is_none() && self.stream.is_end_stream()
     }
 }

@@ -37,7 +37,6 @@ use crate::net::{
     CONNECTION_WINDOW_BYTES, HEADERS_BYTES_MAX, STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION_MAX,
 };
 use crate::tls::{Connection, Incoming, TlsIo};
-use express::Attempt;
 use keepalive::Watch;
 use knock::Knock;
 
@@ -146,8 +145,8 @@ async fn connection<S, E: Express>(
             if let Some(watch) = &mut watch {
                 watch.heard();
             }
-            let attempt = express::attempt(&express, &about, request, &mut respond, context);
-            let Attempt::Usual(request, first) = attempt else {
+            let usual = express::attempt(&express, &about, request, &mut respond, context);
+            let Some((request, first)) = usual else {
                 continue;
             };
             lane.gatherer.hurry();

@@ -38,28 +38,24 @@ pub trait Express: Clone + Send + 'static {
     ) -> Option<Bytes>;
 }
 
-/// What became of an attempt to answer a call on the spot.
-pub(super) enum Attempt {
-    Answered,
-    /// To be answered the usual way. With what was taken out of its body.
-    Usual(Request<RecvStream>, Option<Bytes>),
-}
+/// A call for the usual way, and what was taken out of its body.
+pub(super) type Usual = (Request<RecvStream>, Option<Bytes>);
 
-/// Answers a call, if that can be done at once.
+/// Answers a call, or gives it back if that cannot be done at once.
 pub(super) fn attempt(
     express: &impl Express,
     connection: &Arc<Connection>,
     mut request: Request<RecvStream>,
     respond: &mut SendResponse<Bytes>,
     context: &mut Context<'_>,
-) -> Attempt {
+) -> Option<Usual> {
     if !express.is_meant(request.uri().path()) || !is_plain(&request) {
-        return Attempt::Usual(request, None);
+        return Some((request, None));
     }
     let body = request.body_mut();
     // What is not here yet, broken or in pieces is for those who can wait for the rest.
     let Poll::Ready(Some(Ok(data))) = body.poll_data(context) else {
-        return Attempt::Usual(request, None);
+        return Some((request, None));
     };
     // Fails only for more than came.
     let _ = body.flow_control().release_capacity(data.len());
@@ -69,13 +65,13 @@ pub(super) fn attempt(
         .flatten()
         .and_then(|message| express.answer(connection, request.headers(), message));
     let Some(answer) = answer else {
-        return Attempt::Usual(request, Some(data));
+        return Some((request, Some(data)));
     };
     if send(respond, &answer).is_err() {
         // Nobody waits for the answer any more.
         respond.send_reset(Reason::CANCEL);
     }
-    Attempt::Answered
+    None
 }
 
 fn is_plain<B>(request: &Request<B>) -> bool {

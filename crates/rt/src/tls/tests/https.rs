@@ -32,7 +32,7 @@ async fn accept(listener: &TcpListener, tls: &NodeTls) -> TlsStream<TcpStream> {
 async fn serve(listener: &TcpListener, tls: NodeTls, answer: String) -> (String, String) {
     let mut stream = accept(listener, &tls).await;
     let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
-    let by = swarm_ca::identity::read_der(&shown).unwrap().node;
+    let by = identity::read_der(&shown).unwrap().node;
     let mut asked = Vec::new();
     while !asked.ends_with(b"{}") {
         let mut part = [0; 1024];

@@ -7,19 +7,19 @@
 
 mod messages;
 mod observe;
+mod registration;
 mod secrets;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use swarm_api::v1;
 use swarm_reconcile::{Batch, Outcome, Wake};
 use swarm_store::{Commit, Root};
-use swarm_types::{IdSource, Node, NodeId, NodeState, SessionId, Timers, Timestamp, Version};
+use swarm_types::{Node, NodeId, NodeState, SessionId, Timers, Timestamp, Version};
 use v1::update_task_status_request::TaskStatusUpdate;
 use v1::update_volume_status_request::VolumeStatusUpdate;
 
-use crate::clones::{Place, Places};
 use crate::config::{
     Config, SessionExtras, UNKNOWN_GRACE_MULTIPLIER, draw_period, heartbeat_period, period_min,
 };
@@ -29,7 +29,7 @@ use crate::intake::Intake;
 use crate::nodes::{HEARTBEAT_FAILURE, NodeIntent, UNKNOWN_HEARTBEAT_FAILURE};
 use crate::orphans;
 use crate::pulse::{Look, Pulses, deadline};
-use crate::sessions::{Control, REGISTRATION_TIMEOUT, REGISTRATIONS_WAITING_MAX, Session};
+use crate::sessions::Session;
 use crate::statuses;
 use crate::volumes;
 use crate::wire::AssignmentsBytes;
@@ -205,63 +205,6 @@ impl Dispatcher {
         &self.extras
     }
 
-    /// A node asks for a session.
-    ///
-    /// # Errors
-    /// The node is unknown, or registers too often, or too many register at once, or the dispatcher
-    /// is stopped.
-    pub fn handle_session(
-        &mut self,
-        now: Timestamp,
-        open: SessionOpen<'_>,
-        view: &Root,
-        ids: &mut dyn IdSource,
-        draw: &mut dyn FnMut() -> u64,
-    ) -> Result<SessionStart, DispatchError> {
-        self.check_running()?;
-        let node = open.node;
-        if view.node(node).is_none() {
-            return Err(DispatchError::node_not_found());
-        }
-        self.check_room(node)?;
-        let places = self.places(&open);
-        let wanted = NodeIntent::Ready {
-            description: open.description.map(Arc::new),
-            addr: open.addr.to_owned(),
-            warning: places.warning().map(str::to_owned),
-        };
-        let until = deadline(now, draw_period(self.pulses.period(), draw));
-        match self.sessions.get_mut(node) {
-            Some(session) if session.is_named(open.previous_session) => {
-                session.refresh(wanted.clone());
-                session.pulse.renew(until);
-            }
-            before => {
-                let attempts = match before {
-                    Some(before) => before.count_attempt(now, node)?,
-                    None => 0,
-                };
-                let id = SessionId::new(ids.next_id());
-                let slot = self.wheel.watch(node, until, self.deadline_min(now));
-                let pulse = (self.pulses.begin(node, id, until), slot);
-                let mut session = Session::register(now, pulse, attempts, places, wanted.clone());
-                self.end_streams(node, &DispatchError::session_invalid());
-                if let Some(before) = self.sessions.remove(node) {
-                    session.succeed(before);
-                }
-                self.sessions.insert(node.clone(), session);
-            }
-        }
-        self.intake.put_node(now, node.clone(), wanted);
-        self.intake.orphans.forget(node);
-        self.awaited.remove(node);
-        self.timers.clear(&Timer::Grace(node.clone()));
-        self.timers.clear(&Timer::Orphan(node.clone()));
-        let deadline = now.saturating_add(REGISTRATION_TIMEOUT);
-        self.registrations.set(node.clone(), deadline);
-        self.open_control(node, view)
-    }
-
     /// The heartbeats of this term, for whoever answers them.
     pub fn pulses(&self) -> &Pulses {
         &self.pulses
@@ -305,65 +248,6 @@ impl Dispatcher {
             self.intake.put_volume(now, volume, node.clone());
         }
         Ok(())
-    }
-
-    /// A node asks for its assignments. The first message comes from
-    /// [`Dispatcher::poll_message`]; an older stream of the node ends.
-    ///
-    /// # Errors
-    /// As [`Pulses::beat`].
-    pub fn handle_assignments_open(
-        &mut self,
-        node: &NodeId,
-        session: &str,
-    ) -> Result<StreamId, DispatchError> {
-        self.check_session(node, session)?;
-        let stream = self.new_stream(node);
-        let entry = self.sessions.get_mut(node);
-        let entry = entry.ok_or_else(DispatchError::node_not_registered)?;
-        if let Some(before) = entry.begin_assignments(stream) {
-            self.end_stream(node, before, DispatchError::session_invalid());
-        }
-        self.timers.clear(&Timer::Assignments(node.clone()));
-        self.ready.insert(node.clone());
-        Ok(stream)
-    }
-
-    /// The message taken last for a stream was handed to the transport: the next one may come.
-    pub fn handle_sent(&mut self, stream: StreamId) {
-        let Some(node) = self.streams.get(&stream) else {
-            return;
-        };
-        let Some(session) = self.sessions.get_mut(node) else {
-            return;
-        };
-        if let Some(control) = &mut session.control
-            && control.stream == stream
-        {
-            control.handle_sent();
-        }
-        if let Some(assignments) = &mut session.assignments
-            && assignments.stream == stream
-        {
-            assignments.handle_sent();
-        }
-        self.ready.insert(node.clone());
-    }
-
-    /// The node closed a stream, or its connection is gone. Its registration stays until its
-    /// heartbeats are missed, so that it can come back with the same session.
-    pub fn handle_disconnect(&mut self, stream: StreamId) {
-        let Some(node) = self.streams.remove(&stream) else {
-            return;
-        };
-        let Some(session) = self.sessions.get_mut(&node) else {
-            return;
-        };
-        session.control = session.control.take().filter(|own| own.stream != stream);
-        let assignments = session.assignments.as_ref();
-        if assignments.is_some_and(|own| own.stream == stream) {
-            session.end_assignments();
-        }
     }
 
     /// Takes notice of a commit; `view` is at or after it.
@@ -530,23 +414,9 @@ impl Dispatcher {
             .map(|session| session.pulse.session())
     }
 
-    /// Who has this stream.
-    pub fn node_of(&self, stream: StreamId) -> Option<&NodeId> {
-        self.streams.get(&stream)
-    }
-
     fn check_running(&self) -> Result<(), DispatchError> {
         if self.is_stopped {
             return Err(DispatchError::stopped());
-        }
-        Ok(())
-    }
-
-    /// A node that is refused here comes back after its own pause, which is a random one.
-    fn check_room(&self, node: &NodeId) -> Result<(), DispatchError> {
-        let waiting = self.registrations.len();
-        if waiting >= REGISTRATIONS_WAITING_MAX && self.registrations.get(node).is_none() {
-            return Err(DispatchError::registrations_full(node, waiting));
         }
         Ok(())
     }
@@ -583,68 +453,8 @@ impl Dispatcher {
         self.intake.require(version);
     }
 
-    fn new_stream(&mut self, node: &NodeId) -> StreamId {
-        self.stream_last += 1;
-        let stream = StreamId(self.stream_last);
-        self.streams.insert(stream, node.clone());
-        stream
-    }
-
-    fn open_control(&mut self, node: &NodeId, view: &Root) -> Result<SessionStart, DispatchError> {
-        let stream = self.new_stream(node);
-        let session = self.sessions.get_mut(node);
-        let session = session.ok_or_else(DispatchError::node_not_registered)?;
-        session.confirm(view.node(node));
-        let before = session.control.replace(Control::new(stream));
-        let warning = session.places.warning().map(str::to_owned);
-        let session = session.pulse.session().clone();
-        if let Some(before) = before {
-            self.end_stream(node, before.stream, DispatchError::session_invalid());
-        }
-        self.ready.insert(node.clone());
-        Ok(SessionStart {
-            session,
-            stream,
-            warning,
-        })
-    }
-
-    /// Where a node registers from, beside where its session is.
-    fn places(&self, open: &SessionOpen<'_>) -> Places {
-        let description = open.description.as_ref();
-        let hostname = description.map_or("", |description| &*description.hostname);
-        let here = Place::new(hostname, open.addr);
-        match self.sessions.get(open.node) {
-            Some(session) if session.is_named(open.previous_session) => session.places.clone(),
-            Some(session) => session.places.next(here, session.control.is_some()),
-            None => Places::first(here),
-        }
-    }
-
     fn is_waiting(&self, node: &NodeId) -> bool {
         self.sessions.get(node).is_some_and(Session::is_waiting)
-    }
-
-    fn end_stream(&mut self, node: &NodeId, stream: StreamId, error: DispatchError) {
-        if self.streams.remove(&stream).is_some() {
-            self.ends.push_back(Message {
-                node: node.clone(),
-                stream,
-                body: Body::End(error),
-            });
-        }
-    }
-
-    fn end_streams(&mut self, node: &NodeId, error: &DispatchError) {
-        let Some(session) = self.sessions.get_mut(node) else {
-            return;
-        };
-        let control = session.control.take().map(|control| control.stream);
-        let assignments = session.end_assignments();
-        for stream in control.into_iter().chain(assignments) {
-            self.end_stream(node, stream, error.clone());
-        }
-        self.timers.clear(&Timer::Assignments(node.clone()));
     }
 
     /// Ends a registration.
@@ -666,17 +476,6 @@ impl Dispatcher {
         let message = UNKNOWN_HEARTBEAT_FAILURE;
         self.intake
             .put_node(now, node, NodeIntent::Down { message });
-    }
-
-    /// The registration itself stays, and with it the heartbeat timer: the node object may become
-    /// READY later, and somebody has to notice that the node is gone by then.
-    fn refuse_registration(&mut self, node: &NodeId) {
-        if !self.is_waiting(node) {
-            return;
-        }
-        let seconds = REGISTRATION_TIMEOUT.as_secs();
-        let error = DispatchError::registration_timeout(node, seconds);
-        self.end_streams(node, &error);
     }
 }
 

@@ -1,16 +1,16 @@
 //! The leader's task: feeds the leader machine with commits, calls and time, and carries out what
 //! it asks for.
 
-use std::collections::BTreeMap;
+mod outbox;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use swarm_api::v1;
 use swarm_ca::server::{JobId, Server as CaServer, Signed};
 use swarm_dispatcher::{
-    Body, Config as DispatcherConfig, DispatchError, Dispatcher, SecretAnswer, SecretRequestId,
-    SessionExtras, SessionOpen, StreamId,
+    Config as DispatcherConfig, DispatchError, Dispatcher, SecretAnswer, SecretRequestId,
+    SessionExtras, SessionOpen,
 };
 use swarm_leader::{Leader, Origin, Seed};
 use swarm_raft_io::ReplicatedStore;
@@ -22,15 +22,14 @@ use swarm_rt::{Clock, OsIds, Shutdown};
 use swarm_store::{Filter, Received, Subscription, View};
 use swarm_types::NodeId;
 use tokio::sync::mpsc;
-use tonic::Status;
 
 use crate::figures::SchedulingDelay;
 use crate::gate::Gate;
 use crate::heartbeats::Heartbeats;
 use crate::secret_drivers::{Plugins, SecretDrivers};
-use crate::services::status_of;
 use crate::signing::Signing;
-use crate::streams::{Call, Incoming, NodeStream, Sink, StreamEvent};
+use crate::streams::{Call, Incoming, NodeStream, StreamEvent};
+use outbox::Outbox;
 
 /// Changes that may wait for the leader's task before it reads everything again.
 const FEED_CHANGES_MAX: usize = 500_000;
@@ -141,18 +140,14 @@ struct Term {
     outcomes: mpsc::UnboundedReceiver<(Origin, Outcome)>,
     /// Unbounded, but each origin has one transaction in flight.
     outcome_sender: mpsc::UnboundedSender<(Origin, Outcome)>,
-    /// Of the streams of this term: ids of streams begin anew with every term. Unbounded, but a
-    /// stream has at most one `Sent` and one `Closed` in it.
+    /// What became of the streams of the outbox.
     events: mpsc::UnboundedReceiver<StreamEvent>,
-    event_sender: mpsc::UnboundedSender<StreamEvent>,
+    outbox: Outbox,
     signing: Signing,
     drivers: SecretDrivers,
-    sessions: BTreeMap<StreamId, Sink<v1::SessionMessage>>,
     sessions_shown: Gauge,
     metrics: Metrics,
     delay: SchedulingDelay,
-    /// Their messages are encoded.
-    assignments: BTreeMap<StreamId, Sink<Bytes>>,
 }
 
 /// What ended a wait.
@@ -189,7 +184,7 @@ impl Term {
         dispatcher.handle_serving(clock.now(), &mut || ids.next_u64());
         let ca = CaServer::new(clock.now(), &view, Some(me.seed.node.clone()));
         let (outcome_sender, outcomes) = mpsc::unbounded_channel();
-        let (event_sender, events) = mpsc::unbounded_channel();
+        let (outbox, events) = Outbox::new();
         Some(Self {
             store: store.clone(),
             clock: clock.clone(),
@@ -199,14 +194,12 @@ impl Term {
             outcomes,
             outcome_sender,
             events,
-            event_sender,
+            outbox,
             drivers: SecretDrivers::new(me.plugins.clone()),
             signing: Signing::new(clock.clone(), Some(me.credentials.clone())),
-            sessions: BTreeMap::new(),
             sessions_shown: me.sessions.clone(),
             metrics: me.metrics.clone(),
             delay: me.delay.clone(),
-            assignments: BTreeMap::new(),
         })
     }
 
@@ -266,7 +259,7 @@ impl Term {
     fn turn(&mut self) -> bool {
         let now = self.clock.now();
         let view = self.store.view();
-        let sessions = i64::try_from(self.sessions.len()).unwrap_or(i64::MAX);
+        let sessions = i64::try_from(self.outbox.sessions()).unwrap_or(i64::MAX);
         self.sessions_shown.set(sessions);
         self.leader.handle_timeout(now);
         while let Some(proposal) = self.leader.poll_proposal(&view, now, &mut self.ids) {
@@ -296,7 +289,7 @@ impl Term {
             let Some(message) = self.leader.dispatcher().poll_message(view) else {
                 return false;
             };
-            self.deliver(message.stream, message.body);
+            self.outbox.deliver(message.stream, message.body);
         }
         true
     }
@@ -337,8 +330,7 @@ impl Term {
                 self.leader.dispatcher().handle_sent(stream);
             }
             Input::Stream(StreamEvent::Closed(stream)) => {
-                self.sessions.remove(&stream);
-                self.assignments.remove(&stream);
+                self.outbox.close(stream);
                 self.leader.dispatcher().handle_disconnect(stream);
             }
             Input::Call(call) => self.call(*call),
@@ -398,7 +390,7 @@ impl Term {
                     .leader
                     .dispatcher()
                     .handle_assignments_open(&node, &session);
-                let opened = opened.map(|stream| self.open_assignments(stream));
+                let opened = opened.map(|stream| self.outbox.open_assignments(stream));
                 drop(reply.send(opened));
             }
         }
@@ -425,44 +417,7 @@ impl Term {
             self.metrics.refused(Refused::ClonedMachine);
             tracing::warn!(%node, addr, "{warning}");
         }
-        Ok(self.open_session(start.stream))
-    }
-
-    fn open_session(&mut self, stream: StreamId) -> NodeStream<v1::SessionMessage> {
-        let (sink, reader) = Sink::open(stream, &self.event_sender);
-        self.sessions.insert(stream, sink);
-        reader
-    }
-
-    fn open_assignments(&mut self, stream: StreamId) -> NodeStream<Bytes> {
-        let (sink, reader) = Sink::open(stream, &self.event_sender);
-        self.assignments.insert(stream, sink);
-        reader
-    }
-
-    fn deliver(&mut self, stream: StreamId, body: Body) {
-        match body {
-            Body::Session(message) => {
-                if let Some(sink) = self.sessions.get(&stream) {
-                    sink.put(Ok(*message));
-                }
-            }
-            Body::Assignments(message) => {
-                if let Some(sink) = self.assignments.get(&stream) {
-                    sink.put(Ok(message.into_bytes()));
-                }
-            }
-            Body::End(error) => self.end_stream(stream, &error),
-        }
-    }
-
-    fn end_stream(&mut self, stream: StreamId, error: &DispatchError) {
-        if let Some(sink) = self.sessions.remove(&stream) {
-            sink.put(Err(status_of(error)));
-        }
-        if let Some(sink) = self.assignments.remove(&stream) {
-            sink.put(Err(status_of(error)));
-        }
+        Ok(self.outbox.open_session(start.stream))
     }
 
     /// Tells every node to look for the next leader.
@@ -470,11 +425,9 @@ impl Term {
         let view: View = Arc::clone(&self.store.view());
         self.leader.dispatcher().handle_stop(&view);
         while let Some(message) = self.leader.dispatcher().poll_message(&view) {
-            self.deliver(message.stream, message.body);
+            self.outbox.deliver(message.stream, message.body);
         }
-        for (_, sink) in std::mem::take(&mut self.sessions) {
-            sink.put(Err(Status::aborted("node must disconnect")));
-        }
+        self.outbox.end();
         self.sessions_shown.set(0);
     }
 }

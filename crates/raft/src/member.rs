@@ -17,17 +17,19 @@ use crate::consensus::{
 };
 use crate::disk::{Disk, DiskError};
 use crate::log::{
-    self, Identity, Log, LogError, LogOptions, Position, Reset, SEGMENT_BYTES_DEFAULT, StartPoint,
+    self, Identity, Log, LogError, LogOptions, Position, SEGMENT_BYTES_DEFAULT, StartPoint,
     TornTail,
 };
-use crate::seal::{DataKey, KeyId, Keyring, SaltSource};
-use crate::snapshot::{self, SnapshotMeta, SnapshotReader, SnapshotTicket, SnapshotWriter};
+use crate::seal::{Keyring, SaltSource};
+use crate::snapshot::SnapshotMeta;
 
 mod opening;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
 use opening::{is_unborn, newest_snapshot, remove_unfinished, settle_identity, settle_log};
+use snapshots::{InFlight, Rekeying};
 
 /// Applied entries between snapshots, as in SwarmKit.
 pub const SNAPSHOT_INTERVAL_DEFAULT: u64 = 10_000;
@@ -154,20 +156,6 @@ pub struct Output {
     pub committed: Vec<Committed>,
 }
 
-/// A snapshot that is being written, and the key that it is sealed under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct InFlight {
-    at: Position,
-    key: KeyId,
-}
-
-/// Files under an older data key are still needed until there is a snapshot that covers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rekeying {
-    /// The last index that they may hold.
-    until: u64,
-}
-
 /// A member of the group.
 pub struct Member<D> {
     core: Core,
@@ -258,15 +246,6 @@ impl<D: Disk + Clone> Member<D> {
         Ok((member, recovery))
     }
 
-    /// Opens the newest snapshot for reading, if there is one.
-    pub fn read_snapshot(&self) -> Result<Option<SnapshotReader<D>>, LogError> {
-        if self.newest_snapshot.index == 0 {
-            return Ok(None);
-        }
-        let disk = self.disk.clone();
-        SnapshotReader::open(disk, self.newest_snapshot, &self.keys).map(Some)
-    }
-
     /// One tick of the clock.
     pub fn tick(&mut self) {
         self.core.tick();
@@ -328,98 +307,6 @@ impl<D: Disk + Clone> Member<D> {
         self.log.spare_due()
     }
 
-    /// Whether enough was applied since the last snapshot, or a peer waits for a newer one; and
-    /// none is being written.
-    pub fn snapshot_due(&self) -> bool {
-        if self.core.wants_snapshot() {
-            // After a failure a peer asks again with the next heartbeat, which is pause enough.
-            return self.in_flight.is_none();
-        }
-        let applied = self.core.applied().index;
-        let interval = self.config.snapshot_interval;
-        let behind = applied - self.newest_snapshot.index;
-        let is_wanted = match self.rekeying {
-            // A snapshot of this very position may be there, and it has the old key.
-            Some(rekeying) if behind > 0 => applied >= rekeying.until,
-            Some(_) | None => interval > 0 && behind >= interval,
-        };
-        is_wanted && self.in_flight.is_none() && applied >= self.snapshot_not_before
-    }
-
-    /// Begins a snapshot of what is applied right now: the caller freezes its state, then writes
-    /// it with [`SnapshotWriter`] on any thread, then calls [`Member::finish_snapshot`] or
-    /// [`Member::fail_snapshot`]. `None` when one is being written or nothing is applied.
-    pub fn begin_snapshot(&mut self) -> Option<SnapshotTicket> {
-        let meta = self.core.snapshot_meta();
-        if self.in_flight.is_some() || meta.at.index <= self.newest_snapshot.index {
-            return None;
-        }
-        self.in_flight = Some(InFlight {
-            at: meta.at,
-            key: self.keys.current().id(),
-        });
-        let (key, salt) = (self.keys.current().clone(), self.log.fresh_salt());
-        Some(SnapshotTicket {
-            meta,
-            identity: self.identity.clone(),
-            key,
-            salt,
-        })
-    }
-
-    /// Takes note of a snapshot file that is durable, and forgets what it makes superfluous.
-    pub fn finish_snapshot(&mut self, meta: &SnapshotMeta) -> Result<(), DriveError> {
-        let in_flight = self.in_flight.take();
-        if meta.at.index <= self.newest_snapshot.index {
-            // A newer one came from the leader meanwhile.
-            return self.forget().map_err(forget_error);
-        }
-        self.log
-            .mark_snapshot(meta.at, Reset::Keep)
-            .map_err(drive_error)?;
-        self.newest_snapshot = meta.at;
-        self.core
-            .compact(meta, meta.at.index.saturating_sub(self.kept_behind()));
-        let key = self.keys.current().id();
-        let has_new_key = in_flight.is_some_and(|it| it.at == meta.at && it.key == key);
-        match self.rekeying {
-            Some(rekeying) if has_new_key && meta.at.index >= rekeying.until => {
-                self.forget_older_keys().map_err(forget_error)
-            }
-            Some(_) | None => self.forget().map_err(forget_error),
-        }
-    }
-
-    /// Seals all that is written from now on under another data key, and begins to make what is
-    /// sealed under older ones superfluous: a snapshot becomes due. [`Member::is_rekeying`] says
-    /// when no file needs the older keys any more. May be called again after a full disk, and after
-    /// a restart with both keys.
-    pub fn rekey(&mut self, key: DataKey) -> Result<(), DriveError> {
-        let older = self.keys.all_but(key.id());
-        self.keys = Keyring::with_older(key, older);
-        let (records, bytes) = self.queued;
-        self.log
-            .rekey(self.keys.clone(), records, bytes)
-            .map_err(drive_error)?;
-        let until = self.log.last_before_active();
-        self.rekeying = Some(Rekeying { until });
-        Ok(())
-    }
-
-    /// Whether files that are sealed under an older data key may still be there.
-    pub fn is_rekeying(&self) -> bool {
-        self.rekeying.is_some()
-    }
-
-    /// Takes note that a snapshot could not be written. The next one is due after a tenth of the
-    /// interval, so that a full disk is not asked again for every entry.
-    pub fn fail_snapshot(&mut self) {
-        self.in_flight = None;
-        self.core.snapshot_failed();
-        let wait = self.config.snapshot_interval / 10 + 1;
-        self.snapshot_not_before = self.core.applied().index + wait;
-    }
-
     /// Writes down the commit index, so that the next start has less to find out again.
     pub fn close(mut self) -> Result<(), LogError> {
         self.log.append(Some(self.core.hard_state()), &[])
@@ -477,10 +364,6 @@ impl<D: Disk + Clone> Member<D> {
         self.newest_snapshot
     }
 
-    fn kept_behind(&self) -> u64 {
-        self.config.entries_for_slow_followers
-    }
-
     fn persist(&mut self, ready: &Ready) -> Result<(), LogError> {
         if let Some((meta, data)) = &ready.snapshot {
             self.install(meta, data)?;
@@ -490,79 +373,6 @@ impl<D: Disk + Clone> Member<D> {
             return Ok(());
         }
         self.log.append(Some(ready.hard_state), &ready.entries)
-    }
-
-    /// Makes a snapshot from the leader durable and starts the log behind it.
-    fn install(&mut self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), LogError> {
-        if self.newest_snapshot == meta.at {
-            // An earlier attempt got this far.
-            return Ok(());
-        }
-        let ticket = SnapshotTicket {
-            meta: meta.clone(),
-            identity: self.identity.clone(),
-            key: self.keys.current().clone(),
-            salt: self.log.fresh_salt(),
-        };
-        let mut writer = SnapshotWriter::begin(self.disk.clone(), &ticket)?;
-        writer.push(data)?;
-        writer.finish()?;
-        self.log.mark_snapshot(meta.at, Reset::Discard)?;
-        self.newest_snapshot = meta.at;
-        Ok(())
-    }
-
-    /// Removes snapshots beyond those to keep, and segments that none of the kept ones needs.
-    fn forget(&mut self) -> Result<(), LogError> {
-        let keep = usize::try_from(self.config.keep_old_snapshots).unwrap_or(usize::MAX);
-        self.forget_beyond(keep.saturating_add(1), self.kept_behind())
-    }
-
-    /// Removes all that the newest snapshot makes superfluous: it and the present segment are
-    /// sealed under the newest key. A follower that lags gets the snapshot.
-    fn forget_older_keys(&mut self) -> Result<(), LogError> {
-        self.forget_beyond(1, 0)?;
-        self.keys = Keyring::new(self.keys.current().clone());
-        self.rekeying = None;
-        Ok(())
-    }
-
-    fn forget_beyond(&mut self, keep: usize, kept_behind: u64) -> Result<(), LogError> {
-        let all = snapshot::list(&mut self.disk)?;
-        for at in all.iter().skip(keep) {
-            self.disk.remove(&snapshot::file_name(*at))?;
-        }
-        if all.len() > keep {
-            self.disk.sync_dir()?;
-        }
-        let kept = &all[..keep.min(all.len())];
-        let oldest = kept.last().copied().unwrap_or_default();
-        let newest = self.newest_snapshot.index;
-        let needed = oldest.index.min(newest.saturating_sub(kept_behind)) + 1;
-        self.log.compact(needed).map(drop)
-    }
-
-    /// The library hands out snapshots by name; the message needs the content, and the membership
-    /// of today: a member that was added after the snapshot refuses one that does not name it.
-    /// Replaying the additions that follow the snapshot changes nothing.
-    ///
-    /// The one that was named may have been replaced since, and its file be gone; the newest goes
-    /// further, which is as good.
-    fn fill_snapshot(&self, message: &mut raftpb::Message) -> Result<(), LogError> {
-        let Some(snapshot) = &mut message.snapshot else {
-            return Ok(());
-        };
-        let at = self.newest_snapshot;
-        let metadata = snapshot.metadata.get_or_insert_default();
-        metadata.conf_state = Some(self.core.conf_state());
-        (metadata.index, metadata.term) = (Some(at.index), Some(at.term));
-        let mut reader = SnapshotReader::open(self.disk.clone(), at, &self.keys)?;
-        let mut data = Vec::new();
-        while let Some(chunk) = reader.next_chunk()? {
-            data.extend_from_slice(&chunk);
-        }
-        snapshot.data = Some(data.into());
-        Ok(())
     }
 }
 
@@ -587,15 +397,6 @@ fn refusal(error: LogError) -> Refusal {
 
 fn drive_error(error: LogError) -> DriveError {
     if error.is_full() {
-        DriveError::Retry(error)
-    } else {
-        DriveError::Fatal(error)
-    }
-}
-
-/// A file that cannot be removed costs space and nothing else.
-fn forget_error(error: LogError) -> DriveError {
-    if error.disk().is_some() {
         DriveError::Retry(error)
     } else {
         DriveError::Fatal(error)

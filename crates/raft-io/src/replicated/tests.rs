@@ -2,6 +2,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::*;
+use swarm_api::v1;
 use swarm_raft::disk::DiskErrorKind;
 use swarm_raft::seal::Keyring;
 use swarm_raft::simdisk::{Loss, SimDisk};

@@ -6,6 +6,7 @@ use crate::disk::DiskErrorKind;
 use crate::mix::Mix;
 use crate::seal::DataKey;
 use crate::simdisk::{Loss, SimDisk};
+use crate::snapshot::{self, SnapshotWriter};
 
 fn config() -> MemberConfig {
     MemberConfig {

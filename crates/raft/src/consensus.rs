@@ -114,6 +114,11 @@ impl Core {
         self.propose_entry(EntryKind::Normal, data)
     }
 
+    /// Proposes an entry without data, as a new leader does. It changes nothing but the index.
+    pub fn propose_nothing(&mut self) -> Result<Position, Refusal> {
+        self.propose_entry(EntryKind::Normal, Bytes::new())
+    }
+
     /// Proposes a change of membership. One at a time.
     pub fn propose_conf_change(
         &mut self,

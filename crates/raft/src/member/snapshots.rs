@@ -91,7 +91,11 @@ impl<D: Disk + Clone> Member<D> {
             Some(rekeying) if has_new_key && meta.at.index >= rekeying.until => {
                 self.forget_older_keys().map_err(forget_error)
             }
-            Some(_) | None => self.forget().map_err(forget_error),
+            Some(_) => {
+                self.make_news();
+                self.forget().map_err(forget_error)
+            }
+            None => self.forget().map_err(forget_error),
         }
     }
 
@@ -108,7 +112,22 @@ impl<D: Disk + Clone> Member<D> {
             .map_err(drive_error)?;
         let until = self.log.last_before_active();
         self.rekeying = Some(Rekeying { until });
+        self.make_news();
         Ok(())
+    }
+
+    /// While the data key changes there must be something that no snapshot has, or none is due and
+    /// the change waits for somebody to write. A member that does not lead waits for the leader to
+    /// do this, or for a write.
+    fn make_news(&mut self) {
+        let has_news = self.core.applied().index > self.newest_snapshot.index;
+        let (records, bytes) = (self.queued.0 + 1, self.queued.1);
+        if has_news || !self.core.is_leader() || self.log.reserve(records, bytes).is_err() {
+            return;
+        }
+        if self.core.propose_nothing().is_ok() {
+            self.queued = (records, bytes);
+        }
     }
 
     /// Whether files that are sealed under an older data key may still be there.

@@ -794,6 +794,36 @@ fn after_a_change_of_the_data_key_the_old_one_opens_nothing_that_is_needed() {
     }
 }
 
+/// The newest snapshot has everything, and is sealed under the old key.
+#[test]
+fn a_change_of_the_data_key_waits_for_nobody_to_write() {
+    for is_under_way in [false, true] {
+        let disk = SimDisk::new(3);
+        let mut machine = open_alone(&disk, 1).unwrap();
+        for line in lines(0..7) {
+            machine.propose(&line).unwrap();
+            machine.settle().unwrap();
+        }
+        let ticket = machine.member.begin_snapshot().unwrap();
+        if is_under_way {
+            machine.member.rekey(key(5)).unwrap();
+        }
+        let mut writer = SnapshotWriter::begin(disk.clone(), &ticket).unwrap();
+        writer.push(&machine.frozen()).unwrap();
+        writer.finish().unwrap();
+        machine.member.finish_snapshot(&ticket.meta).unwrap();
+        if !is_under_way {
+            machine.member.rekey(key(5)).unwrap();
+        }
+        machine.settle().unwrap();
+        machine.snapshot().unwrap();
+        assert!(!machine.member.is_rekeying());
+        disk.crash(Loss::Power);
+        let again = open_under(Keyring::new(key(5)), &disk, 2).unwrap();
+        assert_eq!(again.state, machine.state);
+    }
+}
+
 /// A snapshot under the old key is under way when the key changes: it does not count.
 #[test]
 fn a_snapshot_that_was_begun_before_the_change_does_not_end_it() {

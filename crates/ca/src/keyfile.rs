@@ -29,6 +29,9 @@ pub const RAFT_DEK: &str = "raft-dek";
 pub const RAFT_DEK_PENDING: &str = "raft-dek-pending";
 /// The header that asks for another data key.
 pub const RAFT_DEK_NEEDS_ROTATION: &str = "raft-dek-needs-rotation";
+/// The header that asks for another key of the node, because this one was in the file in the clear.
+/// A Go node knows none of that name, and drops it.
+pub const NEEDS_RENEWAL: &str = "needs-renewal";
 /// Headers of the old form of encryption (RFC 1423).
 const OLD_ENCRYPTION: &str = "DEK-Info";
 
@@ -161,6 +164,24 @@ impl KeyFile {
     pub fn set_kek_version(&mut self, version: u64) {
         let value = version.to_string();
         self.headers.0.insert(KEK_VERSION.to_owned(), value);
+    }
+
+    /// Whether the key was in the file in the clear before it was sealed.
+    pub fn needs_renewal(&self) -> bool {
+        self.headers
+            .0
+            .get(NEEDS_RENEWAL)
+            .is_some_and(|it| it == "true")
+    }
+
+    /// Notes whether another key is to take the place of this one.
+    pub fn set_needs_renewal(&mut self, is_needed: bool) {
+        if is_needed {
+            let value = "true".to_owned();
+            self.headers.0.insert(NEEDS_RENEWAL.to_owned(), value);
+        } else {
+            self.headers.0.remove(NEEDS_RENEWAL);
+        }
     }
 
     /// Writes the file: encrypted if there is a key for that, with fresh random bytes.

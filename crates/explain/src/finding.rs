@@ -56,6 +56,8 @@ pub enum Code {
     Remark,
     /// The certificate of the node needs attention.
     Certificate,
+    /// The key file of a manager is not sealed as the cluster wants it.
+    Unsealed,
     /// What the state means for tasks.
     Effect,
 }
@@ -89,6 +91,7 @@ impl Code {
             Self::Stopped => "stopped",
             Self::Remark => "remark",
             Self::Certificate => "certificate",
+            Self::Unsealed => "unsealed",
             Self::Effect => "effect",
         }
     }
@@ -182,6 +185,12 @@ pub(crate) fn answer(
         next_steps,
         reasons: findings.into_iter().map(reason).collect(),
     }
+}
+
+/// Adds a reason to an answer.
+pub(crate) fn add(answer: &mut ext::WhyResponse, finding: Finding) {
+    answer.next_steps.extend(finding.steps.iter().cloned());
+    answer.reasons.push(reason(finding));
 }
 
 fn reason(finding: Finding) -> ext::Reason {

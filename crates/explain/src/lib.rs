@@ -64,3 +64,9 @@ pub fn why(
         resolve::Found::Node(it) => node::explain(view, now, &it),
     })
 }
+
+/// Adds to the answer about a manager's own node that its key file is not sealed as the cluster
+/// wants it, and why: the store does not know that.
+pub fn add_unsealed(answer: &mut ext::WhyResponse, error: &str) {
+    finding::add(answer, node::unsealed(error));
+}

@@ -139,6 +139,16 @@ fn unsigned(node: &Node) -> Option<Finding> {
     ))
 }
 
+/// A manager that a changed unlock key has not reached.
+pub(crate) fn unsealed(error: &str) -> Finding {
+    let text = format!(
+        "its key file is not sealed as the cluster wants it, and opens with the unlock key of \
+         before: {error}"
+    );
+    let step = "repair what the reason names; the manager tries again twice a minute";
+    Finding::new(Code::Unsealed, text).step(step)
+}
+
 fn availability(node: &Node, name: &str) -> Option<Finding> {
     let finding = match node.availability() {
         Availability::Active => return None,

@@ -149,6 +149,7 @@ pub struct Manager {
     remote: SocketAddr,
     gate: gate::Gate,
     wanted_seal: watch::Receiver<Option<Seal>>,
+    unsealed: watch::Sender<Option<String>>,
     metrics: Metrics,
 }
 
@@ -198,6 +199,7 @@ impl Manager {
             me.sessions.clone(),
         );
         let wanted_seal = watch_seal(&tasks, &store);
+        let (unsealed, why_unsealed) = watch::channel(None);
         let heartbeats = me.heartbeats.clone();
         let (calls, logs) = spawn_loops(&tasks, &store, &clock, &gate, me);
         let services = Arc::new(Services {
@@ -212,6 +214,7 @@ impl Manager {
             address,
             plugins,
             credentials: config.security.clone(),
+            unsealed: why_unsealed,
         });
         listening::serve_control(&tasks, &services, control_stream);
         let listening = listening::Remote {
@@ -227,6 +230,7 @@ impl Manager {
             remote,
             gate,
             wanted_seal,
+            unsealed,
             metrics: config.metrics,
         })
     }
@@ -264,6 +268,12 @@ impl Manager {
     /// cluster. Changes when the key does.
     pub fn wanted_seal(&self) -> watch::Receiver<Option<Seal>> {
         self.wanted_seal.clone()
+    }
+
+    /// Is to be told why the key file is not sealed as wanted, as long as it is not: people who ask
+    /// about this node are shown that.
+    pub fn unsealed(&self) -> watch::Sender<Option<String>> {
+        self.unsealed.clone()
     }
 
     /// The signal that is given when the manager stops by itself.

@@ -21,6 +21,7 @@ use swarm_rt::metrics::Metrics;
 use swarm_rt::tls::Credentials;
 use swarm_rt::{Clock, net};
 use swarm_types::NodeId;
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::service::Routes;
 use tonic::transport::server::Router;
@@ -49,6 +50,8 @@ pub(crate) struct Services {
     pub(crate) plugins: Plugins,
     /// What external certificate authorities are shown.
     pub(crate) credentials: Credentials,
+    /// Why the key file is not sealed as the cluster wants it, if it is not.
+    pub(crate) unsealed: watch::Receiver<Option<String>>,
 }
 
 impl Services {

@@ -158,7 +158,7 @@ impl Certificates {
         }
         let pair = match recovered {
             Recovered::Pair { cert_pem, key } => {
-                self.find_seal(&found, &key, unlock_key)?;
+                self.find_seal(&key, unlock_key)?;
                 Some(Pair {
                     chain_pem: cert_pem,
                     key_pem: key.key.to_pem(),
@@ -200,15 +200,11 @@ impl Certificates {
     }
 
     /// Takes note of how the key file is sealed; an unlock key must open all of it.
-    fn find_seal(
-        &self,
-        found: &Found,
-        key: &KeyFile,
-        unlock_key: Option<&Kek>,
-    ) -> Result<(), CertificatesError> {
+    fn find_seal(&self, key: &KeyFile, unlock_key: Option<&Kek>) -> Result<(), CertificatesError> {
         let failed = |error| self.unreadable(error, unlock_key);
-        let text = found.key.as_ref().or(found.key_old.as_ref());
-        let is_sealed = text.map(|text| keyfile::is_encrypted(text)).transpose();
+        // Not what was found: half a replacement may have left another file in the place of it.
+        let text = self.read(plan::NODE_KEY)?.map(Zeroizing::new);
+        let is_sealed = text.map(|text| keyfile::is_encrypted(&text)).transpose();
         let is_sealed = is_sealed.map_err(failed)?.unwrap_or(false);
         let seal = Seal {
             kek: unlock_key.filter(|_| is_sealed).cloned(),
@@ -261,6 +257,7 @@ impl Certificates {
             file.set_kek_version(0);
         } else if let Some(before) = self.key_file(&seal)? {
             file.headers.0.extend(before.headers.0);
+            file.set_needs_renewal(false);
         }
         let text = sealed_text(&file, &next).map_err(failed)?;
         for step in plan::replace(&pair.chain_pem, &text) {
@@ -280,16 +277,16 @@ impl Certificates {
         if !seal.yields_to(wanted).map_err(conflict)? {
             return Ok(Resealed::Kept);
         }
-        let file = self.key_file(&seal)?;
-        let mut file = file.ok_or_else(|| CertificatesError::Damaged(self.key_path()))?;
+        let (mut file, kek) = self.before_or_after(&seal, wanted)?;
         let was_open = seal.kek.is_none();
-        let keys = DataKeys::read(&file.headers, seal.kek.as_ref()).map_err(failed)?;
+        let keys = DataKeys::read(&file.headers, kek).map_err(failed)?;
         if let Some(mut keys) = keys {
             // Whoever read the file while it was open can open the log as well.
             keys.needs_rotation |= was_open;
             keys.write(&mut file.headers, wanted.kek.as_ref(), &mut nonce);
         }
         file.set_kek_version(wanted.version);
+        file.set_needs_renewal(wanted.kek.is_some() && (was_open || file.needs_renewal()));
         let text = sealed_text(&file, wanted).map_err(failed)?;
         self.apply(&plan::replace_key(&text))?;
         *seal = wanted.clone();
@@ -298,6 +295,30 @@ impl Certificates {
             (false, true) => Resealed::Opened,
             (false, false) => Resealed::Changed,
         })
+    }
+
+    /// The key file, and the key that opens it. That is the wanted one after an attempt of which
+    /// only the end failed, when the file had its new name and that was not durable yet.
+    fn before_or_after<'a>(
+        &self,
+        before: &'a Seal,
+        after: &'a Seal,
+    ) -> Result<(KeyFile, Option<&'a Kek>), CertificatesError> {
+        use CertificatesError::{Locked, WrongUnlockKey};
+        let (file, seal) = match self.key_file(before) {
+            Err(Locked(_) | WrongUnlockKey(_)) => (self.key_file(after)?, after),
+            file => (file?, before),
+        };
+        let file = file.ok_or_else(|| CertificatesError::Damaged(self.key_path()))?;
+        Ok((file, seal.kek.as_ref()))
+    }
+
+    /// Whether the node has to get another certificate, because its key was in the clear.
+    pub(crate) fn wants_renewal(&self) -> Result<bool, CertificatesError> {
+        let seal = self.seal();
+        Ok(self
+            .key_file(&seal)?
+            .is_some_and(|file| file.needs_renewal()))
     }
 
     /// The key file that is there, if one is. One that cannot be read is an error: its headers hold

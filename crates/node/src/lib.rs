@@ -295,6 +295,7 @@ impl Files {
             show: config.locking.show.filter(|_| is_first),
             renew: self.hurry,
             sealed,
+            unsealed: manager.unsealed(),
         };
         let stop = tasks.shutdown().clone();
         tasks.spawn("lock", OnError::Stop, until(stop, lock.run()));

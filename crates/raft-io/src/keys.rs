@@ -119,7 +119,7 @@ pub(crate) fn load_or_create(raft_dir: &Path, keeper: &dyn KeyKeeper) -> Result<
         (None, Some(keys)) => return Ok(keys.ring()),
         // As long as the file is there, it is the key that the log was sealed under.
         (Some(old), _) => KeySet::settled(old),
-        (None, None) => match sealed_file(raft_dir).map_err(io)? {
+        (None, None) => match sealed_file(raft_dir)? {
             Some(sealed) => {
                 let place = keeper.place();
                 return Err(KeyError::Missing { place, sealed });
@@ -181,9 +181,17 @@ fn decode(text: &[u8]) -> Option<DataKey> {
 }
 
 /// The name of a file that was sealed, if there is one.
-fn sealed_file(raft_dir: &Path) -> io::Result<Option<String>> {
-    for entry in fs::read_dir(raft_dir)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
+fn sealed_file(raft_dir: &Path) -> Result<Option<String>, KeyError> {
+    let io = |source| KeyError::Io {
+        path: raft_dir.to_owned(),
+        source,
+    };
+    for entry in fs::read_dir(raft_dir).map_err(io)? {
+        let name = entry
+            .map_err(io)?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
         if name.ends_with(".seg") || name.ends_with(".snap") {
             return Ok(Some(name));
         }

@@ -212,3 +212,19 @@ fn a_node_that_is_promoted_in_vain_says_so() {
         assert!(!fits.contains("promoted"), "{fits}");
     }
 }
+
+#[test]
+fn a_key_file_that_is_not_sealed_as_wanted_is_a_reason_with_a_step() {
+    let mut answer = why(&world("node n1"), at(0), Some(Subject::Node), "n1").unwrap();
+    crate::add_unsealed(&mut answer, "certificate file /x: no space left");
+    let reason = answer.reasons.last().unwrap();
+    assert_eq!(reason.code, "unsealed");
+    assert!(reason.text.contains("/x: no space left"), "{reason:?}");
+    assert!(
+        answer
+            .next_steps
+            .iter()
+            .any(|step| step.contains("tries again"))
+    );
+    assert!(answer.headline.contains("takes tasks"), "{answer:?}");
+}

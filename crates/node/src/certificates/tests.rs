@@ -253,7 +253,7 @@ fn the_seal_follows_the_cluster_and_asks_for_what_was_in_the_clear_to_be_replace
     KeyKeeper::save(&certificates, &next).unwrap();
     let text = key_text(directory.path());
     assert!(
-        text.contains("raft-dek-pending: ") && !text.contains("needs"),
+        text.contains("raft-dek-pending: ") && !text.contains("needs-rotation"),
         "{text}"
     );
     assert!(certificates.wants_data_key().unwrap());
@@ -377,4 +377,63 @@ fn the_locked_directory_of_a_go_manager_is_opened_resealed_and_opened_again() {
     again.load(Some(&Kek::new(vec![3; 32]))).unwrap();
     let after = KeyKeeper::load(&again).unwrap().unwrap();
     assert_eq!(after.current.id(), before.current.id());
+}
+
+/// The file has its new name, and the attempt failed all the same: the directory was not synced.
+#[test]
+fn a_change_of_which_only_the_end_failed_is_done_again() {
+    for (old, new, expected) in [
+        (seal(None, 0), seal(Some(1), 9), Resealed::Locked),
+        (seal(Some(1), 9), seal(Some(2), 10), Resealed::Changed),
+        (seal(Some(1), 9), seal(None, 10), Resealed::Opened),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let certificates = sealed(directory.path(), &old);
+        let other = Certificates::open(directory.path()).unwrap();
+        other.load(old.kek.as_ref()).unwrap();
+        other.reseal(&new).unwrap();
+        assert_eq!(certificates.reseal(&new).unwrap(), expected);
+        certificates.save(&pair()).unwrap();
+        let kept = KeyKeeper::load(&certificates).unwrap().unwrap();
+        assert_eq!(kept.current.id(), keys().current.id());
+    }
+}
+
+#[test]
+fn a_key_that_was_in_the_clear_is_known_until_another_one_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let certificates = sealed(directory.path(), &seal(None, 0));
+    assert!(!certificates.wants_renewal().unwrap());
+    certificates.reseal(&seal(Some(1), 9)).unwrap();
+    // As after a kill at this point, and with another unlock key.
+    let again = Certificates::open(directory.path()).unwrap();
+    again.load(Some(&Kek::new(vec![1; 32]))).unwrap();
+    assert!(again.wants_renewal().unwrap());
+    again.reseal(&seal(Some(2), 10)).unwrap();
+    assert!(again.wants_renewal().unwrap());
+    again.save(&pair()).unwrap();
+    assert!(!again.wants_renewal().unwrap());
+    // A file that is opened again has no use for it.
+    again.reseal(&seal(None, 11)).unwrap();
+    again.reseal(&seal(Some(3), 12)).unwrap();
+    assert!(again.wants_renewal().unwrap());
+    again.reseal(&seal(None, 13)).unwrap();
+    assert!(!again.wants_renewal().unwrap());
+}
+
+/// An old version renamed the key last; it may have been sealed in between.
+#[test]
+fn the_seal_is_that_of_the_file_that_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let certificates = sealed(directory.path(), &seal(Some(1), 9));
+    let certs = directory.path().join(DIRECTORY);
+    std::fs::rename(certs.join(plan::NODE_KEY), certs.join(plan::NODE_KEY_OLD)).unwrap();
+    let stranger = PrivateKey::from_pem(&pair().key_pem).unwrap();
+    let open = KeyFile::new(stranger, 0).write(None).unwrap();
+    std::fs::write(certs.join(plan::NODE_KEY), open.as_bytes()).unwrap();
+    drop(certificates);
+    let again = Certificates::open(directory.path()).unwrap();
+    again.load(Some(&Kek::new(vec![1; 32]))).unwrap();
+    assert!(again.is_sealed());
+    assert!(KeyKeeper::load(&again).unwrap().is_some());
 }

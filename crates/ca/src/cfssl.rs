@@ -15,9 +15,10 @@ pub const CROSS_SIGN_PROFILE: &str = "CA";
 
 /// Go's zero time, which means that the authority decides.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
-/// `CA:TRUE` as the value of the extension basicConstraints, in hexadecimal.
+/// The extension basicConstraints. CFSSL takes a dotted text, and no list of numbers.
+const BASIC_CONSTRAINTS: &str = "2.5.29.19";
+/// `CA:TRUE` as its value, in hexadecimal.
 const IS_CA: &str = "30030101ff";
-const BASIC_CONSTRAINTS: [u8; 4] = [2, 5, 29, 19];
 
 /// What is sent.
 #[derive(Serialize)]
@@ -58,7 +59,7 @@ struct SignName {
 
 #[derive(Serialize)]
 struct SignExtension {
-    id: [u8; 4],
+    id: &'static str,
     critical: bool,
     value: &'static str,
 }
@@ -234,8 +235,11 @@ mod tests {
         assert_eq!(body, expected);
         let worker = request("CSR", &subject(NodeRole::Worker));
         assert!(worker.contains(r#""hosts":["swarm-worker","node"]"#));
-        let cross = cross_sign_request("CSR", "swarm-ca");
-        assert!(cross.contains(r#""profile":"CA""#) && cross.contains(IS_CA));
+        let cross: Value = serde_json::from_str(&cross_sign_request("CSR", "swarm-ca")).unwrap();
+        assert_eq!(cross["profile"], "CA");
+        let is_ca =
+            serde_json::json!([{"id": "2.5.29.19", "critical": true, "value": "30030101ff"}]);
+        assert_eq!(cross["extensions"], is_ca);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The HTTPS endpoint: one thread for each connection, few at a time, each with a deadline.
 
+mod timed;
+
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,14 +14,19 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use swarm_ca::identity::{self, CertIdentity};
+use swarm_rt::Clock;
+use timed::Timed;
 
 use crate::authority::{Authority, ClientRule};
 use crate::{http, request};
 
 /// Connections at a time; more are closed.
 const CONNECTIONS_MAX: usize = 64;
-/// How long a peer may be silent.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long a connection may take, from the first byte of TLS to the end of the answer. Managers
+/// wait half as long.
+const EXCHANGE_MAX: Duration = Duration::from_secs(10);
+/// Between two attempts to accept when the system refuses, for want of descriptors for example.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// The one path that is served.
 const PATH: &str = "/sign";
 
@@ -60,8 +67,9 @@ impl Server {
             authority,
             rule: options.rule,
             tls,
-            open: AtomicUsize::new(0),
+            open: Arc::default(),
             signed: Arc::clone(&signed),
+            clock: Clock::new(),
         });
         let stop = Arc::clone(&is_stopping);
         let thread = std::thread::spawn(move || accept(&listener, &office, &stop));
@@ -108,8 +116,26 @@ struct Office {
     authority: Authority,
     rule: ClientRule,
     tls: Arc<ServerConfig>,
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
     signed: Arc<AtomicUsize>,
+    clock: Clock,
+}
+
+/// One of the connections at a time, until it is dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
+        let place = Self(Arc::clone(open));
+        // The place gives its count back whether it is handed out or not.
+        (open.fetch_add(1, Ordering::AcqRel) < CONNECTIONS_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 fn tls(authority: &Authority, options: &Options) -> anyhow::Result<ServerConfig> {
@@ -139,26 +165,34 @@ fn accept(listener: &TcpListener, office: &Arc<Office>, stop: &AtomicBool) {
         if stop.load(Ordering::Acquire) {
             return;
         }
-        let Ok(stream) = stream else { continue };
-        if office.open.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS_MAX {
-            office.open.fetch_sub(1, Ordering::AcqRel);
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                anstream::eprintln!("signing-server: cannot accept a connection: {error}");
+                std::thread::park_timeout(ACCEPT_RETRY);
+                continue;
+            }
+        };
+        let Some(place) = Place::take(&office.open) else {
             continue;
-        }
+        };
         let office = Arc::clone(office);
-        std::thread::spawn(move || {
+        let serve = move || {
+            let _place = place;
             if let Err(error) = office.serve(stream) {
                 anstream::eprintln!("signing-server: {error:#}");
             }
-            office.open.fetch_sub(1, Ordering::AcqRel);
-        });
+        };
+        if let Err(error) = std::thread::Builder::new().spawn(serve) {
+            anstream::eprintln!("signing-server: no thread for a connection: {error}");
+        }
     }
 }
 
 impl Office {
     fn serve(&self, stream: TcpStream) -> anyhow::Result<()> {
-        stream.set_read_timeout(Some(SILENCE_MAX))?;
-        stream.set_write_timeout(Some(SILENCE_MAX))?;
         let connection = ServerConnection::new(Arc::clone(&self.tls))?;
+        let stream = Timed::new(stream, self.clock.clone(), EXCHANGE_MAX);
         let mut stream = StreamOwned::new(connection, stream);
         while stream.conn.is_handshaking() {
             stream

@@ -1,12 +1,13 @@
 //! Stands in front of every service of the remote listener.
 //!
 //! Owns that each call has a caller who may make it, that one connection makes only so many at
-//! once, that a call which never finishes its request ends, and that a stream ends when its caller
-//! may no longer have it. The rule itself is `swarm_ca::authorization`. Services find the caller
-//! by `net::caller`.
+//! once, that a call which never finishes its request ends, that every call ends when its caller
+//! waits no longer, and that a stream ends when its caller may no longer have it. The rule itself
+//! is `swarm_ca::authorization`. Services find the caller by `net::caller`.
 
 mod body;
 mod count;
+mod deadline;
 mod hop;
 
 use std::convert::Infallible;
@@ -27,12 +28,14 @@ use swarm_rt::tls::{CallPlace, Connection};
 use swarm_types::ClusterId;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service;
 
 use crate::gate::{Gate, READY_WAIT_MAX};
 use count::Rpcs;
+use deadline::Over;
 
 /// Calls in progress on one connection of a worker. An agent has three streams and a few calls.
 const WORKER_CALLS_MAX: u32 = 64;
@@ -142,6 +145,10 @@ impl Guard {
         let Some(connection) = request.extensions().get::<Arc<Connection>>() else {
             return Err(Status::internal("the connection is not known"));
         };
+        let deadline = deadline::read(request.headers()).map_err(|deadline::Malformed| {
+            let status = Status::internal("malformed grpc-timeout: the call was not begun");
+            self.refuse(Refused::BadDeadline, status)
+        })?;
         // Before the check, so that no change is missed between it and the stream.
         let notified = method
             .server_streaming
@@ -177,6 +184,7 @@ impl Guard {
             connection: Arc::clone(connection),
             hop: (hop != Hop::default()).then(|| Box::new(hop)),
             notified,
+            deadline,
             since: self.inner.clock.monotonic(),
             _place: place,
         };
@@ -232,6 +240,8 @@ pub(crate) struct Watch {
     hop: Option<Box<Hop>>,
     /// Set for streams.
     notified: Option<Pin<Box<OwnedNotified>>>,
+    /// Until when the caller waits.
+    deadline: Option<Instant>,
     since: Duration,
     _place: CallPlace,
 }
@@ -340,16 +350,14 @@ async fn finish(
 ) -> Response<Body> {
     let method = watch.method;
     let limit = watch.guard.inner.call_timeout;
-    let answered = if method.client_streaming {
-        // Its answer comes at the end of the stream, which may be far away.
-        Ok(answer.await)
-    } else {
-        tokio::time::timeout(limit, answer).await
-    };
+    // The answer to a stream of the caller's comes at the end of that, which may be far away.
+    let own = (!method.client_streaming).then_some(limit);
+    let answered = deadline::wait(answer, watch.deadline, own).await;
     let guard = watch.guard.clone();
     let response = match answered {
         Ok(Ok(response)) => response,
-        Err(_) => {
+        Err(Over::Caller) => deadline::over().into_http(),
+        Err(Over::Manager) => {
             let text = format!("the call took longer than {} s", limit.as_secs());
             let status = Status::deadline_exceeded(text);
             guard.refuse(Refused::CallTimeout, status).into_http()

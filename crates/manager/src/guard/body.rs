@@ -1,28 +1,42 @@
-//! The body of a stream, which ends when its caller may no longer have it.
+//! The body of a stream, which ends when its caller may no longer have it, or waits no longer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use tokio::time::{Sleep, sleep_until};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::Watch;
+use super::{Watch, deadline};
 
 pub(super) struct Watched {
     inner: Body,
     watch: Watch,
+    /// Set for callers that wait for a time only, which are few.
+    timer: Option<Pin<Box<Sleep>>>,
     is_over: bool,
 }
 
 impl Watched {
     pub(super) fn new(inner: Body, watch: Watch) -> Self {
+        let timer = watch.deadline.map(|at| Box::pin(sleep_until(at)));
         Self {
             inner,
             watch,
+            timer,
             is_over: false,
         }
+    }
+
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        if let Some(timer) = &mut self.timer
+            && timer.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(deadline::over());
+        }
+        self.watch.poll_end(context)
     }
 
     fn end(&mut self, code: Code) {
@@ -43,7 +57,7 @@ impl HttpBody for Watched {
         if self.is_over {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(status) = self.watch.poll_end(context) {
+        if let Poll::Ready(status) = self.poll_end(context) {
             self.end(status.code());
             let mut trailers = HeaderMap::new();
             // Fails only for a text that no header can hold, and then the stream just ends.

@@ -94,7 +94,8 @@ fn refused(code: Code) -> Option<Refused> {
         Code::NotFound => Some(Refused::NotRegistered),
         Code::PermissionDenied => Some(Refused::OtherNodesTask),
         Code::Unavailable => Some(Refused::RegistrationRate),
-        Code::Aborted | Code::Unknown => None,
+        Code::Unknown => Some(Refused::UnknownNode),
+        Code::Aborted => None,
     }
 }
 

@@ -140,3 +140,46 @@ async fn a_node_that_registers_too_often_is_held_back() {
     drop((client, streams));
     world.finish().await;
 }
+
+/// As after the store was restored from a backup of before the node joined.
+#[tokio::test]
+async fn a_node_that_is_not_in_the_cluster_gets_no_session() {
+    let world = World::start().await;
+    let tls = world.authority.tls("stranger", WORKER, CLUSTER);
+    let mut client = DispatcherClient::new(world.dial_as(tls));
+    let refused = within(client.session(v1::SessionRequest::default())).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::Unknown, "{refused:?}");
+    assert_eq!(refused.message(), "node not found");
+    world.refused(Refused::UnknownNode, 1).await;
+    drop(client);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_session_of_before_a_restart_is_refused_until_the_node_registers() {
+    let directory = tempfile::tempdir().unwrap();
+    let manager = start(directory.path()).await;
+    let mut client = DispatcherClient::new(local(directory.path()));
+    let (first, stream) = begin(&mut client, "").await;
+    let session = first.session_id;
+    within(client.heartbeat(beat(&session))).await.unwrap();
+    drop((stream, client));
+    within(manager.stop()).await.unwrap();
+
+    let manager = start(directory.path()).await;
+    let mut client = DispatcherClient::new(local(directory.path()));
+    for _ in 0..3 {
+        let refused = within(client.heartbeat(beat(&session))).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{refused:?}");
+    }
+    let (next, stream) = begin(&mut client, &session).await;
+    assert_ne!(next.session_id, session);
+    let refused = within(client.heartbeat(beat(&session))).await.unwrap_err();
+    assert_eq!(refused.message(), "session invalid");
+    within(client.heartbeat(beat(&next.session_id)))
+        .await
+        .unwrap();
+    drop((stream, client));
+    within(manager.stop()).await.unwrap();
+}

@@ -119,6 +119,50 @@ async fn a_connection_whose_other_end_is_gone_is_closed() {
         }
     })
     .await;
+    world.refused(Refused::HalfOpen, 1).await;
     drop((client, stream));
+    world.finish().await;
+}
+
+/// A request that is complete and says how long its caller waits.
+fn limited<T>(message: T, time: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(time);
+    request
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_caller_waits_no_longer() {
+    let world = World::start().await;
+    let (_, worker) = world.worker().await;
+    let manager = world.authority.tls("manager", MANAGER, CLUSTER);
+    // Workers are served on lanes, and managers are not.
+    for tls in [worker, manager] {
+        let mut client = DispatcherClient::new(world.dial_as(tls));
+        let request = limited(v1::SessionRequest::default(), Duration::from_secs(1));
+        let mut stream = within(client.session(request)).await.unwrap().into_inner();
+        message(&mut stream).await;
+        let status = ended(stream).await;
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        assert!(status.message().contains("caller"), "{status:?}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_time_that_is_none_is_refused() {
+    let world = World::start().await;
+    let (_, tls) = world.worker().await;
+    let mut client = DispatcherClient::new(world.dial_as(tls));
+    for (count, time) in (1..).zip(["soon", "-1S", ""]) {
+        let mut request = Request::new(v1::HeartbeatRequest::default());
+        let time = time.parse().unwrap();
+        request.metadata_mut().insert("grpc-timeout", time);
+        let refused = within(client.heartbeat(request)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Internal, "{refused:?}");
+        assert!(refused.message().contains("grpc-timeout"), "{refused:?}");
+        world.refused(Refused::BadDeadline, count).await;
+    }
+    drop(client);
     world.finish().await;
 }

@@ -7,8 +7,8 @@
 //!
 //! * when requests come more seldom than that: each is served at once;
 //! * when more than a heartbeat travels in either direction ([`BULK_BYTES`]), or a call comes that
-//!   is not answered on the spot: there is work, which must not wait. A pause that has begun ends at
-//!   that moment, and there is none for [`HURRY`];
+//!   is not answered on the spot: there is work, which must not wait. A pause that has begun ends
+//!   at that moment, and there is none for [`HURRY`];
 //! * when more sockets have something than fit into one look.
 //!
 //! Everything that does not come through these sockets (messages from other threads, timers) goes

@@ -40,8 +40,8 @@ use crate::tls::{Connection, Incoming, TlsIo};
 use keepalive::Watch;
 use knock::Knock;
 
-/// Serves connections on the lane that they were handed to, until the signal is given, and then until their calls are over. Services find
-/// the connection of a request in its extensions.
+/// Serves connections on the lane that they were handed to, until the signal is given, and then
+/// until their calls are over. Services find the connection of a request in its extensions.
 pub async fn serve<S, E: Express>(
     lane: &Lane,
     mut incoming: Incoming,
@@ -95,13 +95,7 @@ async fn connection<S, E: Express>(
     S::Future: Send + 'static,
 {
     let about = Arc::clone(io.shared());
-    let handshake = Builder::new()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .max_header_list_size(HEADERS_BYTES_MAX)
-        .initial_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .handshake::<_, Bytes>(io);
-    let mut http = match handshake.await {
+    let mut http = match http2().handshake::<_, Bytes>(io).await {
         Ok(http) => http,
         Err(error) => {
             tracing::debug!(%error, remote = %about.remote(), "no HTTP/2");
@@ -127,13 +121,14 @@ async fn connection<S, E: Express>(
             }
             let is_dead = watch.as_mut().is_some_and(|it| it.poll(context).is_ready());
             if is_dead {
+                about.count_half_open();
                 tracing::info!(remote = %about.remote(), "a peer does not answer any more");
                 return Poll::Ready(());
             }
             let (request, mut respond) = match http.poll_accept(context) {
                 Poll::Ready(Some(Ok(call))) => call,
                 Poll::Ready(Some(Err(error))) => {
-                    tracing::debug!(%error, remote = %about.remote(), "connection broken");
+                    note_break(&about, &error);
                     return Poll::Ready(());
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
@@ -156,6 +151,26 @@ async fn connection<S, E: Express>(
         }
     })
     .await;
+}
+
+/// With the bounds of every listener.
+fn http2() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .max_header_list_size(HEADERS_BYTES_MAX)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    builder
+}
+
+fn note_break(about: &Connection, error: &h2::Error) {
+    let kind = error.get_io().map(std::io::Error::kind);
+    if kind == Some(std::io::ErrorKind::TimedOut) {
+        // The kernel found out that nobody is there.
+        about.count_half_open();
+    }
+    tracing::debug!(%error, remote = %about.remote(), "connection broken");
 }
 
 /// Takes a call as far as it goes, and gives it a task if that is not to its end.

@@ -38,6 +38,8 @@ reasons! {
     HandshakeTimeout => "handshake_timeout",
     /// The peer did not agree to HTTP/2 in the handshake.
     NoHttp2 => "no_http2",
+    /// The other end of an open connection is gone without a word.
+    HalfOpen => "half_open",
     /// One address has too many handshakes in progress.
     TooManyHandshakes => "too_many_handshakes",
     /// The manager has as many connections as it takes.
@@ -66,12 +68,16 @@ reasons! {
     TooManyCalls => "too_many_calls",
     /// A call did not send its request in time.
     CallTimeout => "call_timeout",
+    /// A call says in a way that nobody understands how long its caller waits.
+    BadDeadline => "bad_deadline",
     /// The join token is not one of this cluster's.
     BadToken => "bad_token",
     /// The certificate request cannot be used.
     BadRequest => "bad_certificate_request",
     /// A session that is not, or no longer, the node's.
     InvalidSession => "invalid_session",
+    /// A node asks for a session, and is not in the cluster.
+    UnknownNode => "unknown_node",
     /// A call of a node that has no session.
     NotRegistered => "not_registered",
     /// A node reported about a task of another node.

@@ -60,6 +60,7 @@ pub struct Connection {
     /// The task that reads the socket, to wake it when the connection is to close.
     reader: Mutex<Option<Waker>>,
     calls: AtomicU32,
+    metrics: Metrics,
 }
 
 impl std::fmt::Debug for Connection {
@@ -99,6 +100,11 @@ impl Connection {
         let place = CallPlace(Arc::clone(self));
         // The place gives its count back whether it is handed out or not.
         (self.calls.fetch_add(1, Ordering::AcqRel) < max).then_some(place)
+    }
+
+    /// The other end turned out to be gone without a word.
+    pub(crate) fn count_half_open(&self) {
+        self.metrics.refused(Refused::HalfOpen);
     }
 
     fn close(&self, reason: &str) {
@@ -214,7 +220,7 @@ impl Connections {
             if is_anonymous && open.anonymous >= limits.anonymous_max {
                 return Err(Full(Refused::TooManyAnonymous));
             }
-            open.insert(remote, peer)
+            open.insert(remote, peer, self.inner.metrics.clone())
         };
         gauge.inc();
         let hang_up = is_anonymous.then(|| {
@@ -249,7 +255,7 @@ impl Connections {
 }
 
 impl Open {
-    fn insert(&mut self, remote: SocketAddr, peer: Peer) -> Arc<Connection> {
+    fn insert(&mut self, remote: SocketAddr, peer: Peer, metrics: Metrics) -> Arc<Connection> {
         let number = self.next;
         self.next += 1;
         match &peer {
@@ -266,6 +272,7 @@ impl Open {
             closing: OnceLock::new(),
             reader: Mutex::new(None),
             calls: AtomicU32::new(0),
+            metrics,
         });
         self.by_number.insert(number, Arc::clone(&connection));
         connection

@@ -1,9 +1,9 @@
 //! Answers small calls on the spot.
 //!
 //! Most calls of a cluster are heartbeats: one field in, one field out, and nothing to wait for.
-//! Making a future of each, routing it to its service and taking it through the codec and back costs
-//! several times what answering it does. Owns the gRPC framing of such calls and when one is not
-//! answered here; everything that is in any way unusual goes the usual way.
+//! Making a future of each, routing it to its service and taking it through the codec and back
+//! costs several times what answering it does. Owns the gRPC framing of such calls and when one is
+//! not answered here; everything that is in any way unusual goes the usual way.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

@@ -6,4 +6,5 @@ mod property;
 mod rig;
 mod sessions;
 mod statuses;
+mod terms;
 mod volumes;

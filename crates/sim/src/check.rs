@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use swarm_store::{Action, Commit, Filter, Pipeline, Received, Root, Store, Subscription};
 use swarm_types::{
-    AnyObject, Cluster, Network, Node, NodeState, Service, Task, TaskId, TaskState, Timestamp,
-    Version,
+    AnyObject, Cluster, Config, Extension, Network, Node, NodeState, Resource, Secret, Service,
+    Task, TaskId, TaskState, Timestamp, Version, Volume,
 };
 
 use crate::invariants::{Checked, DURABLE, FEED, REPLICA, VERSIONS, Violation, ensure};
@@ -241,6 +241,7 @@ pub(crate) fn compare(
         )*};
     }
     kinds!(Task, Node, Service, Network, Cluster);
+    kinds!(Secret, Config, Volume, Resource, Extension);
     ensure(one.version() == other.version(), invariant, || {
         format!("versions {} and {}", one.version(), other.version())
     })

@@ -58,6 +58,8 @@ invariants! {
     HELD = "I-DISP-7": "a node has no secret or config that none of its tasks refers to";
     WITH_TASK = "I-DISP-8": "a task comes with everything that it refers to";
     STAYS = "I-DISP-9": "a node that comes back is told of every task that it has and may keep";
+    HEARD = "I-DISP-10": "a node is taken for lost only when it missed its heartbeats";
+    MISSED = "I-DISP-11": "a node that missed its heartbeats is in no session";
     PREPARED = "I-AGENT-7": "a task starts only on a machine that has what it refers to";
     CACHE = "I-LOOP-4": "the caches of the loops equal what resync builds";
     PERSIST_FIRST = "I-AGENT-2": "a task is on the agent's disk before it is touched";

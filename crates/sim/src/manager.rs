@@ -1,36 +1,35 @@
 //! The manager's process: starts, leads, crashes. Mirrors `swarm-manager` and `swarm-raft-io`.
 
 mod certificates;
+mod heartbeats;
 pub(crate) mod lines;
+mod process;
 mod reading;
 pub(crate) mod replica;
 mod term;
 mod threads;
 mod workers;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use swarm_ca::server::{JobId, SignJob};
-use swarm_dispatcher::{SecretRequest, SecretRequestId, StreamId};
-use swarm_leader::{FirstRoot, Seed};
+use swarm_dispatcher::StreamId;
 use swarm_log_broker::ListenerId;
-use swarm_raft::member::OpenError;
-use swarm_raft::simdisk::{Loss, SimDisk};
+use swarm_raft::simdisk::SimDisk;
 use swarm_reconcile::Outcome;
 use swarm_store::{Transaction, View};
-use swarm_types::{NodeId, Timestamp, Version};
+use swarm_types::{NodeId, Timestamp};
 
 use crate::agenda::Agenda;
 use crate::event::{ConnId, Event, Life, ManagerEvent, Payload, Request};
-use crate::identity::{Certificate, RootIx};
 use crate::invariants::Checked;
 use crate::network::Network;
 use crate::random::{Purpose, Random};
 use crate::settings::Settings;
 use crate::time::{Clock, Instant, S};
 use crate::trace::{Trace, Weight};
-use replica::{Author, Entry, LogFailed, Replica};
+pub(crate) use process::Death;
+use process::Process;
+use replica::{Author, Entry, LogFailed};
 use term::Term;
 
 /// How long a signature takes, and one of an authority that is far away.
@@ -40,13 +39,6 @@ const SLOW_SIGNATURE: Duration = Duration::from_secs(5);
 const DRIVER_MAX: Duration = Duration::from_secs(2);
 /// Time between ticks of the log, as in `raft-io`.
 const TICK: u64 = S;
-/// How long a process takes to start again after it could not open its log.
-const START_AGAIN: u64 = S;
-
-/// In so many of a thousand starts the power goes off again, if there are torn writes at all.
-const START_TORN_PER_MILLE: u32 = 250;
-/// Operations of the disk within which it does.
-const START_OPERATIONS: u64 = 15;
 
 /// What everything acts upon.
 pub(crate) struct Io<'a> {
@@ -55,42 +47,12 @@ pub(crate) struct Io<'a> {
     pub(crate) trace: &'a mut Trace,
 }
 
-/// How a process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Death {
-    /// The process dies, the machine lives.
-    Process,
-    /// The machine loses power.
-    Power,
-    /// The process is asked to stop.
-    Asked,
-}
-
 /// What became of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StreamEvent {
     Sent(StreamId),
     LogSent(ListenerId),
     Closed(ConnId),
-}
-
-/// One life of the process.
-pub(crate) struct Process {
-    pub(crate) replica: Replica,
-    pub(crate) term: Option<Term>,
-    calls: VecDeque<(ConnId, Request, bool)>,
-    streams: VecDeque<StreamEvent>,
-    is_turn_planned: bool,
-    is_pass_planned: bool,
-    /// The first objects are on their way.
-    is_seeding: bool,
-    wake: Option<Instant>,
-    /// Certificates that are being signed.
-    jobs: BTreeMap<JobId, SignJob>,
-    /// Questions to secret drivers.
-    questions: BTreeMap<SecretRequestId, SecretRequest>,
-    /// Answers that wait until the request is durable.
-    issues: BTreeMap<u64, (ConnId, String)>,
 }
 
 /// The manager's machine.
@@ -118,6 +80,8 @@ pub(crate) struct Manager {
     pub(crate) is_disk_armed: bool,
     /// What was seen in the streams of logs.
     pub(crate) lines_seen: Checked,
+    /// What was seen of lost nodes.
+    lost_seen: Checked,
     /// The log failed, and the process has to be ended.
     pub(crate) failed: Option<LogFailed>,
 }
@@ -142,6 +106,7 @@ impl Manager {
             is_calm: false,
             is_disk_armed: false,
             lines_seen: Ok(()),
+            lost_seen: Ok(()),
             failed: None,
         }
     }
@@ -161,159 +126,14 @@ impl Manager {
         process.term.as_ref().map(|_| process.replica.store.view())
     }
 
-    /// Opens the log. Returns the version of the snapshot from which it was replayed; `None` when
-    /// the disk did not let it start, and it will try again.
-    pub(crate) fn start(&mut self, io: &mut Io<'_>) -> Result<Option<Version>, OpenError> {
-        self.life.0 += 1;
-        let salts = Random::new(
-            self.settings.options.seed ^ (self.life.0 << 32),
-            Purpose::Salts,
-        );
-        self.arm_start();
-        let opened = Replica::open(&self.disk, &self.settings, salts, self.ids.next());
-        let (replica, from) = match opened {
-            Ok(opened) => opened,
-            Err(error) if self.may_fail(&error) => {
-                io.trace.add(
-                    io.agenda.now(),
-                    Weight::Major,
-                    "mgr",
-                    format_args!("cannot start: {error:?}"),
-                );
-                self.disk.crash(Loss::Power);
-                self.is_disk_armed = false;
-                io.agenda.after(START_AGAIN, Event::ManagerStart(self.life));
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
-        io.trace.add(
-            io.agenda.now(),
-            Weight::Major,
-            "mgr",
-            format_args!("starts at {}", replica.store.view().version()),
-        );
-        self.process = Some(Process {
-            replica,
-            term: None,
-            calls: VecDeque::new(),
-            streams: VecDeque::new(),
-            is_turn_planned: false,
-            is_pass_planned: false,
-            is_seeding: false,
-            wake: None,
-            jobs: BTreeMap::new(),
-            questions: BTreeMap::new(),
-            issues: BTreeMap::new(),
-        });
-        io.agenda
-            .after(TICK, Event::Manager(self.life, ManagerEvent::LogTick));
-        self.begin_leading(io);
-        Ok(Some(from))
-    }
-
-    /// In some starts the power goes off while the log is opened, or soon after.
-    fn arm_start(&mut self) {
-        let may = self.settings.faults.torn_write > 0 && !self.is_calm;
-        if may && self.random.happens(START_TORN_PER_MILLE) {
-            let at = self.disk.operations() + self.random.between(1, START_OPERATIONS);
-            self.disk.cut_power_at(at);
-            self.is_disk_armed = true;
-        }
-    }
-
-    /// Whether the disk is to blame for a start that failed: it is full, or was told to fail.
-    fn may_fail(&self, error: &OpenError) -> bool {
-        use swarm_raft::LogError;
-        match error {
-            OpenError::Log(LogError::Disk(cause) | LogError::Poisoned(cause)) => {
-                self.is_disk_armed || cause.is_full()
-            }
-            OpenError::Log(_) | OpenError::State(_) => false,
-        }
-    }
-
-    /// Writes the first objects, then leads.
-    fn begin_leading(&mut self, io: &mut Io<'_>) {
-        let (now, seed) = (self.now(io.agenda), self.seed());
-        let ids = &mut self.ids;
-        let Some(process) = self.process.as_mut().filter(|own| own.replica.leads()) else {
-            return;
-        };
-        process.is_seeding = true;
-        let refused = process.replica.write(now, Author::Seed, |transaction| {
-            let set = swarm_leader::seed(transaction, &seed, ids);
-            transaction.apply_set(&set)
-        });
-        if let Err(conflict) = refused {
-            // The next tick tries again.
-            process.is_seeding = false;
-            io.trace.add(
-                io.agenda.now(),
-                Weight::Major,
-                "mgr",
-                format_args!("first objects refused: {conflict}"),
-            );
-        }
-        self.plan(io);
-    }
-
-    /// The certificate that the manager made for itself when it started the cluster.
-    pub(crate) fn first_certificate(&self) -> Certificate {
-        Certificate {
-            node: self.node.clone(),
-            root: RootIx(0),
-            by: None,
-        }
-    }
-
-    fn seed(&self) -> Seed {
-        use swarm_api::v1::node_spec::Availability;
-        Seed {
-            cluster: "simulated".parse().expect("the id is well formed"),
-            node: self.node.clone(),
-            availability: Availability::Active,
-            root: Some(FirstRoot {
-                cert_pem: RootIx(0).pem(),
-                key_pem: RootIx(0).key(),
-                token_secrets: [[1; 16], [2; 16]],
-                unlock_key: None,
-                external_cas: Vec::new(),
-            }),
-            own_certificate: bytes::Bytes::new(),
-        }
-    }
-
-    /// Ends the process.
-    pub(crate) fn die(&mut self, io: &mut Io<'_>, death: Death) {
-        let Some(mut process) = self.process.take() else {
-            return;
-        };
-        self.life.0 += 1;
-        self.is_disk_armed = false;
-        match death {
-            Death::Process => self.disk.crash(Loss::Process),
-            Death::Power => self.disk.crash(Loss::Power),
-            Death::Asked => {
-                if let Some(mut term) = process.term.take() {
-                    let view = process.replica.store.view();
-                    term.end(io, &view);
-                }
-                process.replica.close();
-                self.disk.crash(Loss::Process);
-            }
-        }
-        io.network.reset_manager(io.agenda, death == Death::Power);
-        // Another machine's time server, or the same one after a repair.
-        if self.random.happens(300) {
-            let offset = i64::try_from(self.settings.faults.clock_offset.as_nanos()).unwrap_or(0);
-            let jump = self.random.below(2 * offset.unsigned_abs() + 1);
-            self.clock.offset = i64::try_from(jump).unwrap_or(0) - offset;
-        }
-    }
-
     /// A request arrived.
     pub(crate) fn receive(&mut self, io: &mut Io<'_>, conn: ConnId, request: Request, copy: bool) {
+        let leads = self.process.as_ref().is_some_and(|it| it.term.is_some());
+        if let Request::Heartbeat { session } = &request
+            && leads
+        {
+            return self.beat(io, (conn, copy), session);
+        }
         if let Some(process) = &mut self.process {
             process.calls.push_back((conn, request, copy));
             self.plan(io);
@@ -387,10 +207,17 @@ impl Manager {
         for event in streams.drain(..) {
             term.take_stream_event(event);
         }
-        let (requests, calls): (Vec<_>, Vec<_>) = calls
-            .drain(..)
-            .partition(|(_, request, _)| matches!(request, Request::Issue { .. }));
-        for (conn, request, is_copy) in calls {
+        let (mut requests, mut beats) = (Vec::new(), Vec::new());
+        for (conn, request, is_copy) in calls.drain(..) {
+            if matches!(request, Request::Issue { .. }) {
+                requests.push((conn, request));
+                continue;
+            }
+            // One that came before the term.
+            if let Request::Heartbeat { session } = request {
+                beats.push(((conn, is_copy), session));
+                continue;
+            }
             let view = replica.store.view();
             term.call(
                 io,
@@ -401,8 +228,11 @@ impl Manager {
                 (&mut self.ids, &mut self.draws),
             );
         }
+        for (call, session) in beats {
+            self.beat(io, call, &session);
+        }
         self.drive_lines(io, now);
-        for (conn, request, _) in requests {
+        for (conn, request) in requests {
             self.issue(io, now, conn, request);
         }
         self.work(io, now);
@@ -494,6 +324,8 @@ impl Manager {
                 "mgr",
                 format_args!("{} proposes {} sets", author.name(), proposal.sets.len()),
             );
+            let lost = term.heartbeats.check_lost(now, &view, &proposal.sets);
+            self.lost_seen = std::mem::replace(&mut self.lost_seen, Ok(())).and(lost);
             let is_refused = chance(faults.refuse_per_mille / 2);
             replica.submit(now, &proposal.sets, author, is_refused);
         }

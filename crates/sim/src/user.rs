@@ -4,13 +4,16 @@ mod payloads;
 mod specs;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use swarm_api::v1;
 use swarm_ca::change::NewRoot;
 use swarm_control_api as control;
 use swarm_reconcile::Ctx;
 use swarm_store::{Root, Transaction};
-use swarm_types::{Cluster, IdSource, Node, NodeState, Service, Task, Timestamp, convert, spec};
+use swarm_types::{
+    Cluster, IdSource, Node, NodeState, Service, Task, Timestamp, convert, spec, time,
+};
 use v1::node_spec::Availability;
 
 use crate::identity::RootIx;
@@ -70,7 +73,7 @@ impl Action {
             ),
             Self::RemoveNode(node, force) => format!("{} force={force}", node.hostname()),
             Self::RemoveTask(task) => task.id.to_string(),
-            Self::Cluster(_, limit) => format!("history limit {limit}"),
+            Self::Cluster(_, limit) => format!("history limit {limit}, heartbeats to fit"),
             Self::RotateRoot(_, root) => format!("to root {}", root.0),
             Self::RotateToken(_) => String::new(),
             Self::Payload(wish) => wish.object(),
@@ -388,6 +391,10 @@ fn perform(
             let spec = request.spec.get_or_insert_default();
             let orchestration = spec.orchestration.get_or_insert_default();
             orchestration.task_history_retention_limit = limit;
+            // One draw for both, so that what a seed draws later stays as it was.
+            let seconds = Duration::from_secs(1 + limit.unsigned_abs());
+            let dispatcher = spec.dispatcher.get_or_insert_default();
+            dispatcher.heartbeat_period = Some(time::duration_to_wire(seconds));
             update_cluster(transaction, &mut ctx, request, None)
         }
         Action::RotateRoot(cluster, root) => {

@@ -408,6 +408,7 @@ impl World {
         })?;
         self.check_caches()?;
         self.check_lines()?;
+        self.manager.check_sessions(self.agenda.now())?;
         if let Some(process) = &self.manager.process {
             self.checker.read_feed(&process.replica.store)?;
         }

@@ -12,6 +12,7 @@ use swarm_leader::{Leader, Origin};
 use swarm_store::{Filter, Received, Subscription, View};
 use swarm_types::{NodeId, Timestamp, Version};
 
+use super::heartbeats::Heartbeats;
 use super::lines::Lines;
 use super::replica::Replica;
 use super::{Io, StreamEvent};
@@ -28,6 +29,7 @@ const VIEWS_KEPT: usize = 8;
 pub(crate) struct Term {
     pub(crate) leader: Leader,
     pub(crate) lines: Lines,
+    pub(super) heartbeats: Heartbeats,
     feed: Subscription,
     fed: Version,
     streams: BTreeMap<StreamId, (ConnId, StreamKind, NodeId)>,
@@ -68,6 +70,7 @@ impl Term {
         Self {
             leader,
             lines: Lines::default(),
+            heartbeats: Heartbeats::begin(now, &view),
             feed,
             fed: view.version(),
             streams: BTreeMap::new(),
@@ -96,6 +99,7 @@ impl Term {
                 Received::Event(event) => {
                     let view = replica.store.view();
                     self.fed = event.version();
+                    self.heartbeats.note_period(&view);
                     self.leader.handle_commit(now, event.commit(), &view);
                 }
                 Received::Lagged { .. } | Received::Closed => {
@@ -111,6 +115,7 @@ impl Term {
             .view_and_watch_bounded(Filter::All, settings.feed_max);
         self.feed = feed;
         self.fed = view.version();
+        self.heartbeats.note_period(&view);
         self.leader.handle_lag(now, &view);
     }
 
@@ -175,6 +180,7 @@ impl Term {
                 let open = session_open(&node, *description, &previous);
                 match dispatcher.handle_session(now, open, view, ids, draw) {
                     Ok(start) => {
+                        self.heartbeats.registered(now, &node);
                         let stream = (conn, StreamKind::Session, node);
                         self.streams.insert(start.stream, stream);
                         return;
@@ -192,10 +198,6 @@ impl Term {
                     Err(error) => Reply::AssignmentsEnded(rpc_error(&error)),
                 }
             }
-            Request::Heartbeat { session } => {
-                let period = dispatcher.pulses().beat(now, &node, &session, draw);
-                Reply::Heartbeat(period.map_err(|error| rpc_error(&error)))
-            }
             Request::Statuses {
                 session,
                 report,
@@ -208,7 +210,9 @@ impl Term {
             Request::Publish { stream, message } => {
                 return self.lines.publish(io, now, (conn, stream), node, &message);
             }
-            Request::Issue { .. } | Request::CertificateStatus { .. } => return,
+            Request::Issue { .. }
+            | Request::CertificateStatus { .. }
+            | Request::Heartbeat { .. } => return,
         };
         if !is_copy {
             io.network
@@ -271,13 +275,13 @@ impl Term {
     }
 }
 
-fn refuse(io: &mut Io<'_>, conn: ConnId, error: RpcError) {
+pub(super) fn refuse(io: &mut Io<'_>, conn: ConnId, error: RpcError) {
     let payload = Payload::Reply(Reply::SessionEnded(error));
     io.network.send_message(io.agenda, conn, None, payload);
 }
 
 /// What the handshake and the guard in front of the dispatcher say to a caller.
-fn admitted(certificate: Option<Certificate>, view: &View) -> Result<NodeId, RpcError> {
+pub(super) fn admitted(certificate: Option<Certificate>, view: &View) -> Result<NodeId, RpcError> {
     let cluster = view
         .cluster()
         .ok_or_else(|| RpcError::new(14, "starting"))?;
@@ -306,7 +310,7 @@ fn answer_status(io: &mut Io<'_>, conn: ConnId, node_id: String, view: &View) {
     io.network.send_message(io.agenda, conn, None, answer);
 }
 
-fn rpc_error(error: &DispatchError) -> RpcError {
+pub(super) fn rpc_error(error: &DispatchError) -> RpcError {
     let code = match error.code {
         Code::NotFound => RpcError::NOT_FOUND,
         Code::InvalidArgument => 3,

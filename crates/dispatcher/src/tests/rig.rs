@@ -7,7 +7,8 @@ use swarm_api::v1;
 use swarm_reconcile::{Batch, Outcome};
 use swarm_store::{Root, Transaction, WriteSet};
 use swarm_types::{
-    Id, IdSource, Node, NodeId, NodeState, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    Cluster, Id, IdSource, Node, NodeId, NodeState, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    defaults, time,
 };
 
 use crate::{
@@ -133,6 +134,16 @@ impl Rig {
         let mut transaction = self.view.begin(self.now);
         write(&mut transaction);
         self.publish(transaction);
+    }
+
+    /// Commits the first cluster, which asks for this heartbeat period.
+    pub(super) fn set_period(&mut self, period: Duration) {
+        let mut spec = defaults::cluster_spec();
+        spec.dispatcher = Some(v1::DispatcherConfig {
+            heartbeat_period: Some(time::duration_to_wire(period)),
+        });
+        let cluster = Cluster::new("c".parse().unwrap(), spec);
+        self.commit(|tx| tx.create(cluster).unwrap());
     }
 
     pub(super) fn update_task(&mut self, name: &str, change: impl FnOnce(&mut Task)) {

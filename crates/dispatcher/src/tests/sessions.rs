@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use swarm_api::v1;
 use swarm_reconcile::Outcome;
-use swarm_types::{NodeState, TaskState, Timestamp, time};
+use swarm_types::{NodeState, TaskState, Timestamp};
 
 use super::rig::{MIDDLE, MS, Rig, config, node, node_id, task};
 use crate::expiry::SLOT;
@@ -190,13 +190,8 @@ fn heartbeats_keep_a_node_up_and_write_nothing() {
 fn a_changed_heartbeat_period_holds_for_the_next_reply() {
     let mut rig = rig();
     let session = rig.registered("n").session.to_string();
-    let mut spec = swarm_types::defaults::cluster_spec();
-    spec.dispatcher = Some(v1::DispatcherConfig {
-        heartbeat_period: Some(time::duration_to_wire(Duration::from_secs(9))),
-    });
-    let cluster = swarm_types::Cluster::new("c".parse().unwrap(), spec);
     rig.heartbeat("n", &session).unwrap();
-    rig.commit(|tx| tx.create(cluster).unwrap());
+    rig.set_period(Duration::from_secs(9));
     let period = rig.heartbeat("n", &session).unwrap();
     assert_eq!(period, Duration::from_secs(9));
 }
@@ -207,12 +202,7 @@ fn a_shorter_period_loses_a_silent_node_sooner() {
     let session = rig.registered("n").session.to_string();
     rig.heartbeat("n", &session).unwrap();
     let second = Duration::from_secs(1);
-    let mut spec = swarm_types::defaults::cluster_spec();
-    spec.dispatcher = Some(v1::DispatcherConfig {
-        heartbeat_period: Some(time::duration_to_wire(second)),
-    });
-    let cluster = swarm_types::Cluster::new("c".parse().unwrap(), spec);
-    rig.commit(|tx| tx.create(cluster).unwrap());
+    rig.set_period(second);
     // The node was told the longer period, and has three of those.
     rig.wait(PERIOD * 3 - SLOT);
     assert_eq!(rig.ends(), Vec::<String>::new());
@@ -228,12 +218,7 @@ fn a_shorter_period_counts_although_the_node_was_to_be_looked_at_later() {
     let mut rig = rig();
     let session = rig.registered("n").session.to_string();
     let second = Duration::from_secs(1);
-    let mut spec = swarm_types::defaults::cluster_spec();
-    spec.dispatcher = Some(v1::DispatcherConfig {
-        heartbeat_period: Some(time::duration_to_wire(second)),
-    });
-    let cluster = swarm_types::Cluster::new("c".parse().unwrap(), spec);
-    rig.commit(|tx| tx.create(cluster).unwrap());
+    rig.set_period(second);
     // A heartbeat takes back the longer deadline of the registration.
     rig.heartbeat("n", &session).unwrap();
     let heartbeat = rig.dispatcher.poll_timeout().unwrap();
@@ -304,12 +289,7 @@ fn too_many_registrations_at_once_are_told_to_come_later() {
 fn a_period_beyond_all_measure_is_taken_as_it_is() {
     let mut rig = rig();
     let session = rig.registered("n").session.to_string();
-    let mut spec = swarm_types::defaults::cluster_spec();
-    spec.dispatcher = Some(v1::DispatcherConfig {
-        heartbeat_period: Some(time::duration_to_wire(Duration::MAX)),
-    });
-    let cluster = swarm_types::Cluster::new("c".parse().unwrap(), spec);
-    rig.commit(|tx| tx.create(cluster).unwrap());
+    rig.set_period(Duration::MAX);
     rig.heartbeat("n", &session).unwrap();
     rig.wait(PERIOD * 1_000);
     rig.heartbeat("n", &session).unwrap();

@@ -6,7 +6,7 @@ use crate::disk::DiskErrorKind;
 use crate::mix::Mix;
 use crate::seal::DataKey;
 use crate::simdisk::{Loss, SimDisk};
-use crate::snapshot::{self, SnapshotWriter};
+use crate::snapshot::{self, SnapshotTicket, SnapshotWriter};
 
 fn config() -> MemberConfig {
     MemberConfig {
@@ -126,6 +126,13 @@ impl Machine {
         Ok(())
     }
 
+    /// Writes the file of a snapshot that was begun right before.
+    fn write_out(&self, ticket: &SnapshotTicket) -> Result<u64, DiskError> {
+        let mut writer = SnapshotWriter::begin(self.disk.clone(), ticket)?;
+        writer.push(&self.frozen())?;
+        writer.finish()
+    }
+
     /// Writes a snapshot if one is due.
     fn snapshot(&mut self) -> Result<(), DriveError> {
         if !self.member.snapshot_due() {
@@ -134,12 +141,7 @@ impl Machine {
         let Some(ticket) = self.member.begin_snapshot() else {
             return Ok(());
         };
-        let write = || -> Result<u64, DiskError> {
-            let mut writer = SnapshotWriter::begin(self.disk.clone(), &ticket)?;
-            writer.push(&self.frozen())?;
-            writer.finish()
-        };
-        match write() {
+        match self.write_out(&ticket) {
             Ok(_) => self.member.finish_snapshot(&ticket.meta),
             Err(_) => {
                 self.member.fail_snapshot();
@@ -734,9 +736,7 @@ fn a_snapshot_that_is_replaced_before_it_is_sent_is_sent_as_the_newer_one() {
     let leader = group.leader();
     let before = leader.member.newest_snapshot();
     let ticket = leader.member.begin_snapshot().unwrap();
-    let mut writer = SnapshotWriter::begin(leader.disk.clone(), &ticket).unwrap();
-    writer.push(&leader.frozen()).unwrap();
-    writer.finish().unwrap();
+    leader.write_out(&ticket).unwrap();
     leader.member.finish_snapshot(&ticket.meta).unwrap();
     leader.settle().unwrap();
     let sent = leader.outbox.iter().find_map(|it| it.snapshot.as_ref());
@@ -808,9 +808,7 @@ fn a_change_of_the_data_key_waits_for_nobody_to_write() {
         if is_under_way {
             machine.member.rekey(key(5)).unwrap();
         }
-        let mut writer = SnapshotWriter::begin(disk.clone(), &ticket).unwrap();
-        writer.push(&machine.frozen()).unwrap();
-        writer.finish().unwrap();
+        machine.write_out(&ticket).unwrap();
         machine.member.finish_snapshot(&ticket.meta).unwrap();
         if !is_under_way {
             machine.member.rekey(key(5)).unwrap();
@@ -835,9 +833,7 @@ fn a_snapshot_that_was_begun_before_the_change_does_not_end_it() {
     }
     let ticket = machine.member.begin_snapshot().unwrap();
     machine.member.rekey(key(5)).unwrap();
-    let mut writer = SnapshotWriter::begin(disk.clone(), &ticket).unwrap();
-    writer.push(&machine.frozen()).unwrap();
-    writer.finish().unwrap();
+    machine.write_out(&ticket).unwrap();
     machine.member.finish_snapshot(&ticket.meta).unwrap();
     assert!(machine.member.is_rekeying());
     // One more of the same position would take the place of the first.

@@ -246,12 +246,14 @@ mod tests {
         pulses.end(&node());
         let refused = beat(&pulses, 0, "t").unwrap_err();
         assert_eq!(refused, DispatchError::node_not_registered());
+        assert!(pulses.read().is_empty(), "nothing is kept of it");
     }
 
     #[test]
     fn a_stopped_dispatcher_refuses_before_it_looks() {
         let (pulses, _) = table();
         pulses.stop();
+        assert!(pulses.read().is_empty(), "nothing is kept");
         assert_eq!(beat(&pulses, 0, "s"), Err(DispatchError::stopped()));
         assert_eq!(beat(&pulses, 0, "other"), Err(DispatchError::stopped()));
     }
@@ -264,5 +266,88 @@ mod tests {
         assert_eq!(pulse.look(at(0)), Look::Alive(at(3_000)));
         assert_eq!(beat(&pulses, 1_000, "s"), Ok(Duration::from_secs(10)));
         assert_eq!(pulse.look(at(0)), Look::Alive(at(31_000)));
+    }
+
+    #[test]
+    fn a_node_beats_in_its_own_session_and_by_its_whole_name() {
+        let (pulses, _) = table();
+        let other: NodeId = "m".parse().unwrap();
+        let theirs = pulses.begin(&other, session("of-m"), at(3_000));
+        let beat_as = |node: &NodeId, session: &str| {
+            let drawn = pulses.beat(at(2_000), node, session, &mut || 500_000_000);
+            drawn.map(drop)
+        };
+        for (node, session) in [
+            (&other, "s"),
+            (&node(), "of-m"),
+            (&other, "of"),
+            (&other, ""),
+        ] {
+            let refused = beat_as(node, session);
+            assert_eq!(refused, Err(DispatchError::session_invalid()), "{session}");
+        }
+        assert_eq!(theirs.look(at(0)), Look::Alive(at(3_000)));
+        let stranger: NodeId = "x".parse().unwrap();
+        let refused = beat_as(&stranger, "s");
+        assert_eq!(refused, Err(DispatchError::node_not_registered()));
+        beat_as(&other, "of-m").unwrap();
+        assert_eq!(theirs.look(at(0)), Look::Alive(at(5_000)));
+    }
+
+    #[test]
+    fn each_answer_draws_a_period_of_its_own_and_the_deadline_is_three_of_that() {
+        let (pulses, pulse) = table();
+        // The phase of the first heartbeat may be longer than what is drawn for the period.
+        let mut draws = [0, 900_000_000, 0, 999_999_999].into_iter();
+        let mut beat = |millis| {
+            let draw = &mut || draws.next().unwrap();
+            pulses.beat(at(millis), &node(), "s", draw).unwrap()
+        };
+        assert_eq!(beat(0), Duration::from_millis(500), "not beyond the period");
+        assert_eq!(pulse.look(at(0)), Look::Alive(at(1_500)));
+        assert_eq!(beat(1_000), Duration::from_millis(500));
+        assert_eq!(pulse.look(at(0)), Look::Alive(at(2_500)));
+        assert_eq!(beat(2_000), Duration::from_nanos(1_499_999_999));
+        let until = at(2_000).saturating_add(Duration::from_nanos(3 * 1_499_999_999));
+        assert_eq!(pulse.look(at(0)), Look::Alive(until));
+    }
+
+    /// Two threads, a great many times: of a heartbeat and the loss of its node at the same moment
+    /// exactly one happens.
+    #[test]
+    fn a_heartbeat_and_the_loss_of_its_node_exclude_each_other() {
+        const ROUNDS: usize = 30_000;
+        let pulse = || Pulse {
+            session: session("s"),
+            deadline: AtomicI64::new(at(1_000).as_nanos()),
+            has_beaten: AtomicBool::new(true),
+        };
+        let pulses: Vec<Pulse> = (0..ROUNDS).map(|_| pulse()).collect();
+        let arrived = AtomicU64::new(0);
+        // Both come to each round together.
+        let meet = |round: usize| {
+            arrived.fetch_add(1, Ordering::AcqRel);
+            while arrived.load(Ordering::Acquire) < 2 * (round as u64 + 1) {
+                std::hint::spin_loop();
+            }
+        };
+        let each = |act: &(dyn Fn(&Pulse) -> bool + Sync)| -> Vec<bool> {
+            let rounds = pulses.iter().enumerate();
+            let happened = rounds.map(|(round, pulse)| {
+                meet(round);
+                act(pulse)
+            });
+            happened.collect()
+        };
+        let (beaten, lost) = std::thread::scope(|scope| {
+            let beats = scope.spawn(|| each(&|pulse| pulse.renew(at(9_000))));
+            let lost = each(&|pulse| pulse.look(at(1_000)) == Look::Late);
+            (beats.join().unwrap(), lost)
+        });
+        let both = beaten
+            .iter()
+            .zip(&lost)
+            .filter(|(beaten, lost)| beaten == lost);
+        assert_eq!(both.count(), 0);
     }
 }

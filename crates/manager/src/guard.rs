@@ -225,9 +225,7 @@ impl AtOnce<'_> {
     /// Counts it. One that is not answered here after all is counted where it is.
     pub(crate) fn answered(self) {
         let Inner { rpcs, clock, .. } = &*self.guard.inner;
-        rpcs.started(self.method);
-        let took = clock.monotonic().saturating_sub(self.since);
-        rpcs.handled(self.method, Code::Ok, took);
+        rpcs.answered(self.method, clock.monotonic().saturating_sub(self.since));
     }
 }
 

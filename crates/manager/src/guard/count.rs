@@ -65,6 +65,15 @@ impl Rpcs {
         }
     }
 
+    /// A call that began and went well in one step.
+    pub(super) fn answered(&self, method: &'static Method, took: Duration) {
+        if let Some(usual) = self.usual(method) {
+            usual.started.inc();
+            usual.seconds.observe(took.as_secs_f64());
+            usual.ok.inc();
+        }
+    }
+
     pub(super) fn handled(&self, method: &'static Method, code: Code, took: Duration) {
         let Some(usual) = self.usual(method) else {
             return;

@@ -26,6 +26,7 @@ use crate::config::{
 use crate::error::DispatchError;
 use crate::expiry::{Slot, Wheel};
 use crate::intake::Intake;
+use crate::lean::Lean;
 use crate::nodes::{HEARTBEAT_FAILURE, NodeIntent, UNKNOWN_HEARTBEAT_FAILURE};
 use crate::orphans;
 use crate::pulse::{Look, Pulses, deadline};
@@ -132,6 +133,7 @@ pub struct Dispatcher {
     timers: Timers<Timer>,
     intake: Intake,
     secrets: secrets::SecretRequests,
+    lean: Lean,
     /// Ends of streams; one for each stream at most.
     ends: VecDeque<Message>,
     /// Nodes that may have a message to be sent.
@@ -157,6 +159,7 @@ impl Dispatcher {
             timers: Timers::new(),
             intake: Intake::default(),
             secrets: secrets::SecretRequests::default(),
+            lean: Lean::default(),
             ends: VecDeque::new(),
             ready: BTreeSet::new(),
             version_min: view.version(),

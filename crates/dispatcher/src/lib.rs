@@ -50,6 +50,7 @@ mod driven;
 mod error;
 mod expiry;
 mod intake;
+mod lean;
 mod nodes;
 mod orphans;
 mod pulse;

@@ -1,6 +1,5 @@
 //! The gRPC services and where each of them is offered.
 
-mod assignments;
 pub(crate) mod ca;
 mod control;
 mod dispatcher;
@@ -10,6 +9,7 @@ mod health;
 mod identity;
 pub(crate) mod logs;
 mod resources;
+mod wire;
 
 use std::sync::Arc;
 
@@ -136,8 +136,8 @@ fn node_ca_server(services: &Arc<Services>) -> v1::node_ca_server::NodeCaServer<
         .max_decoding_message_size(ca::RECEIVE_BYTES_MAX)
 }
 
-fn dispatcher_server(services: &Arc<Services>) -> assignments::Wire {
-    assignments::Wire::new(dispatcher::Dispatcher(Arc::clone(services)))
+fn dispatcher_server(services: &Arc<Services>) -> wire::DispatcherWire {
+    wire::DispatcherWire::new(dispatcher::Dispatcher(Arc::clone(services)))
 }
 
 fn logs_server(services: &Arc<Services>) -> v1::logs_server::LogsServer<logs::Logs> {
@@ -145,11 +145,8 @@ fn logs_server(services: &Arc<Services>) -> v1::logs_server::LogsServer<logs::Lo
         .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
 }
 
-fn log_broker_server(
-    services: &Arc<Services>,
-) -> v1::log_broker_server::LogBrokerServer<logs::LogBroker> {
-    v1::log_broker_server::LogBrokerServer::new(logs::LogBroker(Arc::clone(services)))
-        .max_decoding_message_size(net::SERVER_RECEIVE_BYTES_MAX)
+fn log_broker_server(services: &Arc<Services>) -> wire::LogBrokerWire {
+    wire::LogBrokerWire::new(logs::LogBroker(Arc::clone(services)))
 }
 
 fn resources_server()

@@ -1,10 +1,14 @@
 //! Between the gRPC streams of nodes and the leader's task.
 //!
-//! A stream is a channel that holds one message. When the transport has taken it the leader is
+//! A stream holds one message and its end. When the transport has taken the message the leader is
 //! told, and makes the next one from the state of that moment.
+//!
+//! Each node has three streams, which are empty nearly always. A channel of the runtime would take
+//! a KiB for each of them.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use swarm_api::v1;
@@ -16,12 +20,6 @@ use tonic::Status;
 
 /// Calls that wait for the leader's task; each holds its caller back.
 const CALLS_MAX: usize = 4_096;
-/// One message and the end of the stream.
-const STREAM_ITEMS_MAX: usize = 2;
-
-/// Boxed, because a channel sets memory aside for 32 items whatever its size.
-type Item<T> = Box<Result<T, Status>>;
-
 /// A call of a node.
 pub(crate) enum Call {
     Session {
@@ -70,9 +68,27 @@ pub(crate) fn channel() -> (Calls, Incoming) {
     mpsc::channel(CALLS_MAX)
 }
 
+/// What both ends of a stream share.
+#[derive(Debug)]
+struct Slot<T> {
+    message: Option<Box<T>>,
+    end: Option<Box<Status>>,
+    /// Nobody puts anything any more.
+    is_last: bool,
+    /// Nobody reads any more.
+    is_closed: bool,
+    reader: Option<Waker>,
+}
+
+type Shared<T> = Arc<Mutex<Slot<T>>>;
+
+fn lock<T>(slot: &Shared<T>) -> MutexGuard<'_, Slot<T>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a gRPC handler returns.
 pub(crate) struct NodeStream<T> {
-    items: mpsc::Receiver<Item<T>>,
+    slot: Shared<T>,
     stream: StreamId,
     events: mpsc::UnboundedSender<StreamEvent>,
 }
@@ -80,7 +96,7 @@ pub(crate) struct NodeStream<T> {
 /// Where the leader's task puts messages.
 #[derive(Debug)]
 pub(crate) struct Sink<T> {
-    items: mpsc::Sender<Item<T>>,
+    slot: Shared<T>,
 }
 
 impl<T> Sink<T> {
@@ -88,39 +104,96 @@ impl<T> Sink<T> {
         stream: StreamId,
         events: &mpsc::UnboundedSender<StreamEvent>,
     ) -> (Self, NodeStream<T>) {
-        let (sender, items) = mpsc::channel(STREAM_ITEMS_MAX);
-        (
-            Self { items: sender },
-            NodeStream {
-                items,
-                stream,
-                events: events.clone(),
-            },
-        )
+        let slot = Arc::new(Mutex::new(Slot {
+            message: None,
+            end: None,
+            is_last: false,
+            is_closed: false,
+            reader: None,
+        }));
+        let reader = NodeStream {
+            slot: Arc::clone(&slot),
+            stream,
+            events: events.clone(),
+        };
+        (Self { slot }, reader)
     }
 
-    /// Puts an item. The dispatcher waits for `Sent` before the next message, so there is room; a
-    /// stream that nobody reads any more is reported by its other half.
+    /// Puts an item. The dispatcher waits for `Sent` before the next message, so there is room. The
+    /// last session message of a term does not wait, and says all that one before it would have
+    /// said. A stream that nobody reads any more is reported by its other half.
     pub(crate) fn put(&self, item: Result<T, Status>) {
-        let _ = self.items.try_send(Box::new(item));
+        let waker = {
+            let mut slot = lock(&self.slot);
+            match item {
+                _ if slot.is_closed => {}
+                Ok(message) => slot.message = Some(Box::new(message)),
+                Err(status) => slot.end = Some(Box::new(status)),
+            }
+            slot.reader.take()
+        };
+        wake(waker);
+    }
+}
+
+impl<T> Drop for Sink<T> {
+    fn drop(&mut self) {
+        let waker = {
+            let mut slot = lock(&self.slot);
+            slot.is_last = true;
+            slot.reader.take()
+        };
+        wake(waker);
+    }
+}
+
+/// Outside of the lock, as the reader may run at once.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl<T> NodeStream<T> {
+    fn poll_take(&self, context: &mut Context<'_>) -> Poll<Option<Result<T, Status>>> {
+        let mut slot = lock(&self.slot);
+        if let Some(message) = slot.message.take() {
+            return Poll::Ready(Some(Ok(*message)));
+        }
+        if let Some(status) = slot.end.take() {
+            return Poll::Ready(Some(Err(*status)));
+        }
+        if slot.is_last {
+            return Poll::Ready(None);
+        }
+        let is_known = |reader: &Waker| reader.will_wake(context.waker());
+        if !slot.reader.as_ref().is_some_and(is_known) {
+            slot.reader = Some(context.waker().clone());
+        }
+        Poll::Pending
     }
 }
 
 impl<T> Stream for NodeStream<T> {
     type Item = Result<T, Status>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.items.poll_recv(context).map(|item| {
-            if item.as_ref().is_some_and(|item| item.is_ok()) {
-                let _ = self.events.send(StreamEvent::Sent(self.stream));
-            }
-            item.map(|item| *item)
-        })
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = self.poll_take(context);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            let _ = self.events.send(StreamEvent::Sent(self.stream));
+        }
+        polled
     }
 }
 
 impl<T> Drop for NodeStream<T> {
     fn drop(&mut self) {
+        let dropped = {
+            let mut slot = lock(&self.slot);
+            slot.is_closed = true;
+            (slot.message.take(), slot.end.take(), slot.reader.take())
+        };
+        drop(dropped);
         // Fails only when the leader's task is gone, and its streams with it.
         let _ = self.events.send(StreamEvent::Closed(self.stream));
     }
@@ -128,6 +201,8 @@ impl<T> Drop for NodeStream<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
     use tokio_stream::StreamExt as _;
 
@@ -157,12 +232,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_fits_behind_a_message_that_nobody_has_taken() {
+    async fn the_last_message_and_an_end_fit_behind_a_message_that_nobody_has_taken() {
         let (sink, mut stream, mut events) = open();
         sink.put(Ok(1));
+        sink.put(Ok(2));
         sink.put(Err(Status::aborted("over")));
         drop(sink);
-        assert_eq!(stream.next().await.unwrap().unwrap(), 1);
+        let last = stream.next().await.unwrap().unwrap();
+        assert_eq!(last, 2, "the last message of a term does not wait");
         assert_eq!(stream.next().await.unwrap().unwrap_err().message(), "over");
         assert!(stream.next().await.is_none());
         assert!(matches!(next(&mut events), Some(StreamEvent::Sent(_))));
@@ -180,6 +257,35 @@ mod tests {
         ));
         sink.put(Ok(2));
         assert!(next(&mut events).is_none());
+    }
+
+    #[test]
+    fn a_reader_that_waits_is_woken_once_by_each_message_and_by_the_end() {
+        #[derive(Default)]
+        struct Count(AtomicU32);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut context = Context::from_waker(&waker);
+        let (sink, mut stream, _events) = open();
+        let woken = || count.0.load(Ordering::Relaxed);
+        for number in 1..3 {
+            assert!(Pin::new(&mut stream).poll_next(&mut context).is_pending());
+            assert!(Pin::new(&mut stream).poll_next(&mut context).is_pending());
+            sink.put(Ok(number));
+            assert_eq!(woken(), number);
+            let polled = Pin::new(&mut stream).poll_next(&mut context);
+            assert!(matches!(polled, Poll::Ready(Some(Ok(it))) if it == number));
+        }
+        assert!(Pin::new(&mut stream).poll_next(&mut context).is_pending());
+        drop(sink);
+        assert_eq!(woken(), 3);
+        let polled = Pin::new(&mut stream).poll_next(&mut context);
+        assert!(matches!(polled, Poll::Ready(None)));
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ impl Dispatcher {
         self.check_room(node)?;
         let places = self.places(&open);
         let wanted = NodeIntent::Ready {
-            description: open.description.map(Arc::new),
+            description: open.description.map(|it| Arc::new(self.lean.keep(it))),
             addr: open.addr.to_owned(),
             warning: places.warning().map(str::to_owned),
         };

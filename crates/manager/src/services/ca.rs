@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use swarm_api::v1;
 use swarm_ca::requests::{self, CertificateAnswer, Requester};
 use swarm_raft_io::WriteError;
@@ -60,8 +61,10 @@ impl v1::node_ca_server::NodeCa for NodeCa {
         request: Request<v1::IssueNodeCertificateRequest>,
     ) -> Result<Response<v1::IssueNodeCertificateResponse>, Status> {
         let requester = self.requester(net::caller(&request));
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         self.check_csr(&request.csr)?;
+        // It stays with the node, and would hold the buffer of the whole request.
+        request.csr = Bytes::copy_from_slice(&request.csr);
         self.0.gate.pass().await?;
         let written = self.0.store.write(|transaction| {
             let mut ids = OsIds::new();

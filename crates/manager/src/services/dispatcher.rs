@@ -21,12 +21,34 @@ use crate::streams::{Call, NodeStream};
 pub(crate) struct Dispatcher(pub(crate) Arc<Services>);
 
 impl Dispatcher {
-    pub(super) fn caller<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
-        self.node(&net::caller(request))
+    /// The stream of a node's session.
+    pub(super) async fn open_session(
+        &self,
+        request: Request<v1::SessionRequest>,
+    ) -> Result<NodeStream<v1::SessionMessage>, Status> {
+        let caller = net::caller(&request);
+        let node = self.node(&caller)?;
+        let (reply, answer) = oneshot::channel();
+        let call = Call::Session {
+            node,
+            addr: caller.addr,
+            request: Box::new(request.into_inner()),
+            reply,
+        };
+        self.ask(call, answer).await
     }
 
     /// The stream of a node's assignments, each message encoded.
     pub(super) async fn open_assignments(
+        &self,
+        request: Request<v1::AssignmentsRequest>,
+    ) -> Result<NodeStream<Bytes>, Status> {
+        let node = self.caller(&request)?;
+        let session = request.into_inner().session_id;
+        self.assignments_of(node, session).await
+    }
+
+    async fn assignments_of(
         &self,
         node: NodeId,
         session: String,
@@ -38,6 +60,10 @@ impl Dispatcher {
             reply,
         };
         self.ask(call, answer).await
+    }
+
+    fn caller<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        self.node(&net::caller(request))
     }
 
     /// Who calls. A node that does not name itself on the control socket is the manager's own.
@@ -105,17 +131,8 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<v1::SessionRequest>,
     ) -> Result<Response<BoxStream<v1::SessionMessage>>, Status> {
-        let caller = net::caller(&request);
-        let node = self.node(&caller)?;
-        let (reply, answer) = oneshot::channel();
-        let request = Box::new(request.into_inner());
-        let call = Call::Session {
-            node,
-            addr: caller.addr,
-            request,
-            reply,
-        };
-        Ok(Response::new(Box::pin(self.ask(call, answer).await?)))
+        let stream = self.open_session(request).await?;
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn heartbeat(
@@ -133,7 +150,7 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<v1::UpdateTaskStatusRequest>,
     ) -> Result<Response<v1::UpdateTaskStatusResponse>, Status> {
-        let node = self.node(&net::caller(&request))?;
+        let node = self.caller(&request)?;
         let (reply, answer) = oneshot::channel();
         let v1::UpdateTaskStatusRequest {
             session_id: session,
@@ -156,9 +173,7 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<v1::AssignmentsRequest>,
     ) -> Result<Response<BoxStream<v1::AssignmentsMessage>>, Status> {
-        let node = self.caller(&request)?;
-        let session = request.into_inner().session_id;
-        let stream = self.open_assignments(node, session).await?;
+        let stream = self.open_assignments(request).await?;
         Ok(Response::new(Box::pin(stream.map(decoded))))
     }
 
@@ -166,7 +181,7 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<v1::UpdateVolumeStatusRequest>,
     ) -> Result<Response<v1::UpdateVolumeStatusResponse>, Status> {
-        let node = self.node(&net::caller(&request))?;
+        let node = self.caller(&request)?;
         let (reply, answer) = oneshot::channel();
         let v1::UpdateVolumeStatusRequest {
             session_id: session,
@@ -189,7 +204,7 @@ impl v1::dispatcher_server::Dispatcher for Dispatcher {
     ) -> Result<Response<BoxStream<v1::TasksMessage>>, Status> {
         let node = self.caller(&request)?;
         let session = request.into_inner().session_id;
-        let changes = self.open_assignments(node, session).await?.map(decoded);
+        let changes = self.assignments_of(node, session).await?.map(decoded);
         let mut known = AllTasks::default();
         let messages = changes.map(move |change| change.map(|message| known.after(message)));
         Ok(Response::new(Box::pin(messages)))

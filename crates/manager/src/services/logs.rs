@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Services;
 use crate::gate::READY_WAIT_MAX;
 use crate::logs::{Intake, LogCall};
+use crate::streams::NodeStream;
 
 /// How long a publisher may go on when nobody wants its lines any more. It is told to close at the
 /// same time.
@@ -55,6 +56,16 @@ impl v1::logs_server::Logs for Logs {
 pub(crate) struct LogBroker(pub(crate) Arc<Services>);
 
 impl LogBroker {
+    /// The stream on which a node hears of subscriptions.
+    pub(super) async fn open_subscriptions(
+        &self,
+        request: &Request<v1::ListenSubscriptionsRequest>,
+    ) -> Result<NodeStream<v1::SubscriptionMessage>, Status> {
+        let node = self.node(&net::caller(request))?;
+        let (reply, answer) = oneshot::channel();
+        ask(&self.0, LogCall::Listen { node, reply }, answer).await
+    }
+
     /// Who calls. A node that does not name itself on the control socket is the manager's own.
     fn node(&self, caller: &Caller) -> Result<NodeId, Status> {
         match caller.node() {
@@ -73,9 +84,7 @@ impl v1::log_broker_server::LogBroker for LogBroker {
         &self,
         request: Request<v1::ListenSubscriptionsRequest>,
     ) -> Result<Response<BoxStream<v1::SubscriptionMessage>>, Status> {
-        let node = self.node(&net::caller(&request))?;
-        let (reply, answer) = oneshot::channel();
-        let stream = ask(&self.0, LogCall::Listen { node, reply }, answer).await?;
+        let stream = self.open_subscriptions(&request).await?;
         Ok(Response::new(Box::pin(stream)))
     }
 

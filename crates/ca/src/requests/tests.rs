@@ -355,6 +355,27 @@ fn the_unlock_key_is_told_only_while_managers_are_locked() {
 }
 
 #[test]
+fn key_files_are_sealed_under_the_key_of_the_managers_while_there_is_one() {
+    let mut world = World::new();
+    let open = wanted_seal(&world.root).unwrap();
+    assert_eq!(open.kek, None);
+    assert_eq!(open.version, world.root.version().0);
+    let key = |subsystem: &str, key: &'static str| v1::EncryptionKey {
+        subsystem: subsystem.to_owned(),
+        key: key.into(),
+        ..Default::default()
+    };
+    world.cluster(|cluster| cluster.unlock_keys = vec![key("other", "a")]);
+    assert_eq!(wanted_seal(&world.root).unwrap().kek, None);
+    // The setting is off, and does not matter: the entry goes with it.
+    world.cluster(|cluster| cluster.unlock_keys.push(key(MANAGER_SUBSYSTEM, "b")));
+    let sealed = wanted_seal(&world.root).unwrap();
+    assert_eq!(sealed.kek, Some(Kek::new(b"b".to_vec())));
+    assert!(sealed.version > open.version);
+    assert_eq!(wanted_seal(&Root::default()), None);
+}
+
+#[test]
 fn an_operator_readmits_a_node_that_cannot_renew() {
     let mut world = World::new();
     world.node("w", |node| node.status.state = NodeState::Down);

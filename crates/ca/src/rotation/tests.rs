@@ -64,12 +64,19 @@ fn a_node_is_rotated_when_it_reports_subject_and_key_of_the_new_root() {
     world.node("silent", |_| {});
     world.node("old", |node| put_issuer(node, &old));
     world.node("new", |node| put_issuer(node, &target));
+    let renamed = Issuer {
+        subject: b"another name".to_vec(),
+        ..target.clone()
+    };
+    world.node("renamed", |node| put_issuer(node, &renamed));
     // Every root of ours has the same name, so the key has to tell.
     assert_eq!(old.subject, target.subject);
     let survey = survey(&world.root, world.now, None).unwrap();
-    assert_eq!((survey.total, survey.rotated), (3, 1));
+    assert_eq!((survey.total, survey.rotated), (4, 1));
     assert!(!survey.is_complete());
-    assert_eq!(why_of(&world, None, "old"), Some(Why::Turn));
+    for name in ["silent", "old", "renamed"] {
+        assert_eq!(why_of(&world, None, name), Some(Why::Turn), "{name}");
+    }
     assert_eq!(why_of(&world, None, "new"), None);
 }
 

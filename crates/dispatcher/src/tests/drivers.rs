@@ -50,6 +50,17 @@ fn waiting(name: &str) -> (Rig, SecretRequest) {
     (rig, request)
 }
 
+/// The secret that a message brings.
+fn secret_in(message: &v1::AssignmentsMessage) -> v1::Secret {
+    let changes = message.changes.iter();
+    let items = changes.filter_map(|change| change.assignment.clone()?.item);
+    let mut secrets = items.filter_map(|item| match item {
+        Item::Secret(secret) => Some(secret),
+        Item::Task(_) | Item::Config(_) | Item::Volume(_) => None,
+    });
+    secrets.next().unwrap()
+}
+
 #[test]
 fn a_task_goes_out_with_its_secret_once_the_driver_answered() {
     let (mut rig, first) = waiting("a");
@@ -61,16 +72,9 @@ fn a_task_goes_out_with_its_secret_once_the_driver_answered() {
     let [(_, Body::Assignments(bytes))] = &messages[..] else {
         panic!("{messages:?}");
     };
-    let message = bytes.message();
-    let items = message
-        .changes
-        .iter()
-        .map(|change| change.assignment.clone());
-    let data = items.flatten().find_map(|own| match own.item {
-        Some(Item::Secret(secret)) => Some(secret.spec.unwrap().data),
-        Some(Item::Task(_) | Item::Config(_) | Item::Volume(_)) | None => None,
-    });
-    assert_eq!(data.unwrap(), "hush");
+    let secret = secret_in(&bytes.message());
+    assert_eq!(secret.spec.unwrap().data, "hush");
+    assert!(!secret.internal);
     assert!(!format!("{:?} {messages:?}", rig.dispatcher).contains("hush"));
 }
 
@@ -117,10 +121,14 @@ fn an_answer_that_can_be_reused_releases_all_who_wait_for_it() {
 fn data_for_one_task_have_an_id_of_their_own_and_go_with_the_task() {
     let (mut rig, first) = waiting("a");
     answer(&mut rig, &first, "one", true);
-    assert_eq!(
-        texts(&mut rig),
-        ["incremental 1>2 +secret:driven.a +config:c +a"]
-    );
+    let messages = rig.messages();
+    let [(_, Body::Assignments(bytes))] = &messages[..] else {
+        panic!("{messages:?}");
+    };
+    let secret = secret_in(&bytes.message());
+    assert_eq!(secret.id, "driven.a");
+    assert_eq!(secret.spec.unwrap().data, "one");
+    assert!(secret.internal, "it is no object of the cluster");
     create(&mut rig, "b", ASSIGNED);
     assert_eq!(after_delay(&mut rig), [""; 0]);
     let second = request(&mut rig).unwrap();

@@ -368,6 +368,8 @@ fn nodes_have_six_periods_to_come_back_from_when_they_can() {
     rig.wait(PERIOD * 100);
     assert_eq!(rig.flush(), 0);
     rig.dispatcher.handle_serving(rig.now, &mut || MIDDLE);
+    let wake = rig.dispatcher.poll_timeout().unwrap();
+    assert_eq!(wake.at, rig.now.saturating_add(PERIOD * 6));
     rig.wait(PERIOD * 3);
     let session = rig.registered("a").session.to_string();
     rig.heartbeat("a", &session).unwrap();
@@ -606,6 +608,17 @@ fn a_node_that_comes_back_in_time_keeps_its_tasks() {
         rig.heartbeat("n", &session).unwrap();
     }
     assert_eq!(rig.flush(), 0);
+    assert_eq!(rig.task_state("running"), TaskState::Running);
+}
+
+#[test]
+fn a_node_that_comes_back_before_its_orphans_are_written_keeps_its_tasks() {
+    let mut rig = lost_node(&[TaskState::Running]);
+    rig.wait(NODE_DOWN_PERIOD);
+    // The day is over, and the batch has not gone out.
+    rig.open("n", "").unwrap();
+    assert_eq!(rig.flush(), 1);
+    assert_eq!(rig.node_state("n"), NodeState::Ready);
     assert_eq!(rig.task_state("running"), TaskState::Running);
 }
 

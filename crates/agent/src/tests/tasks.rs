@@ -303,6 +303,35 @@ fn a_task_given_back_before_its_removal_began_goes_on() {
 }
 
 #[test]
+fn a_task_given_back_is_wanted_no_more_than_before() {
+    let mut rig = Rig::connected();
+    let [stop, run] =
+        [TaskState::Shutdown, TaskState::Running].map(|desired| put(&task("a", desired)));
+    rig.assign(Type::Complete, "", "1", vec![stop]);
+    rig.assign(Type::Incremental, "1", "2", vec![remove("a")]);
+    rig.assign(Type::Incremental, "2", "3", vec![run]);
+    rig.pass(Operation::Shutdown);
+    assert_eq!(rig.state("a"), TaskState::Shutdown);
+    rig.no_operation();
+}
+
+#[test]
+fn a_task_given_back_and_taken_away_again_during_its_removal_is_gone() {
+    let mut rig = running();
+    rig.operation();
+    rig.assign(Type::Incremental, "1", "2", vec![remove("a")]);
+    rig.pass(Operation::Shutdown);
+    let removal = rig.operation();
+    let back = put(&task("a", TaskState::Running));
+    rig.assign(Type::Incremental, "2", "3", vec![back]);
+    rig.assign(Type::Incremental, "3", "4", vec![remove("a")]);
+    rig.finish(&removal, &ok());
+    rig.no_operation();
+    assert!(rig.agent.is_empty());
+    assert!(rig.disk.is_empty());
+}
+
+#[test]
 fn a_task_given_back_during_its_removal_ends_as_failed() {
     let mut rig = running();
     rig.operation();

@@ -303,6 +303,25 @@ fn an_answer_to_an_older_request_is_not_written() {
 }
 
 #[test]
+fn an_answer_for_another_role_is_not_written() {
+    let mut rig = Rig::new(World::new());
+    rig.ask("w", "csr", State::Renew);
+    let job = rig.job();
+    assert_eq!(job.subject.role, v1::NodeRole::Worker);
+    rig.node("w", |node| {
+        node.certificate.get_or_insert_default().role = v1::NodeRole::Manager as i32;
+    });
+    assert_eq!(rig.jobs(), [], "one job for each node");
+    rig.sign(&job, issued());
+    assert_eq!(rig.commit(), None);
+    let job = rig.job();
+    assert_eq!(job.subject.role, v1::NodeRole::Manager);
+    rig.sign(&job, issued());
+    rig.commit();
+    assert_eq!(rig.state("w").0, State::Issued);
+}
+
+#[test]
 fn a_refused_write_is_repeated_and_a_removed_node_forgotten() {
     let mut rig = Rig::new(World::new());
     rig.ask("w", "csr", State::Renew);

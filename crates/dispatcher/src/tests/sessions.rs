@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use swarm_api::v1;
 use swarm_reconcile::Outcome;
-use swarm_types::{NodeState, TaskState, Timestamp};
+use swarm_types::{Node, NodeState, TaskState, Timestamp};
 
 use super::rig::{MIDDLE, MS, Rig, config, node, node_id, task};
 use crate::expiry::SLOT;
@@ -440,6 +440,63 @@ fn news_about_the_node_or_the_managers_is_sent_and_its_own_status_is_not() {
     assert_eq!(rig.messages(), []);
 }
 
+/// A node acts on each of these; it renews its certificate when that is to be rotated.
+#[test]
+fn every_part_of_a_node_that_it_acts_on_is_news() {
+    let changes: [(&str, fn(&mut Node)); 7] = [
+        ("spec", |node| {
+            Arc::make_mut(&mut node.spec).desired_role = 1
+        }),
+        ("description", |node| {
+            let description = v1::NodeDescription::default();
+            node.description = Some(Arc::new(description));
+        }),
+        ("manager status", |node| {
+            node.manager_status = Some(Box::default());
+        }),
+        ("certificate", |node| {
+            let rotate = v1::issuance_status::State::Rotate as i32;
+            let certificate = node.certificate.get_or_insert_default();
+            certificate.status.get_or_insert_default().state = rotate;
+        }),
+        ("role", |node| node.role = v1::NodeRole::Manager),
+        ("attachments", |node| {
+            node.attachments = vec![v1::NetworkAttachment::default()].into();
+        }),
+        ("port", |node| node.vxlan_udp_port = 4790),
+    ];
+    for (what, change) in changes {
+        let mut rig = rig();
+        rig.registered("n");
+        let mut stored = rig.view.node(&node_id("n")).unwrap().as_ref().clone();
+        change(&mut stored);
+        rig.commit(|tx| tx.update(stored).unwrap());
+        assert_eq!(rig.messages().len(), 1, "{what}");
+    }
+}
+
+#[test]
+fn a_node_that_says_nothing_about_itself_stays_as_it_is() {
+    let mut rig = rig();
+    rig.registered("n");
+    let described = rig.view.node(&node_id("n")).unwrap().clone();
+    let open = crate::SessionOpen {
+        node: &node_id("n"),
+        description: None,
+        addr: "10.0.0.1",
+        previous_session: "",
+    };
+    let ids = &mut rig.ids;
+    rig.dispatcher
+        .handle_session(rig.now, open, &rig.view, ids, &mut || MIDDLE)
+        .unwrap();
+    assert_eq!(rig.messages().len(), 2, "the end of one, the start of one");
+    assert_eq!(rig.flush(), 0);
+    let stored = rig.view.node(&node_id("n")).unwrap();
+    assert_eq!(stored.description, described.description);
+    assert_eq!(stored.hostname(), "n");
+}
+
 #[test]
 fn news_for_a_slow_node_is_sent_once_in_its_latest_form() {
     let mut rig = rig();
@@ -548,6 +605,20 @@ fn the_orphan_timer_is_due_exactly_a_day_after_the_loss() {
     rig.wait(NODE_DOWN_PERIOD / 2);
     rig.commit(|tx| tx.update(stored).unwrap());
     assert_eq!(rig.dispatcher.poll_timeout(), Some(wake));
+}
+
+#[test]
+fn a_disconnected_node_is_a_lost_one() {
+    let mut rig = lost_node(&[TaskState::Running]);
+    let due = written_at(&rig).saturating_add(NODE_DOWN_PERIOD);
+    let mut stored = rig.view.node(&node_id("n")).unwrap().as_ref().clone();
+    stored.status.state = NodeState::Disconnected;
+    rig.commit(|tx| tx.update(stored).unwrap());
+    let wake = rig.dispatcher.poll_timeout().unwrap();
+    assert_eq!(wake.at, due);
+    rig.wait(NODE_DOWN_PERIOD);
+    assert_eq!(rig.flush(), 1);
+    assert_eq!(rig.task_state("running"), TaskState::Orphaned);
 }
 
 #[test]

@@ -202,3 +202,21 @@ async fn neither_another_failure_nor_the_node_of_a_manager_asks_for_a_root() {
     assert_eq!(manager.root(), old);
     assert_eq!(fake.behaviour().asked.len(), 2);
 }
+
+#[tokio::test]
+async fn a_certificate_of_another_node_or_cluster_is_not_taken() {
+    let fake = Fake::start().await;
+    let mut rig = Rig::asking(&fake, NodeRole::Worker, Way::Remote);
+    let chain = rig.renewer.credentials.chain_pem();
+    fake.behaviour().impostor = Some("another");
+    assert!(!rig.attempt().await);
+    fake.behaviour().impostor = None;
+    fake.behaviour().cluster = "another";
+    assert!(!rig.attempt().await);
+    assert_eq!(rig.renewer.credentials.chain_pem(), chain);
+    // Nothing was written either.
+    assert!(rig.renewer.certificates.load(None).unwrap().pair.is_none());
+    fake.behaviour().cluster = fake::CLUSTER;
+    assert!(rig.attempt().await);
+    assert_ne!(rig.renewer.credentials.chain_pem(), chain);
+}

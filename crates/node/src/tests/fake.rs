@@ -48,8 +48,14 @@ pub(crate) struct Behaviour {
     pub(crate) aborted_calls: u32,
     /// Whether a manager that took a request answers nothing about it any more.
     pub(crate) goes_after_issuing: bool,
+    /// Whether a request is forgotten as soon as it is taken, as with a node that is removed.
+    pub(crate) forgets: bool,
+    /// What a request that was signed stands at.
+    pub(crate) signed_state: State,
     /// The cluster in certificates.
     pub(crate) cluster: &'static str,
+    /// The node in certificates, whoever asked.
+    pub(crate) impostor: Option<&'static str>,
     /// What was asked for: the token and the certified caller.
     pub(crate) asked: Vec<(String, Option<String>)>,
     /// The managers that took requests, by address.
@@ -139,7 +145,10 @@ impl Fake {
             failing_requests: 0,
             aborted_calls: 0,
             goes_after_issuing: false,
+            forgets: false,
+            signed_state: State::Issued,
             cluster: CLUSTER,
+            impostor: None,
             asked: Vec::new(),
             asked_at: Vec::new(),
             requests: BTreeMap::new(),
@@ -304,7 +313,8 @@ impl v1::node_ca_server::NodeCa for Fake {
         if state.goes_after_issuing && state.asked_at.contains(&self.address) {
             return Err(Status::unavailable("the manager stops"));
         }
-        let csr = state.requests.get(&node_id).cloned();
+        let forgets = state.forgets;
+        let csr = state.requests.get(&node_id).filter(|_| !forgets).cloned();
         let csr = csr.ok_or_else(|| Status::not_found("node not found"))?;
         let answer = |state: State, csr: Vec<u8>, pem: String| {
             Response::new(v1::NodeCertificateStatusResponse {
@@ -334,12 +344,16 @@ impl v1::node_ca_server::NodeCa for Fake {
             state.failing_requests -= 1;
             return Ok(answer(State::Failed, csr, String::new()));
         }
-        let subject = subject(state.cluster, &node_id, state.role);
+        let subject = subject(
+            state.cluster,
+            state.impostor.unwrap_or(&node_id),
+            state.role,
+        );
         let pem = state
             .signer
             .sign(&csr, &subject, state.expiry, now, [9; 20])
             .map_err(|error| Status::internal(error.to_string()))?;
-        Ok(answer(State::Issued, csr, pem))
+        Ok(answer(state.signed_state, csr, pem))
     }
 }
 

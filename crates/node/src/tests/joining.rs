@@ -10,6 +10,7 @@ use swarm_ca::token::JoinToken;
 use swarm_rt::Clock;
 use swarm_rt::tls::{Security, ServerName};
 use v1::NodeRole;
+use v1::issuance_status::State;
 
 use super::fake::{self, CLUSTER, Fake, NODE};
 use super::within;
@@ -399,6 +400,24 @@ async fn a_request_is_looked_at_elsewhere_when_the_manager_that_took_it_goes_awa
     assert_eq!(obtained.unwrap().identity.node.to_string(), NODE);
     // The same request was finished: no second node was made for it.
     assert_eq!(first.behaviour().asked.len(), 1);
+}
+
+/// The cluster may want the next certificate before this one was fetched.
+#[tokio::test]
+async fn a_certificate_that_is_to_be_rotated_already_is_taken() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    fake.behaviour().signed_state = State::Rotate;
+    place.start(join(&fake, Some(fake.token()))).await.unwrap();
+    assert_eq!(fake.behaviour().asked.len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_is_removed_before_it_has_its_certificate_does_not_wait_for_it() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    fake.behaviour().forgets = true;
+    let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+    assert!(refusal.contains("node not found"), "{refusal}");
+    assert!(place.is_empty());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod assignments;
 mod drivers;
+mod orphans;
 mod property;
 mod rig;
 mod sessions;

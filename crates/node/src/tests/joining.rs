@@ -8,6 +8,7 @@ use swarm_api::{ext, v1};
 use swarm_ca::root::RootBundle;
 use swarm_ca::token::JoinToken;
 use swarm_rt::Clock;
+use swarm_rt::net::Address;
 use swarm_rt::tls::{Security, ServerName};
 use v1::NodeRole;
 use v1::issuance_status::State;
@@ -389,7 +390,11 @@ async fn a_request_is_looked_at_elsewhere_when_the_manager_that_took_it_goes_awa
     let root_pem = first.behaviour().root_pem.clone();
     let clock = Clock::new();
     let root = RootBundle::parse(root_pem.as_bytes(), clock.now()).unwrap();
-    let remotes = Remotes::new([first.address.clone(), second.address.clone()]);
+    let mut remotes = Remotes::new([first.address.clone(), second.address.clone()]);
+    for manager in [&first, &second] {
+        // Both worked so far, so one failure makes the other one the better choice.
+        remotes.observe(&Address::Tcp(manager.address.clone()), true);
+    }
     let mut asker = Asker::new(remotes, clock);
     let wish = Wish {
         token: first.token(),

@@ -95,13 +95,29 @@ async fn connection<S, E: Express>(
     S::Future: Send + 'static,
 {
     let about = Arc::clone(io.shared());
-    let mut http = match http2().handshake::<_, Bytes>(io).await {
-        Ok(http) => http,
-        Err(error) => {
-            tracing::debug!(%error, remote = %about.remote(), "no HTTP/2");
-            return;
-        }
-    };
+    // Apart, as its state is as large as that of the connection, and is needed once.
+    let handshake = Box::pin(http2().handshake::<_, Bytes>(io));
+    match handshake.await {
+        Ok(http) => calls(lane, http, about, express, service, keepalive, stop).await,
+        Err(error) => tracing::debug!(%error, remote = %about.remote(), "no HTTP/2"),
+    }
+}
+
+/// Takes the calls of a connection until its end.
+fn calls<S, E: Express>(
+    lane: Lane,
+    mut http: h2::server::Connection<TlsIo, Bytes>,
+    about: Arc<Connection>,
+    express: E,
+    service: S,
+    keepalive: Keepalive,
+    stop: Shutdown,
+) -> impl Future<Output = ()>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
     let mut watch = http.ping_pong().map(|pings| Watch::new(keepalive, pings));
     // As many as the bound on streams; they end with the connection.
     let mut calls = JoinSet::new();
@@ -150,7 +166,6 @@ async fn connection<S, E: Express>(
             begin(&mut calls, Box::pin(call), context);
         }
     })
-    .await;
 }
 
 /// With the bounds of every listener.
@@ -173,15 +188,37 @@ fn note_break(about: &Connection, error: &h2::Error) {
     tracing::debug!(%error, remote = %about.remote(), "connection broken");
 }
 
-/// Takes a call as far as it goes, and gives it a task if that is not to its end.
+/// Takes a call as far as it goes, and gives it a task if that is not to its end. What finds the
+/// answer is much larger than what sends it, and gone while a stream is open.
 fn begin(
     calls: &mut JoinSet<()>,
-    mut call: Pin<Box<impl Future<Output = ()> + Send + 'static>>,
+    mut call: Pin<Box<impl Future<Output = Option<Rest>> + Send + 'static>>,
     context: &mut Context<'_>,
 ) {
-    if call.as_mut().poll(context).is_pending() {
-        calls.spawn(call);
+    match call.as_mut().poll(context) {
+        Poll::Ready(None) => {}
+        Poll::Ready(Some(rest)) => {
+            drop(call);
+            let mut sending = Box::pin(send(rest));
+            if sending.as_mut().poll(context).is_pending() {
+                calls.spawn(sending);
+            }
+        }
+        Poll::Pending => {
+            calls.spawn(async move {
+                let rest = call.await;
+                if let Some(rest) = rest {
+                    send(rest).await;
+                }
+            });
+        }
     }
+}
+
+/// What is still to be sent of an answer, after its head.
+struct Rest {
+    stream: SendStream<Bytes>,
+    body: Body,
 }
 
 /// The caller does not want the rest, or cannot have it.
@@ -192,7 +229,8 @@ async fn answer<S>(
     mut request: Request<Body>,
     mut respond: SendResponse<Bytes>,
     connection: Arc<Connection>,
-) where
+) -> Option<Rest>
+where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
     request.extensions_mut().insert(connection);
@@ -205,21 +243,24 @@ async fn answer<S>(
         })
         .await
     };
-    if let Some(response) = response {
-        // An error means that nobody waits for the answer.
-        drop(send(respond, response).await);
-    }
-}
-
-async fn send(mut respond: SendResponse<Bytes>, response: Response<Body>) -> Result<(), Gone> {
-    let (head, mut body) = response.into_parts();
+    let (head, body) = response?.into_parts();
     let is_end = body.is_end_stream();
     let head = Response::from_parts(head, ());
-    let stream = respond.send_response(head, is_end);
-    let mut stream = stream.map_err(|_| Gone)?;
-    if is_end {
-        return Ok(());
-    }
+    // An error means that nobody waits for the answer.
+    let stream = respond.send_response(head, is_end).ok()?;
+    (!is_end).then_some(Rest { stream, body })
+}
+
+async fn send(rest: Rest) {
+    // As above.
+    drop(send_all(rest).await);
+}
+
+async fn send_all(rest: Rest) -> Result<(), Gone> {
+    let Rest {
+        mut stream,
+        mut body,
+    } = rest;
     loop {
         // Nothing is taken out of the body that could not go out: a slow peer costs no memory.
         room(&mut stream, 1).await?;

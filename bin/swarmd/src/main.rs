@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod allocator;
 mod args;
 mod daemon;
 mod dev;
@@ -25,7 +26,8 @@ fn main() -> ExitCode {
             return swarm_executor_native::shim::main(directory);
         }
         Some(args::Command::HelloWeb { arguments }) => return hello_web::main(arguments),
-        Some(args::Command::Dev(_) | args::Command::Join(_)) | None => {}
+        Some(args::Command::Join(_)) => {}
+        Some(args::Command::Dev(_)) | None => allocator::set_up(),
     }
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,

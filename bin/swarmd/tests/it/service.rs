@@ -44,6 +44,14 @@ async fn replicas_answer_http_on_several_nodes_and_follow_the_number_asked_for()
         assert!(has(format!("\npid {}\n", task.pid)), "{answer}");
     }
 
+    // The setting of the allocator is the daemon's own (ADR 0018).
+    let is_set = |pid: i32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+        String::from_utf8_lossy(&environment).contains("glibc.malloc.mxfast=0")
+    };
+    assert_eq!(is_set(cluster.manager.pid()), cfg!(target_env = "gnu"));
+    assert!(!running.iter().any(|task| is_set(task.pid)));
+
     cluster.scale(&id, 6).await;
     let more = cluster.converged("web", 6).await;
     assert!(

@@ -18,6 +18,11 @@ const DONE: &str = "SWARMD_ALLOCATOR";
 
 /// Puts a process with the setting in the place of this one, with the same number, arguments and
 /// files; returns where it is set already or cannot be.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "these two variables are none of the daemon's configuration: one is the C library's, \
+              and the other goes from this process to itself"
+)]
 pub(crate) fn set_up() {
     if !cfg!(target_env = "gnu") || env::var_os(DONE).is_some() {
         return;

@@ -2,12 +2,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod allocator;
 mod args;
 mod daemon;
 mod dev;
 mod join_check;
 mod locking;
+mod malloc;
 
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         }
         Some(args::Command::HelloWeb { arguments }) => return hello_web::main(arguments),
         Some(args::Command::Join(_)) => {}
-        Some(args::Command::Dev(_)) | None => allocator::set_up(),
+        Some(args::Command::Dev(_)) | None => malloc::set_up(),
     }
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -299,6 +299,25 @@ fn sent_on_for<T>(node: &str, message: T) -> Request<T> {
     request
 }
 
+/// A plain heartbeat is answered before it gets to the services, and this one is not plain.
+#[tokio::test]
+async fn a_worker_sends_no_heartbeats_on() {
+    let world = World::start().await;
+    let (node, tls) = world.worker().await;
+    let mut client = DispatcherClient::new(world.dial_as(tls));
+    let (first, stream) = begin(&mut client, "").await;
+    let beat = v1::HeartbeatRequest {
+        session_id: first.session_id,
+    };
+    let forged = sent_on_for(&node, beat.clone());
+    let refused = within(client.heartbeat(forged)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    world.refused(Refused::BadForwarding, 1).await;
+    within(client.heartbeat(beat)).await.unwrap();
+    drop((client, stream));
+    world.finish().await;
+}
+
 /// Such a stream is on the connection of the manager in between, which stays open when the worker
 /// goes.
 #[tokio::test]

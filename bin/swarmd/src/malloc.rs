@@ -14,7 +14,7 @@ use std::process::Command;
 const TUNABLES: &str = "GLIBC_TUNABLES";
 const NO_FAST_BINS: &str = "glibc.malloc.mxfast";
 /// Set in the process that was started with it, so that nobody starts itself for ever.
-const DONE: &str = "SWARMD_ALLOCATOR";
+const DONE: &str = "SWARMD_MALLOC";
 
 /// Puts a process with the setting in the place of this one, with the same number, arguments and
 /// files; returns where it is set already or cannot be.

@@ -52,15 +52,9 @@ pub(super) fn attempt(
     if !express.is_meant(request.uri().path()) || !is_plain(&request) {
         return Some((request, None));
     }
-    let body = request.body_mut();
     // What is not here yet, broken or in pieces is for those who can wait for the rest.
-    let Poll::Ready(Some(Ok(data))) = body.poll_data(context) else {
-        return Some((request, None));
-    };
-    // Fails only for more than came.
-    let _ = body.flow_control().release_capacity(data.len());
-    let answer = body
-        .is_end_stream()
+    let (data, is_all) = arrived(request.body_mut(), context);
+    let answer = is_all
         .then(|| message(data.clone()))
         .flatten()
         .and_then(|message| express.answer(connection, request.headers(), message));
@@ -72,6 +66,29 @@ pub(super) fn attempt(
         respond.send_reset(Reason::CANCEL);
     }
     None
+}
+
+/// What has come of a body, one piece or two, and whether that is all. Many clients say only after
+/// their message that it was the last.
+fn arrived(body: &mut RecvStream, context: &mut Context<'_>) -> (Bytes, bool) {
+    let mut first = Bytes::new();
+    while !body.is_end_stream() {
+        let data = match body.poll_data(context) {
+            Poll::Ready(Some(Ok(data))) => data,
+            Poll::Ready(None) => break,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => return (first, false),
+        };
+        // Fails only for more than came.
+        let _ = body.flow_control().release_capacity(data.len());
+        if first.is_empty() {
+            first = data;
+        } else if !data.is_empty() {
+            let mut both = BytesMut::from(first);
+            both.put_slice(&data);
+            return (both.freeze(), false);
+        }
+    }
+    (first, true)
 }
 
 fn is_plain<B>(request: &Request<B>) -> bool {

@@ -87,6 +87,11 @@ async fn a_small_whole_message_is_answered_on_the_spot_and_all_others_by_the_ser
         let answer = call(&mut channel, grpc, whole()).await;
         assert_eq!(answer.unwrap(), b"\0\0\0\0\x03cba");
     }
+    // A client of tonic says after the message that it was the last.
+    let frame = Ok::<_, tonic::Status>(Frame::data(Bytes::from_static(b"\0\0\0\0\x03abc")));
+    let streamed = Body::new(StreamBody::new(tokio_stream::iter([frame])));
+    let answer = call(&mut channel, grpc, streamed).await;
+    assert_eq!(answer.unwrap(), b"\0\0\0\0\x03cba");
     // More at a time than one read takes: those that it cuts are for the service.
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..300 {

@@ -69,7 +69,7 @@ pub enum DialError {
 /// The configuration of connections that show the node's certificate: one for all of them, which
 /// looks the credentials up at each handshake.
 pub(super) struct Configs {
-    node: Arc<ClientConfig>,
+    pub(super) node: Arc<ClientConfig>,
 }
 
 impl Configs {

@@ -119,8 +119,7 @@ impl NativeController {
                     }
                 }
                 State::Lost(..) => {}
-                State::Prepared(lock) => {
-                    drop(lock);
+                State::Prepared => {
                     if starter.is_none() {
                         self.spawn_shim().await?;
                         starter = Some(Starter::ThisCall);
@@ -221,7 +220,7 @@ impl NativeController {
         let mut deadline = Instant::now() + START_DEADLINE;
         loop {
             match lifecycle::settled(&self.dir).await? {
-                State::Absent | State::Prepared(_) => return Err(self.not("started")),
+                State::Absent | State::Prepared => return Err(self.not("started")),
                 State::Ended(exit) => {
                     self.shared.reap_shims();
                     return exit.result();

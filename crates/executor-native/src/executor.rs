@@ -157,7 +157,7 @@ impl NativeExecutor {
             match name.parse::<TaskId>() {
                 Ok(id) if known.contains(&id) => match lifecycle::settled(&dir).await {
                     Ok(State::Alive) => drop(recovery.running.insert(id)),
-                    Ok(State::Absent | State::Prepared(_) | State::Lost(..) | State::Ended(_)) => {
+                    Ok(State::Absent | State::Prepared | State::Lost(..) | State::Ended(_)) => {
                         recovery.idle.insert(id);
                     }
                     Err(error) => recovery.failures.push(format!("task {id}: {error}")),

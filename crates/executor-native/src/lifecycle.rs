@@ -33,8 +33,8 @@ const EXIT_LOST: i32 = 137;
 pub(crate) enum State {
     /// Nothing was prepared.
     Absent,
-    /// Prepared and not started. Holding the lock keeps it so.
-    Prepared(File),
+    /// Prepared and not started. The lock is free for a shim, which may be on its way.
+    Prepared,
     /// A shim runs it.
     Alive,
     /// It was started and its shim is gone without a record of the end.
@@ -65,10 +65,11 @@ fn examine_now(dir: &TaskDir) -> Result<State, FileError> {
     if let Some(record) = dir.record()? {
         return Ok(State::Lost(lock, Box::new(record)));
     }
-    Ok(if dir.plan()?.is_some() {
-        State::Prepared(lock)
-    } else {
-        State::Absent
+    // Here and not where the result is looked at, for which a busy machine may take its time.
+    drop(lock);
+    Ok(match dir.plan()? {
+        Some(_) => State::Prepared,
+        None => State::Absent,
     })
 }
 
@@ -76,7 +77,7 @@ fn examine_now(dir: &TaskDir) -> Result<State, FileError> {
 pub(crate) async fn settled(dir: &TaskDir) -> Result<State, ExecError> {
     match examine(dir).await? {
         State::Lost(lock, record) => settle(dir, lock, *record).await.map(State::Ended),
-        state @ (State::Absent | State::Prepared(_) | State::Alive | State::Ended(_)) => Ok(state),
+        state @ (State::Absent | State::Prepared | State::Alive | State::Ended(_)) => Ok(state),
     }
 }
 
@@ -179,15 +180,24 @@ pub(crate) async fn request(dir: &TaskDir, request: Request) {
 async fn is_ended(dir: &TaskDir) -> Result<bool, ExecError> {
     match settled(dir).await? {
         State::Absent | State::Ended(_) => Ok(true),
-        State::Alive => Ok(false),
-        State::Lost(..) => Ok(false),
-        State::Prepared(lock) => {
-            // A shim may be on its way; this record turns it back.
-            let exit = ended(0, Cause::Stopped, "it was stopped before it started");
-            write_exit(dir, lock, exit).await?;
-            Ok(true)
+        State::Alive | State::Lost(..) => Ok(false),
+        State::Prepared => {
+            let dir = dir.clone();
+            blocking(move || turn_back(&dir)).await
         }
     }
+}
+
+/// Records an end that turns back a shim which may be on its way. Not when one has come already.
+fn turn_back(dir: &TaskDir) -> Result<bool, FileError> {
+    let Lock::Taken(_lock) = dir.try_lock()? else {
+        return Ok(false);
+    };
+    if dir.exit()?.is_some() || dir.record()?.is_some() {
+        return Ok(false);
+    }
+    let exit = ended(0, Cause::Stopped, "it was stopped before it started");
+    dir.write_exit(&exit).map(|()| true)
 }
 
 async fn kill_shim(dir: &TaskDir) -> Result<(), ExecError> {

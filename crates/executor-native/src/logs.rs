@@ -117,16 +117,20 @@ impl Writer {
         }
     }
 
-    /// Appends whole entries, which stay together in one file.
+    /// Appends whole entries, of which a busy machine hands over many at once. Each stays in one
+    /// file, and only one that is longer than a file may be makes a file longer.
     pub(crate) fn append(&mut self, entries: &[u8]) {
-        if entries.is_empty() {
-            return;
-        }
-        let bytes = u64::try_from(entries.len()).unwrap_or(u64::MAX);
-        if self.try_append(entries, bytes).is_err() {
-            self.bytes_lost += bytes;
-            // Begin afresh next time; the disk may have room then.
-            self.file = None;
+        let mut rest = entries;
+        while !rest.is_empty() {
+            match self.try_append(rest) {
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(_) => {
+                    self.bytes_lost += u64::try_from(rest.len()).unwrap_or(u64::MAX);
+                    // Begin afresh next time; the disk may have room then.
+                    self.file = None;
+                    return;
+                }
+            }
         }
     }
 
@@ -135,28 +139,38 @@ impl Writer {
         self.bytes_lost
     }
 
-    fn try_append(&mut self, entries: &[u8], bytes: u64) -> io::Result<()> {
-        if self.file_bytes > 0 && self.file_bytes.saturating_add(bytes) > self.file_bytes_max {
-            self.file = None;
-            self.rotate()?;
-            self.file_bytes = 0;
-        }
-        let file = match &mut self.file {
+    /// Appends those entries that go into one file; how many bytes these are.
+    fn try_append(&mut self, entries: &[u8]) -> io::Result<usize> {
+        let mut file = match self.file.take() {
             Some(file) => file,
-            None => {
-                let mut options = OpenOptions::new();
-                let file = options
-                    .append(true)
-                    .create(true)
-                    .mode(0o600)
-                    .open(&self.path)?;
-                self.file_bytes = file.metadata()?.len();
-                self.file.insert(file)
-            }
+            None => self.open()?,
         };
-        file.write_all(entries)?;
-        self.file_bytes += bytes;
-        Ok(())
+        let mut length = fitting(entries, self.file_bytes_max.saturating_sub(self.file_bytes));
+        if length == 0 && self.file_bytes > 0 {
+            drop(file);
+            self.rotate()?;
+            file = self.open()?;
+            length = fitting(entries, self.file_bytes_max);
+        }
+        if length == 0 {
+            length = entries
+                .split_inclusive(is_end)
+                .next()
+                .map_or(0, <[u8]>::len);
+        }
+        file.write_all(entries.get(..length).unwrap_or_default())?;
+        self.file_bytes += u64::try_from(length).unwrap_or(u64::MAX);
+        self.file = Some(file);
+        Ok(length)
+    }
+
+    /// Opens the current file, which may be there since before a restart.
+    fn open(&mut self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        let options = options.append(true).create(true).mode(0o600);
+        let file = options.open(&self.path)?;
+        self.file_bytes = file.metadata()?.len();
+        Ok(file)
     }
 
     fn rotate(&self) -> io::Result<()> {
@@ -181,6 +195,17 @@ impl Writer {
         name.push(format!(".{number}"));
         name.into()
     }
+}
+
+fn is_end(byte: &u8) -> bool {
+    *byte == b'\n'
+}
+
+/// How many bytes of whole entries have room.
+fn fitting(entries: &[u8], room: u64) -> usize {
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    let fitting = entries.get(..room).unwrap_or(entries);
+    fitting.iter().rposition(is_end).map_or(0, |end| end + 1)
 }
 
 #[cfg(test)]
@@ -246,6 +271,22 @@ mod tests {
         assert_eq!(read("output.log.1"), "too long for one file\n");
         assert_eq!(read("output.log.2"), "f\n");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+        assert_eq!(writer.bytes_lost(), 0);
+    }
+
+    #[test]
+    fn many_entries_at_once_make_no_file_longer_than_it_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("output.log");
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        fs::write(&path, "old\n").unwrap();
+        let mut writer = Writer::new(path, 8, 3);
+        writer.append(b"a1\nb2\n");
+        assert_eq!(read("output.log.1"), "old\na1\n", "as much as has room");
+        writer.append(b"c\nd\ntoo long for one file\nlast\n");
+        assert_eq!(read("output.log.2"), "b2\nc\nd\n");
+        assert_eq!(read("output.log.1"), "too long for one file\n");
+        assert_eq!(read("output.log"), "last\n");
         assert_eq!(writer.bytes_lost(), 0);
     }
 

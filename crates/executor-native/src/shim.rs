@@ -37,8 +37,9 @@ const STAGE_TWO: &str = "-";
 /// Exit code of a task that never became the program it should be, as shells have it.
 const EXIT_NOT_STARTED: i32 = 127;
 
-/// How long to try for the lock of the task, and how often.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long to try for the lock of the task, and how often: longer than an agent waits for a shim,
+/// which records an end when it gives up.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// How often to try to record the end of the task, and how long to wait between: ten minutes.
@@ -99,14 +100,24 @@ fn close_inherited() {
     }
 }
 
-/// Takes the lock, waiting a little: an agent that looks holds it for a moment.
+/// Takes the lock, unless another shim runs the task or the task is over or gone. An agent that
+/// looks holds it for a moment, which is a long one when the machine is busy.
 fn lock(dir: &TaskDir) -> Result<Option<File>, ShimError> {
     let deadline = clock::now() + LOCK_PATIENCE;
     loop {
-        match dir.try_lock()? {
+        let lock = dir.try_lock()?;
+        if matches!(lock, Lock::Absent) || dir.exit()?.is_some() || dir.record()?.is_some() {
+            return Ok(None);
+        }
+        match lock {
             Lock::Taken(lock) => return Ok(Some(lock)),
             Lock::Absent => return Ok(None),
-            Lock::Held if clock::now() >= deadline => return Ok(None),
+            Lock::Held if clock::now() >= deadline => {
+                let after = LOCK_PATIENCE.as_secs();
+                return Err(ShimError::NotStarted(format!(
+                    "the lock of the task was held by somebody else for {after} s"
+                )));
+            }
             Lock::Held => clock::pause(LOCK_PAUSE),
         }
     }
@@ -114,12 +125,8 @@ fn lock(dir: &TaskDir) -> Result<Option<File>, ShimError> {
 
 fn run(dir: &TaskDir) -> Result<(), ShimError> {
     let Some(_lock) = lock(dir)? else {
-        // Another shim runs the task, or the task is gone. Either is fine.
         return Ok(());
     };
-    if dir.exit()?.is_some() || dir.record()?.is_some() {
-        return Ok(());
-    }
     let Some(plan) = dir.plan()? else {
         return Ok(());
     };

@@ -148,7 +148,11 @@ async fn a_start_that_was_cancelled_and_repeated_runs_the_program_once() {
             Ok(()) | Err(ExecError::AlreadyStarted) => {}
             Err(error) => panic!("round {round}: {error}"),
         }
-        eventually("it runs", || runs.exists().then_some(())).await;
+        // Not only the file, which is there before its text.
+        eventually("it runs", || {
+            std::fs::read(&runs).ok().filter(|text| !text.is_empty())
+        })
+        .await;
         within(controller.remove()).await.unwrap();
         assert_eq!(
             std::fs::read_to_string(runs).unwrap(),
@@ -156,6 +160,35 @@ async fn a_start_that_was_cancelled_and_repeated_runs_the_program_once() {
             "round {round}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_shim_waits_long_for_an_agent_that_looks_and_leaves_to_another_shim_what_that_runs() {
+    let world = World::new();
+    let task = script("exec sleep 1000");
+    let controller = world.controller(&task).await;
+    within(controller.prepare()).await.unwrap();
+    let shim = || {
+        let mut command = std::process::Command::new(world.config().shim_program);
+        command.arg(world.task_file(&task, "")).spawn().unwrap()
+    };
+    let looking = std::fs::File::open(world.task_file(&task, "lock")).unwrap();
+    looking.lock().unwrap();
+    let mut first = shim();
+    // As an agent on a machine that is busy with other things.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    drop(looking);
+    let record = world.task_file(&task, "shim.json");
+    eventually("the shim goes on", || record.exists().then_some(())).await;
+    assert_eq!(
+        within(controller.start()).await,
+        Err(ExecError::AlreadyStarted)
+    );
+    let mut second = shim();
+    eventually("the second shim leaves", || second.try_wait().unwrap()).await;
+    assert_eq!(first.try_wait().unwrap(), None);
+    within(controller.remove()).await.unwrap();
+    eventually("the first shim has ended", || first.try_wait().unwrap()).await;
 }
 
 #[tokio::test]

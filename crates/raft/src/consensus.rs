@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use prost::Message as _;
 use raft::{RawNode, StateRole, Storage as _, eraftpb};
 use swarm_api::raftpb;
@@ -15,10 +14,11 @@ use swarm_api::raftpb;
 use crate::cache::EntryCache;
 use crate::checks::{self, Facts, MessageError, Sender};
 use crate::convert;
-use crate::log::{Entry, EntryKind, HardState, Position};
+use crate::log::{HardState, Position};
 use crate::mix::Mix;
 use crate::snapshot::SnapshotMeta;
 
+mod propose;
 mod refusal;
 mod start;
 #[cfg(test)]
@@ -99,35 +99,6 @@ impl Core {
         self.raw.tick();
         self.spread_election();
         true
-    }
-
-    /// Proposes data. Returns where it will stand if this leader stays; it is committed when an
-    /// entry with exactly that position is handed out, and lost when another term's is.
-    pub fn propose(&mut self, data: Bytes) -> Result<Position, Refusal> {
-        if data.is_empty() {
-            return Err(Refusal::Empty);
-        }
-        let (size, limit) = (data.len(), self.config.proposal_bytes_max);
-        if size > limit {
-            return Err(Refusal::TooLarge { size, limit });
-        }
-        self.propose_entry(EntryKind::Normal, data)
-    }
-
-    /// Proposes an entry without data, as a new leader does. It changes nothing but the index.
-    pub fn propose_nothing(&mut self) -> Result<Position, Refusal> {
-        self.propose_entry(EntryKind::Normal, Bytes::new())
-    }
-
-    /// Proposes a change of membership. One at a time.
-    pub fn propose_conf_change(
-        &mut self,
-        change: &raftpb::ConfChange,
-    ) -> Result<Position, Refusal> {
-        if self.raw.raft.has_pending_conf() {
-            return Err(Refusal::ConfChangePending);
-        }
-        self.propose_entry(EntryKind::ConfChange, change.encode_to_vec().into())
     }
 
     /// Lets another id speak although it is not in the membership this member knows: a leader
@@ -352,38 +323,6 @@ impl Core {
         let conf = self.raw.store().conf_state();
         let others = [&conf.learners, &conf.voters_outgoing, &conf.learners_next];
         self.is_only_voter() && others.into_iter().all(Vec::is_empty)
-    }
-
-    fn propose_entry(&mut self, kind: EntryKind, data: Bytes) -> Result<Position, Refusal> {
-        let raft = &mut self.raw.raft;
-        if raft.state != StateRole::Leader {
-            return Err(Refusal::NotLeader {
-                leader: Some(raft.leader_id).filter(|id| *id != 0),
-            });
-        }
-        if raft.lead_transferee.is_some() {
-            return Err(Refusal::Transferring);
-        }
-        if self.pending.is_some() {
-            return Err(Refusal::DiskFull("a write is being retried".to_owned()));
-        }
-        let mut message = eraftpb::Message::default();
-        message.set_msg_type(eraftpb::MessageType::MsgPropose);
-        message.from = raft.id;
-        let entry = Entry {
-            at: Position::default(),
-            kind,
-            data,
-        };
-        message.set_entries(vec![convert::entry_to_library(entry)].into());
-        if raft.step(message).is_err() {
-            let (uncommitted, limit) = (raft.uncommitted_size(), MAX_UNCOMMITTED_BYTES);
-            return Err(Refusal::Backlog { uncommitted, limit });
-        }
-        Ok(Position {
-            index: raft.raft_log.last_index(),
-            term: raft.term,
-        })
     }
 
     fn facts(&self, from: u64) -> Facts {

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use bytes::Bytes;
 use swarm_api::raftpb::MessageType;
 
 /// Cores joined by a perfect, instant network; persistence is assumed.
@@ -292,6 +293,32 @@ fn an_address_change_keeps_the_vote() {
     assert_eq!(committed[0].payload, Payload::ConfChange(change));
     assert_eq!(core.voters(), [7]);
     assert!(core.is_leader());
+}
+
+/// The library's own numbers of the kinds are others.
+#[test]
+fn every_kind_of_membership_change_can_be_proposed() {
+    use raftpb::ConfChangeType as Kind;
+    let mut core = alone();
+    let mut propose = |kind, node| {
+        let mut change = raftpb::ConfChange {
+            node_id: Some(node),
+            ..Default::default()
+        };
+        change.set_type(kind);
+        let at = core.propose_conf_change(&change).unwrap();
+        let busy = core.propose_conf_change(&change);
+        assert_eq!(busy, Err(Refusal::ConfChangePending), "{kind:?}");
+        let committed = settle(&mut core);
+        assert_eq!(committed[0].at, at);
+        assert_eq!(committed[0].payload, Payload::ConfChange(change));
+        core.conf_state()
+    };
+    assert_eq!(propose(Kind::AddLearnerNode, 9).learners, [9]);
+    assert_eq!(propose(Kind::UpdateNode, 9).learners, [9]);
+    assert_eq!(propose(Kind::RemoveNode, 9).learners, []);
+    propose(Kind::AddNode, 8);
+    assert_eq!(core.voters(), [7, 8]);
 }
 
 #[test]

@@ -249,6 +249,7 @@ impl<D: Disk + Clone> Member<D> {
     /// One tick of the clock.
     pub fn tick(&mut self) {
         self.core.tick();
+        self.tick_rekeying();
     }
 
     /// Takes a message from a peer.

@@ -21,7 +21,13 @@ pub(super) struct InFlight {
 pub(super) struct Rekeying {
     /// The last index that they may hold.
     until: u64,
+    /// Ticks until the change is gone about anew, if nothing comes of it.
+    wait: u32,
 }
+
+/// Ticks after which a change of the data key of which nothing came is gone about anew: a snapshot
+/// failed, or what it makes superfluous could not be removed.
+const REKEY_RETRY_TICKS: u32 = 10;
 
 impl<D: Disk + Clone> Member<D> {
     /// Opens the newest snapshot for reading, if there is one.
@@ -111,7 +117,8 @@ impl<D: Disk + Clone> Member<D> {
             .rekey(self.keys.clone(), records, bytes)
             .map_err(drive_error)?;
         let until = self.log.last_before_active();
-        self.rekeying = Some(Rekeying { until });
+        let wait = REKEY_RETRY_TICKS;
+        self.rekeying = Some(Rekeying { until, wait });
         self.make_news();
         Ok(())
     }
@@ -130,15 +137,33 @@ impl<D: Disk + Clone> Member<D> {
         }
     }
 
+    /// Somebody waits for the change, and it must not depend on what others write when the next
+    /// attempt is made.
+    pub(super) fn tick_rekeying(&mut self) {
+        let Some(rekeying) = self.rekeying.as_mut().filter(|_| self.in_flight.is_none()) else {
+            return;
+        };
+        rekeying.wait = rekeying.wait.saturating_sub(1);
+        if rekeying.wait == 0 {
+            rekeying.wait = REKEY_RETRY_TICKS;
+            self.snapshot_not_before = 0;
+            self.make_news();
+        }
+    }
+
     /// Whether files that are sealed under an older data key may still be there.
     pub fn is_rekeying(&self) -> bool {
         self.rekeying.is_some()
     }
 
     /// Takes note that a snapshot could not be written. The next one is due after a tenth of the
-    /// interval, so that a full disk is not asked again for every entry.
+    /// interval, so that a full disk is not asked again for every entry; or some ticks later while
+    /// the data key changes.
     pub fn fail_snapshot(&mut self) {
         self.in_flight = None;
+        if let Some(rekeying) = &mut self.rekeying {
+            rekeying.wait = REKEY_RETRY_TICKS;
+        }
         self.core.snapshot_failed();
         let wait = self.config.snapshot_interval / 10 + 1;
         self.snapshot_not_before = self.core.applied().index + wait;

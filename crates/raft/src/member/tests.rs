@@ -553,6 +553,40 @@ fn a_change_of_the_data_key_waits_for_nobody_to_write() {
     }
 }
 
+/// Nobody writes any more after the first attempt, of which nothing came.
+#[test]
+fn a_change_of_the_data_key_that_failed_is_tried_again_although_nobody_writes() {
+    // Whether the snapshot cannot be written, or what it makes superfluous not be removed.
+    for is_written in [false, true] {
+        let disk = SimDisk::new(3);
+        let mut machine = open_alone(&disk, 1).unwrap();
+        for line in lines(0..30) {
+            machine.propose(&line).unwrap();
+            machine.settle().unwrap();
+        }
+        machine.member.rekey(key(5)).unwrap();
+        machine.settle().unwrap();
+        let ticket = machine.member.begin_snapshot().unwrap();
+        if is_written {
+            machine.write_out(&ticket).unwrap();
+            // The mark in the log is one write and one sync.
+            disk.fail_at(disk.operations() + 3, DiskErrorKind::Other);
+            machine.member.finish_snapshot(&ticket.meta).unwrap_err();
+        }
+        machine.member.fail_snapshot();
+        assert!(machine.member.is_rekeying());
+        for _ in 0..30 {
+            machine.member.tick();
+            machine.settle().unwrap();
+            machine.snapshot().unwrap();
+        }
+        assert!(!machine.member.is_rekeying(), "{is_written}");
+        disk.crash(Loss::Power);
+        let again = open_under(Keyring::new(key(5)), &disk, 2).unwrap();
+        assert_eq!(again.state, machine.state);
+    }
+}
+
 /// A snapshot under the old key is under way when the key changes: it does not count.
 #[test]
 fn a_snapshot_that_was_begun_before_the_change_does_not_end_it() {

@@ -59,6 +59,12 @@ pub(crate) fn period_min(period: Duration) -> Duration {
     draw_period(period, &mut || 0)
 }
 
+/// No shorter than the longest that [`draw_period`] gives.
+pub(crate) fn period_max(period: Duration) -> Duration {
+    let longest = period.saturating_add(HEARTBEAT_EPSILON);
+    longest.max(HEARTBEAT_PERIOD_MIN)
+}
+
 /// The part of a period after which a node is to beat for the second time in a session. Nodes that
 /// come back together beat together for the first time; this spreads them over the period at once,
 /// for one early heartbeat of each.
@@ -94,6 +100,7 @@ mod tests {
         assert_eq!(at(999_999_999), Duration::from_nanos(5_499_999_999));
         assert_eq!(at(1_000_000_000), Duration::from_millis(4500));
         assert_eq!(period_min(5 * second), Duration::from_millis(4500));
+        assert_eq!(period_max(5 * second), Duration::from_millis(5500));
         assert_eq!(draw_period(Duration::ZERO, &mut || 0), HEARTBEAT_PERIOD_MIN);
     }
 }

@@ -5,10 +5,12 @@
 //! whose result it hands back. It calls [`Dispatcher::handle_sent`] when the transport of a stream
 //! has room again, and sleeps until [`Dispatcher::poll_timeout`].
 
+mod lost;
 mod messages;
 mod observe;
 mod registration;
 mod secrets;
+mod standstill;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,20 +23,21 @@ use v1::update_task_status_request::TaskStatusUpdate;
 use v1::update_volume_status_request::VolumeStatusUpdate;
 
 use crate::config::{
-    Config, SessionExtras, UNKNOWN_GRACE_MULTIPLIER, draw_period, heartbeat_period, period_min,
+    Config, SessionExtras, UNKNOWN_GRACE_MULTIPLIER, draw_period, heartbeat_period,
 };
 use crate::error::DispatchError;
-use crate::expiry::{Slot, Wheel};
+use crate::expiry::Wheel;
 use crate::intake::Intake;
 use crate::lean::Lean;
-use crate::nodes::{HEARTBEAT_FAILURE, NodeIntent, UNKNOWN_HEARTBEAT_FAILURE};
+use crate::nodes::NodeIntent;
 use crate::orphans;
-use crate::pulse::{Look, Pulses, deadline};
+use crate::pulse::Pulses;
 use crate::sessions::Session;
 use crate::statuses;
 use crate::volumes;
 use crate::wire::AssignmentsBytes;
 pub use secrets::{SECRET_REQUESTS_MAX, SecretRequest, SecretRequestId};
+pub use standstill::{PARDONS_MAX, STANDSTILL_MIN};
 
 /// Names one stream of messages to a node; never used twice by one dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +134,7 @@ pub struct Dispatcher {
     /// Until when the writes of registrations must be committed.
     registrations: Timers<NodeId>,
     timers: Timers<Timer>,
+    looks: standstill::Looks,
     intake: Intake,
     secrets: secrets::SecretRequests,
     lean: Lean,
@@ -157,6 +161,7 @@ impl Dispatcher {
             wheel: Wheel::default(),
             registrations: Timers::new(),
             timers: Timers::new(),
+            looks: standstill::Looks::new(now),
             intake: Intake::default(),
             secrets: secrets::SecretRequests::default(),
             lean: Lean::default(),
@@ -181,11 +186,12 @@ impl Dispatcher {
     /// Nodes can reach this dispatcher from now on, so the time in which they have to come back
     /// begins.
     pub fn handle_serving(&mut self, now: Timestamp, draw: &mut dyn FnMut() -> u64) {
-        for node in std::mem::take(&mut self.awaited) {
+        self.looks = standstill::Looks::new(now);
+        for node in &self.awaited {
             let grace =
                 draw_period(self.pulses.period(), draw).saturating_mul(UNKNOWN_GRACE_MULTIPLIER);
             self.timers
-                .set(Timer::Grace(node), now.saturating_add(grace));
+                .set(Timer::Grace(node.clone()), now.saturating_add(grace));
         }
     }
 
@@ -286,6 +292,7 @@ impl Dispatcher {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.notice_standstill(now);
         while let Some((slot, nodes)) = self.wheel.pop_due(now) {
             for node in nodes {
                 self.look(now, slot, &node);
@@ -392,7 +399,11 @@ impl Dispatcher {
             at,
             why: "a node misses its heartbeats",
         });
-        [flush, timer, registration, heartbeat]
+        let look = self.look_by().map(|at| Wake {
+            at,
+            why: "a standstill is to be noticed",
+        });
+        [flush, timer, registration, heartbeat, look]
             .into_iter()
             .flatten()
             .min_by_key(|wake| wake.at)
@@ -424,23 +435,6 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// The earliest deadline that a heartbeat from now on may set.
-    fn deadline_min(&self, now: Timestamp) -> Timestamp {
-        deadline(now, period_min(self.pulses.period()))
-    }
-
-    /// Looks whether a node has missed its heartbeats. One that has not is looked at again later.
-    fn look(&mut self, now: Timestamp, due: Slot, node: &NodeId) {
-        let earliest = self.deadline_min(now);
-        let Some(session) = self.sessions.get_mut(node).filter(|own| own.slot == due) else {
-            return;
-        };
-        match session.pulse.look(now) {
-            Look::Late => self.lose(now, node),
-            Look::Alive(until) => session.slot = self.wheel.watch(node, until, earliest),
-        }
-    }
-
     fn check_session(&self, node: &NodeId, session: &str) -> Result<(), DispatchError> {
         self.check_running()?;
         let registered = self.sessions.get(node);
@@ -458,27 +452,6 @@ impl Dispatcher {
 
     fn is_waiting(&self, node: &NodeId) -> bool {
         self.sessions.get(node).is_some_and(Session::is_waiting)
-    }
-
-    /// Ends a registration.
-    fn unregister(&mut self, node: &NodeId) {
-        self.end_streams(node, &DispatchError::node_not_registered());
-        self.sessions.remove(node);
-        self.pulses.end(node);
-        self.registrations.clear(node);
-    }
-
-    fn lose(&mut self, now: Timestamp, node: &NodeId) {
-        self.unregister(node);
-        let message = HEARTBEAT_FAILURE;
-        self.intake
-            .put_node(now, node.clone(), NodeIntent::Down { message });
-    }
-
-    fn give_up(&mut self, now: Timestamp, node: NodeId) {
-        let message = UNKNOWN_HEARTBEAT_FAILURE;
-        self.intake
-            .put_node(now, node, NodeIntent::Down { message });
     }
 }
 

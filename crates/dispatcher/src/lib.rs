@@ -37,7 +37,8 @@
 //! task, not the whole pass; what has ended keeps the state in which it ended; grace timers start
 //! when nodes can reach the new leader, not before; the first heartbeat of a session is answered
 //! with any part of the period, so that nodes which come back together do not beat together;
-//! registrations that wait for their write are bounded, and wait less than statuses do.
+//! registrations that wait for their write are bounded, and wait less than statuses do; nodes get
+//! more time after the manager itself stood still.
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -69,8 +70,8 @@ pub use config::{
     UNKNOWN_GRACE_MULTIPLIER,
 };
 pub use dispatcher::{
-    Body, Dispatcher, Message, SECRET_REQUESTS_MAX, SecretRequest, SecretRequestId, SessionOpen,
-    SessionStart, Status, StreamId,
+    Body, Dispatcher, Message, PARDONS_MAX, SECRET_REQUESTS_MAX, STANDSTILL_MIN, SecretRequest,
+    SecretRequestId, SessionOpen, SessionStart, Status, StreamId,
 };
 pub use driven::{SECRET_BYTES_LIMIT, SECRET_RETRY_MAX, SECRET_RETRY_MIN, SecretAnswer};
 pub use error::{Code, DispatchError};

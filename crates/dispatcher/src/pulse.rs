@@ -170,6 +170,23 @@ impl Pulse {
         moved.is_ok()
     }
 
+    /// Moves the deadline back to `at` if it is earlier; not if the session is over. Returns the
+    /// deadline.
+    pub(crate) fn postpone(&self, at: Timestamp) -> Timestamp {
+        let at = at.as_nanos();
+        let moved = self
+            .deadline
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |before| {
+                (before != OVER && before < at).then_some(at)
+            });
+        Timestamp::from_nanos(moved.map_or_else(|before| before, |_| at))
+    }
+
+    /// Until when the node must beat.
+    pub(crate) fn deadline(&self) -> Timestamp {
+        Timestamp::from_nanos(self.deadline.load(Ordering::Acquire))
+    }
+
     /// Ends the session if its deadline has passed. A heartbeat at the same moment comes either
     /// before this, and the node lives, or after it, and is refused.
     pub(crate) fn look(&self, now: Timestamp) -> Look {

@@ -8,7 +8,7 @@ use swarm_types::{Node, NodeId, TaskId, Timestamp};
 
 use crate::assignments::{ASSIGNMENT_BATCH_CHANGES, Assignments};
 use crate::clones::Places;
-use crate::dispatcher::StreamId;
+use crate::dispatcher::{PARDONS_MAX, StreamId};
 use crate::error::DispatchError;
 use crate::expiry::Slot;
 use crate::nodes::{NodeIntent, same_for_the_node};
@@ -45,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) assignments: Option<AssignmentStream>,
     /// Tasks that the last stream of assignments did not send to its end.
     held: BTreeSet<TaskId>,
+    /// The deadline that the last pardon set, and how many there were without a heartbeat between.
+    pardoned: (Option<Timestamp>, u32),
 }
 
 /// The stream of session messages.
@@ -85,6 +87,7 @@ impl Session {
             control: None,
             assignments: None,
             held: BTreeSet::new(),
+            pardoned: (None, 0),
         }
     }
 
@@ -106,6 +109,19 @@ impl Session {
         let ended = self.assignments.take()?;
         self.held = ended.state.into_held();
         Some(ended.stream)
+    }
+
+    /// Gives the node time until then, because nobody listened to it. False when it was silent in
+    /// so many such times that it gets no more.
+    pub(crate) fn pardon(&mut self, until: Timestamp) -> bool {
+        let (deadline, count) = self.pardoned;
+        let is_same_silence = deadline == Some(self.pulse.deadline());
+        let count = if is_same_silence { count } else { 0 };
+        if count >= PARDONS_MAX {
+            return false;
+        }
+        self.pardoned = (Some(self.pulse.postpone(until)), count + 1);
+        true
     }
 
     /// Counts another registration of the node.

@@ -6,6 +6,7 @@ mod orphans;
 mod property;
 mod rig;
 mod sessions;
+mod standstill;
 mod statuses;
 mod terms;
 mod volumes;

@@ -262,6 +262,13 @@ impl Term {
         let sessions = i64::try_from(self.outbox.sessions()).unwrap_or(i64::MAX);
         self.sessions_shown.set(sessions);
         self.leader.handle_timeout(now);
+        if let Some(late) = self.leader.dispatcher().poll_standstill() {
+            let seconds = late.as_secs_f32();
+            tracing::warn!(
+                seconds,
+                "this manager stood still, or its clock jumped; nodes get time to be heard again"
+            );
+        }
         while let Some(proposal) = self.leader.poll_proposal(&view, now, &mut self.ids) {
             let (sender, origin) = (self.outcome_sender.clone(), proposal.origin);
             self.store.submit(proposal.sets, move |outcome| {

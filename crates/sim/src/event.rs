@@ -197,6 +197,10 @@ pub(crate) enum Event {
     ToAgent { conn: ConnId, payload: Payload },
     /// A fault strikes.
     Fault,
+    /// The manager's process stands still.
+    StandStill,
+    /// It goes on.
+    GoesOn,
     /// A partition that began earlier is over.
     Healed(NodeIx),
     /// The manager's disk has space again.

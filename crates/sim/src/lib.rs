@@ -36,6 +36,7 @@ mod random;
 mod reader;
 mod runner;
 mod settings;
+mod standstill;
 mod tell;
 mod time;
 mod trace;

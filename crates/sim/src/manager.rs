@@ -315,7 +315,7 @@ impl Manager {
         } else {
             newest.clone()
         };
-        term.leader.handle_timeout(now);
+        term.handle_timeout(now);
         while let Some(proposal) = term.leader.poll_proposal(&view, now, &mut self.ids) {
             let author = Author::Leader(proposal.origin, term.name_of(proposal.origin));
             io.trace.add(

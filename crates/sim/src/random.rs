@@ -34,6 +34,8 @@ pub(crate) enum Purpose {
     Payloads = 10,
     /// Who reads logs.
     Reader = 11,
+    /// When the manager stands still.
+    Standstills = 12,
 }
 
 /// A stream of random numbers.

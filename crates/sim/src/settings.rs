@@ -41,6 +41,8 @@ pub enum Scenario {
     Secrets,
     /// Many read logs, while nodes come and go.
     Logs,
+    /// The manager's process stands still again and again.
+    Standstill,
     /// Every seed draws its own mix of everything.
     All,
 }
@@ -64,6 +66,7 @@ impl Scenario {
             Self::MassReconnect => "mass-reconnect",
             Self::Secrets => "secrets",
             Self::Logs => "logs",
+            Self::Standstill => "standstill",
             Self::All => "all",
         }
     }
@@ -174,6 +177,9 @@ pub struct Faults {
     pub driver_error_per_mille: u32,
     /// Chance that a node does not begin to publish what it was asked for.
     pub mute_per_mille: u32,
+    /// Mean time between two times in which the manager's process stands still, and the longest
+    /// such time; `None`: it never does.
+    pub standstill: Option<(Duration, Duration)>,
     /// Whether a stream takes its next message only when the last one has arrived.
     pub back_pressure: bool,
     /// Largest offset of a clock, in either direction; a manager's may jump as far at a restart.
@@ -291,6 +297,7 @@ impl Settings {
         let reading = is_read.then(|| draw::up_to(later, S / 2, 5 * S));
         if options.faults == FaultMode::Swarm {
             faults.mute_per_mille = draw::maybe(later, 100);
+            faults.standstill = draw::standstill(options);
         }
         Self {
             options,

@@ -18,6 +18,7 @@ use crate::node::{Dice, Node};
 use crate::random::{Purpose, Random};
 use crate::reader::Reader;
 use crate::settings::Settings;
+use crate::standstill::Standstills;
 use crate::time::{Instant, MS, S};
 use crate::trace::{Trace, Weight};
 use crate::user::User;
@@ -43,6 +44,7 @@ pub(crate) struct World {
     pub(crate) trust: Trust,
     pub(crate) user: User,
     reader: Reader,
+    pub(crate) standstills: Standstills,
     pub(crate) chance: Random,
     draws: Random,
     executor: Random,
@@ -105,6 +107,7 @@ impl World {
             trust: Trust::default(),
             user: User::new(&settings),
             reader: Reader::new(&settings),
+            standstills: Standstills::new(&settings),
             chance: Random::new(seed, Purpose::Faults),
             draws: Random::new(!seed, Purpose::Draws),
             executor: Random::new(seed, Purpose::Executor),
@@ -131,6 +134,7 @@ impl World {
         self.agenda.after(INSPECTION, Event::Inspect);
         self.agenda.after(self.settings.busy, Event::CalmDown);
         self.plan_fault();
+        self.plan_standstill();
         self.plan_action();
         self.plan_reading();
         while !self.is_over {
@@ -150,6 +154,9 @@ impl World {
     }
 
     fn step(&mut self, event: Event) -> Checked {
+        let Some(event) = self.unless_it_waits(event) else {
+            return Ok(());
+        };
         match event {
             Event::ManagerStart(life) => return self.start_manager(life),
             Event::Manager(life, event) => {
@@ -187,6 +194,8 @@ impl World {
                 self.network.forget(conn);
             }
             Event::Fault => self.strike(),
+            Event::StandStill => self.stand_still(),
+            Event::GoesOn => self.go_on(),
             Event::Healed(node) => self.note("fault", format_args!("{node} is reachable again")),
             Event::DiskFreed => {
                 self.note("fault", format_args!("the disk has space again"));
@@ -307,6 +316,7 @@ impl World {
     pub(crate) fn kill_manager(&mut self, death: Death) {
         self.note("fault", format_args!("the manager dies: {death:?}"));
         self.manager.die(io!(self), death);
+        self.standstills.end();
         self.checker.handle_death();
         self.trust.handle_death();
         let longest = self.settings.faults.down_max / 2;

@@ -7,7 +7,7 @@ use swarm_sim::{Detail, FaultMode, Options, Report, Scenario};
 
 /// Seeds of each scenario that run with every test run; thousands run in `cargo xtask ci`.
 const SEEDS_EACH: u64 = 2;
-const SCENARIOS: [Scenario; 16] = [
+const SCENARIOS: [Scenario; 17] = [
     Scenario::Converge,
     Scenario::Churn,
     Scenario::NodeLoss,
@@ -23,6 +23,7 @@ const SCENARIOS: [Scenario; 16] = [
     Scenario::MassReconnect,
     Scenario::Secrets,
     Scenario::Logs,
+    Scenario::Standstill,
     Scenario::All,
 ];
 

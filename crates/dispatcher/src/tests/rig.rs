@@ -12,7 +12,8 @@ use swarm_types::{
 };
 
 use crate::{
-    Body, Config, DispatchError, Dispatcher, Message, SessionExtras, SessionOpen, SessionStart,
+    Body, Config, DispatchError, Dispatcher, Message, STANDSTILL_MIN, SessionExtras, SessionOpen,
+    SessionStart,
 };
 
 pub(super) const MS: Duration = Duration::from_millis(1);
@@ -152,7 +153,27 @@ impl Rig {
         self.commit(|tx| tx.update(task).unwrap());
     }
 
+    /// Lets time pass as a shell does, which calls whenever the dispatcher asks for it.
     pub(super) fn wait(&mut self, duration: Duration) {
+        let until = self.now.saturating_add(duration);
+        while let Some(wake) = self.dispatcher.poll_timeout()
+            && wake.at < until
+        {
+            // What is overdue waits for a transaction, which nobody takes here.
+            let soon = self.now.saturating_add(STANDSTILL_MIN / 2);
+            let at = if wake.at > self.now { wake.at } else { soon };
+            self.now = at.min(until);
+            self.dispatcher.handle_timeout(self.now);
+            if self.now == until {
+                return;
+            }
+        }
+        self.now = until;
+        self.dispatcher.handle_timeout(self.now);
+    }
+
+    /// Lets time pass in which nothing happens at all.
+    pub(super) fn stand_still(&mut self, duration: Duration) {
         self.now = self.now.saturating_add(duration);
         self.dispatcher.handle_timeout(self.now);
     }

@@ -220,9 +220,6 @@ fn a_shorter_period_counts_although_the_node_was_to_be_looked_at_later() {
     rig.set_period(second);
     // A heartbeat takes back the longer deadline of the registration.
     rig.heartbeat("n", &session).unwrap();
-    let heartbeat = rig.dispatcher.poll_timeout().unwrap();
-    assert_eq!(heartbeat.why, "a node misses its heartbeats");
-    assert!(heartbeat.at <= rig.now.saturating_add(second * 3));
     rig.wait(second * 3 - MS);
     assert_eq!(rig.ends(), Vec::<String>::new());
     rig.wait(MS);
@@ -237,11 +234,12 @@ fn a_node_is_looked_at_twice_in_a_deadline_however_often_it_beats() {
     for _ in 0..1_000 {
         rig.heartbeat("n", &session).unwrap();
         rig.wait(PERIOD / 10);
-        let next = rig.dispatcher.poll_timeout().unwrap().at;
-        looks += u32::from(last.replace(next) != Some(next));
+        let next = rig.dispatcher.poll_timeout().unwrap();
+        let is_look = next.why == "a node misses its heartbeats";
+        looks += u32::from(is_look && last.replace(next.at) != Some(next.at));
     }
     // Five hundred seconds, and a look each thirteen and a half.
-    assert!(looks <= 40, "{looks}");
+    assert!((30..=40).contains(&looks), "{looks}");
 }
 
 #[test]
@@ -367,8 +365,6 @@ fn nodes_have_six_periods_to_come_back_from_when_they_can() {
     rig.wait(PERIOD * 100);
     assert_eq!(rig.flush(), 0);
     rig.dispatcher.handle_serving(rig.now, &mut || MIDDLE);
-    let wake = rig.dispatcher.poll_timeout().unwrap();
-    assert_eq!(wake.at, rig.now.saturating_add(PERIOD * 6));
     rig.wait(PERIOD * 3);
     let session = rig.registered("a").session.to_string();
     rig.heartbeat("a", &session).unwrap();

@@ -16,6 +16,7 @@ use super::term::{admitted, refuse, rpc_error};
 use super::{Io, Manager};
 use crate::event::{ConnId, Payload};
 use crate::invariants::{Checked, HEARD, MISSED, ensure};
+use crate::time::Instant;
 
 /// A node is lost after so many of its periods (spec 5.1).
 const PERIODS: u32 = 3;
@@ -29,17 +30,24 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// and then.
 const LATE_MAX: Duration = Duration::from_secs(5);
 
+/// A manager that stands still for so much longer than a period notices that.
+const STANDSTILL_NOTICED: Duration = Duration::from_secs(2);
+
 /// From when on a node may be lost, and until when it must be.
 #[derive(Clone, Copy, Debug)]
 struct Window {
     from: Timestamp,
     until: Timestamp,
+    /// It got more time after a standstill of the manager. Not for ever, so the second time is
+    /// nothing to rely on.
+    has_more: bool,
 }
 
 /// What was heard in one term.
 #[derive(Debug)]
 pub(crate) struct Heartbeats {
     begun: Timestamp,
+    has_more: bool,
     nodes: BTreeMap<NodeId, Window>,
     /// The shortest and the longest period that the cluster had in this term.
     periods: (Duration, Duration),
@@ -50,6 +58,7 @@ impl Heartbeats {
         let period = period(view);
         Self {
             begun: now,
+            has_more: false,
             nodes: BTreeMap::new(),
             periods: (period, period),
         }
@@ -81,6 +90,40 @@ impl Heartbeats {
         Window {
             from: now.saturating_add(shortest.saturating_sub(EPSILON) * periods),
             until: now.saturating_add((longest + EPSILON) * periods),
+            has_more: false,
+        }
+    }
+
+    /// The manager stood still: every node that could not be lost before has time to be heard.
+    pub(super) fn stood_still(&mut self, since: Timestamp, now: Timestamp) {
+        for node in self.nodes.values_mut() {
+            // Nobody was looked at meanwhile.
+            node.until = node.until.max(now);
+        }
+        let (_, longest) = self.periods;
+        if now.saturating_since(since) < longest + EPSILON + STANDSTILL_NOTICED {
+            return;
+        }
+        let window = self.window(now, PERIODS);
+        for node in self.nodes.values_mut() {
+            if node.from > since && !node.has_more {
+                node.from = node.from.max(window.from);
+                node.has_more = true;
+            }
+        }
+        let grace = self.window(self.begun, GRACE_PERIODS);
+        if grace.from > since && !self.has_more {
+            self.begun = now;
+            self.has_more = true;
+        }
+    }
+
+    /// The manager says that it stood still, which may be a turn that came late, and takes nobody
+    /// for lost for a while.
+    pub(super) fn note_standstill(&mut self, now: Timestamp) {
+        let window = self.window(now, PERIODS);
+        for node in self.nodes.values_mut() {
+            node.until = node.until.max(window.until);
         }
     }
 
@@ -150,8 +193,25 @@ impl Manager {
         }
     }
 
+    /// The process goes on after it stood still.
+    pub(crate) fn goes_on(&mut self, io: &mut Io<'_>, since: Instant, leads_first: bool) {
+        let (since, now) = (self.clock.read(since), self.now(io.agenda));
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        // A timer that was to fire meanwhile fires now.
+        process.wake = None;
+        if let Some(term) = &mut process.term {
+            term.heartbeats.stood_still(since, now);
+        }
+        if leads_first {
+            self.turn(io);
+        }
+        self.plan(io);
+    }
+
     /// The slow check of sessions.
-    pub(crate) fn check_sessions(&mut self, at: crate::time::Instant) -> Checked {
+    pub(crate) fn check_sessions(&mut self, at: Instant) -> Checked {
         let now = self.clock.read(at);
         std::mem::replace(&mut self.lost_seen, Ok(()))?;
         let term = self.process.as_mut().and_then(|it| it.term.as_mut());

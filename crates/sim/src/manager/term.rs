@@ -119,6 +119,14 @@ impl Term {
         self.leader.handle_lag(now, &view);
     }
 
+    /// Lets everything happen whose time has come.
+    pub(super) fn handle_timeout(&mut self, now: Timestamp) {
+        self.leader.handle_timeout(now);
+        if self.leader.dispatcher().poll_standstill().is_some() {
+            self.heartbeats.note_standstill(now);
+        }
+    }
+
     /// A view of before, if one is kept.
     pub(super) fn older_view(&self, newest: &View) -> View {
         self.views.front().unwrap_or(newest).clone()

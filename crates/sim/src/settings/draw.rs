@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Actions, FaultMode, Faults, Options, Scenario, Services};
-use crate::random::Random;
+use crate::random::{Purpose, Random};
 use crate::time::{Clock, MS, S};
 
 /// How many nodes there are, the manager's own included.
@@ -92,12 +92,22 @@ pub(super) fn faults(options: Options, random: &mut Random, payloads: &mut Rando
         sign_error_per_mille: maybe(random, 100),
         driver_error_per_mille: maybe(payloads, 300),
         mute_per_mille: 0,
+        standstill: None,
         back_pressure: random.happens(500),
         clock_offset: up_to(random, 0, 30 * S),
         clock_drift_ppm: random.below(20_000),
     };
     stress(options.scenario, &mut faults);
     faults
+}
+
+/// Whether the manager stands still, and how often and how long.
+pub(super) fn standstill(options: Options) -> Option<(Duration, Duration)> {
+    let mut random = Random::new(!options.seed, Purpose::Standstills);
+    let is_drawn = options.scenario == Scenario::All && random.happens(300);
+    let may = options.scenario == Scenario::Standstill || is_drawn;
+    let random = &mut random;
+    may.then(|| (up_to(random, 2 * S, 30 * S), up_to(random, S / 2, 40 * S)))
 }
 
 /// Some scenarios need their fault whatever the seed says.
@@ -136,6 +146,7 @@ fn stress(scenario: Scenario, faults: &mut Faults) {
         | Scenario::Drain
         | Scenario::Ports
         | Scenario::Constraints
+        | Scenario::Standstill
         | Scenario::All => {}
     }
 }
@@ -199,6 +210,7 @@ pub(super) fn actions(scenario: Scenario, random: &mut Random) -> Actions {
         | Scenario::RootRotation
         | Scenario::FleetRotation
         | Scenario::MassReconnect
+        | Scenario::Standstill
         | Scenario::Drain => node_actions(scenario, none),
         Scenario::All => any_actions(random, none),
     }
@@ -257,6 +269,7 @@ fn node_actions(scenario: Scenario, none: Actions) -> Actions {
         | Scenario::Global
         | Scenario::Secrets
         | Scenario::Logs
+        | Scenario::Standstill
         | Scenario::All => Actions { scale: 2, ..none },
     }
 }
@@ -299,6 +312,7 @@ pub(super) fn services(scenario: Scenario, random: &mut Random) -> Services {
         | Scenario::MassReconnect
         | Scenario::Secrets
         | Scenario::Logs
+        | Scenario::Standstill
         | Scenario::All => drawn,
     }
 }

@@ -162,9 +162,11 @@ pub(crate) fn write(
 fn begin(memory: &Memory, directory: &Path, made: &mut Vec<PathBuf>) -> Result<(), FileError> {
     let mut attempts = 1;
     loop {
-        memory.create()?;
-        remove_files(directory)?;
-        match make_directory(directory, made) {
+        let begun = memory.create().and_then(|()| {
+            remove_files(directory)?;
+            make_directory(directory, made)
+        });
+        match begun {
             Err(FileError::Refused { cause, .. })
                 if cause.kind() == io::ErrorKind::NotFound && attempts < BEGIN_ATTEMPTS_MAX =>
             {
@@ -262,6 +264,8 @@ pub(crate) fn is_plain(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
     use super::*;
 
     #[test]
@@ -289,5 +293,39 @@ mod tests {
         let paths: Vec<_> = parents(Path::new("secrets/a/b")).into_iter().collect();
         assert_eq!(paths, [Path::new("secrets"), Path::new("secrets/a")]);
         assert!(parents(Path::new("a")).is_empty());
+    }
+
+    #[test]
+    fn a_task_begins_while_the_ends_of_others_take_the_directory_away() {
+        let root = tempfile::tempdir().unwrap();
+        let memory = Memory {
+            path: root.path().join("memory"),
+        };
+        // Not so many in a row that giving up would be right.
+        let ends = AtomicU32::new(0);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    if ends.load(Ordering::Relaxed) > 0 && fs::remove_dir(&memory.path).is_ok() {
+                        ends.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+            });
+            let directory = memory.of_task("t");
+            let rounds = (0..300).map(|_| {
+                ends.store(BEGIN_ATTEMPTS_MAX - 1, Ordering::Relaxed);
+                begin(&memory, &directory, &mut Vec::new())?;
+                remove(&directory)
+            });
+            let failures: Vec<FileError> = rounds.filter_map(Result::err).collect();
+            is_over.store(true, Ordering::Relaxed);
+            assert!(
+                failures.is_empty(),
+                "{} times: {:?}",
+                failures.len(),
+                failures.first()
+            );
+        });
     }
 }

@@ -36,13 +36,6 @@ pub(crate) struct NativeController {
     is_closed: AtomicBool,
 }
 
-/// Who started the task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Starter {
-    ThisCall,
-    Earlier,
-}
-
 impl NativeController {
     pub(crate) fn new(shared: Arc<Shared>, dir: TaskDir, task: Arc<Task>) -> Self {
         let (warnings, is_closed) = (Mutex::default(), AtomicBool::new(false));
@@ -103,26 +96,30 @@ impl NativeController {
     }
 
     async fn do_start(&self) -> Result<(), ExecError> {
-        let mut starter = None;
+        let mut is_spawned = false;
+        let mut is_heard = false;
         let mut deadline = Instant::now() + START_DEADLINE;
         loop {
             match lifecycle::settled(&self.dir).await? {
                 State::Absent => return Err(self.not("prepared")),
-                State::Ended(exit) => return self.ended_in_start(&exit, starter),
+                State::Ended(exit) => return self.ended_in_start(&exit, is_spawned),
+                // Or somebody looks: a start that was cut off, whose look goes on. So this says
+                // nothing about who starts the task.
                 State::Alive => {
-                    if starter.is_none() {
-                        starter = Some(Starter::Earlier);
-                    }
-                    deadline = deadline.max(Instant::now() + self.verdict_within().await?);
-                    if self.is_up(deadline).await {
-                        return started(starter);
+                    if let Ok(link) = Link::connect(&self.dir).await {
+                        if !std::mem::replace(&mut is_heard, true) {
+                            let verdict_at = Instant::now() + self.verdict_within().await?;
+                            deadline = deadline.max(verdict_at);
+                        }
+                        if self.is_up(link, deadline).await {
+                            return started(is_spawned);
+                        }
                     }
                 }
                 State::Lost(..) => {}
                 State::Prepared => {
-                    if starter.is_none() {
+                    if !std::mem::replace(&mut is_spawned, true) {
                         self.spawn_shim().await?;
-                        starter = Some(Starter::ThisCall);
                     }
                 }
             }
@@ -148,11 +145,8 @@ impl NativeController {
             .saturating_add(SHIM_SLACK))
     }
 
-    /// Waits until the task is up; `false` when the shim went away or is not there yet.
-    async fn is_up(&self, deadline: Instant) -> bool {
-        let Ok(mut link) = Link::connect(&self.dir).await else {
-            return false;
-        };
+    /// Waits until the task is up; `false` when the shim went away.
+    async fn is_up(&self, mut link: Link, deadline: Instant) -> bool {
         let up = async {
             loop {
                 match link.hear().await {
@@ -170,10 +164,10 @@ impl NativeController {
         tokio::time::timeout_at(deadline, up).await.unwrap_or(false)
     }
 
-    fn ended_in_start(&self, exit: &Exit, starter: Option<Starter>) -> Result<(), ExecError> {
+    fn ended_in_start(&self, exit: &Exit, is_spawned: bool) -> Result<(), ExecError> {
         match exit.cause {
             // It ran; the wait tells how it ended.
-            Cause::Exited | Cause::Stopped | Cause::Lost => started(starter),
+            Cause::Exited | Cause::Stopped | Cause::Lost => started(is_spawned),
             Cause::NotStarted | Cause::Unhealthy => exit.result(),
         }
     }
@@ -318,10 +312,11 @@ impl NativeController {
     }
 }
 
-fn started(starter: Option<Starter>) -> Result<(), ExecError> {
-    match starter {
-        Some(Starter::ThisCall) => Ok(()),
-        Some(Starter::Earlier) | None => Err(ExecError::AlreadyStarted),
+/// `is_spawned`: by this call, and not by an earlier one.
+fn started(is_spawned: bool) -> Result<(), ExecError> {
+    match is_spawned {
+        true => Ok(()),
+        false => Err(ExecError::AlreadyStarted),
     }
 }
 

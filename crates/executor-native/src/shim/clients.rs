@@ -29,7 +29,17 @@ struct Client {
 
 impl Clients {
     /// Listens in the current directory, which is the task's: the address of a socket is short.
+    /// The caller holds the task's lock, so a socket that is there belongs to nobody any more: to a
+    /// shim that was killed before it had recorded anything.
     pub(super) fn listen() -> Result<Self, ShimError> {
+        match std::fs::remove_file(SOCKET_NAME) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(ShimError::system("remove the socket of an earlier shim")(
+                    error,
+                ));
+            }
+            Ok(()) | Err(_) => {}
+        }
         let listener =
             UnixListener::bind(SOCKET_NAME).map_err(ShimError::system("listen on the socket"))?;
         listener

@@ -26,6 +26,9 @@ use crate::records::{Cause, Exit, Phase, Plan, Record, Request, Status};
 const POLL_MAX: Duration = Duration::from_secs(60);
 /// When to kill again a task that has not ended after it was killed.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
+/// How often to look for what is left before it is said that it could not be killed. Time alone
+/// does not tell: this process may have stood still.
+const LOOKS_MIN: u32 = 20;
 /// 128 + signal is what a shell makes of a program that a signal ended.
 const EXIT_SIGNAL_BASE: i32 = 128;
 /// Codes of stage two for a program that cannot run or is missing.
@@ -65,7 +68,33 @@ struct Drain {
     signal: Option<Signal>,
     deadline: Instant,
     tick_at: Instant,
+    looks: u32,
     is_clean: bool,
+}
+
+impl Drain {
+    fn new(code: i32, signal: Option<Signal>, now: Instant) -> Self {
+        Self {
+            code,
+            signal,
+            deadline: now + KILL_DEADLINE,
+            tick_at: now,
+            looks: 0,
+            is_clean: false,
+        }
+    }
+
+    /// One look took place, which found nothing or something.
+    fn handle_look(&mut self, is_clean: bool, now: Instant) {
+        self.looks = self.looks.saturating_add(1);
+        self.is_clean = is_clean;
+        self.tick_at = now + KILL_TICK;
+    }
+
+    /// Whether to end without having seen the end of everything.
+    fn is_given_up(&self, now: Instant) -> bool {
+        now >= self.deadline && self.looks >= LOOKS_MIN
+    }
 }
 
 /// What poll can wake us for.
@@ -106,6 +135,9 @@ impl Supervisor {
     pub(super) fn run(mut self) -> Exit {
         loop {
             let now = clock::now();
+            // Before deadlines: what ended while this process stood still was in time, and must not
+            // be taken for late.
+            self.handle_signals();
             self.handle_timeouts(now);
             if let Some(exit) = self.poll_exit(now) {
                 return exit;
@@ -147,8 +179,7 @@ impl Supervisor {
         self.oom_kills = self.oom_kills.max(kills);
         let is_clean = found.is_empty() && cleanup::remove_groups(&mut self.parts.record.groups);
         if let Some(drain) = &mut self.drain {
-            drain.is_clean = is_clean;
-            drain.tick_at = now + KILL_TICK;
+            drain.handle_look(is_clean, now);
         }
     }
 
@@ -168,7 +199,7 @@ impl Supervisor {
             .outputs
             .iter()
             .all(|output| output.fd().is_none());
-        if !(drain.is_clean && is_read) && now < drain.deadline {
+        if !(drain.is_given_up(now) || drain.is_clean && is_read) {
             return None;
         }
         let is_clean = drain.is_clean;
@@ -241,7 +272,7 @@ impl Supervisor {
             Phase::Stopping => None,
         };
         let next = match &self.drain {
-            Some(drain) => Some(drain.tick_at.min(drain.deadline)),
+            Some(drain) => Some(drain.tick_at),
             None => [self.kill_at, health.map(Health::poll_timeout)]
                 .into_iter()
                 .flatten()
@@ -330,14 +361,7 @@ impl Supervisor {
 
     fn handle_exit(&mut self, pid: Pid, code: i32, signal: Option<Signal>, now: Instant) {
         if pid.as_raw() == self.parts.main.pid {
-            let deadline = now + KILL_DEADLINE;
-            self.drain = Some(Drain {
-                code,
-                signal,
-                deadline,
-                tick_at: now,
-                is_clean: false,
-            });
+            self.drain = Some(Drain::new(code, signal, now));
             return;
         }
         if let Some(health) = &mut self.parts.health {
@@ -392,4 +416,23 @@ impl Supervisor {
 
 fn ended_by(signal: Signal) -> String {
     format!("ended by {signal}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stood_still_looks_again_before_it_gives_up() {
+        let begun = clock::now();
+        let mut drain = Drain::new(0, None, begun);
+        drain.handle_look(false, begun);
+        let late = begun + KILL_DEADLINE * 2;
+        for _ in 1..LOOKS_MIN {
+            assert!(!drain.is_given_up(late));
+            drain.handle_look(false, late);
+        }
+        assert!(drain.is_given_up(late));
+        assert!(!drain.is_given_up(begun));
+    }
 }

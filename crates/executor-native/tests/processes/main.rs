@@ -8,4 +8,5 @@ mod health;
 mod limits;
 mod payloads;
 mod runs;
+mod standstill;
 mod world;

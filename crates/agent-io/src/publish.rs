@@ -26,7 +26,7 @@ pub(crate) const READERS_MAX: usize = 256;
 const LINES_PER_MESSAGE_MAX: usize = 512;
 /// Messages between readers and the stream. Each is at most what an executor hands out at once.
 const BATCHES_MAX: usize = 2;
-/// How long the close and the answer to it may take at the end.
+/// How long the close and the answer to it may take when nobody wants anything more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the agent wants of a publication.
@@ -94,8 +94,17 @@ impl Publication {
             lines,
             readers: JoinSet::new(),
         };
-        // A publication without a connection is not over: what it has to say is that it is.
-        while !(is_complete && flow.is_drained() && flow.outgoing.is_some()) {
+        loop {
+            // A publication without a connection is not over: what it has to say is that it is.
+            let is_over = is_complete && flow.is_drained();
+            if let Some(outgoing) = flow.outgoing.take_if(|_| is_over) {
+                let Some(client) = self.finish(outgoing).await else {
+                    break;
+                };
+                epoch = client.epoch;
+                flow.outgoing = Some(self.open(client));
+                continue;
+            }
             match self.wait(&mut flow).await {
                 Event::Command(None | Some(Command::Cancel)) => break,
                 Event::Command(Some(Command::Complete)) => is_complete = true,
@@ -164,25 +173,42 @@ impl Publication {
         Outgoing { messages, call }
     }
 
-    /// Says that nothing follows, if there is still somebody to say it to.
+    /// Says that nothing follows, and waits until everything was taken. That takes as long as the
+    /// subscriber takes to read: what is on its way is lost when the stream goes before. Returns
+    /// the connection on which to say it once more, if the manager names another one.
+    async fn finish(&mut self, outgoing: Outgoing) -> Option<LogClient> {
+        let closing = self.closing(outgoing);
+        tokio::select! {
+            () = closing => None,
+            client = reconnected(&mut self.commands) => client,
+        }
+    }
+
+    /// Says that nothing follows to somebody who wants nothing more.
     async fn close(&self, outgoing: Option<Outgoing>) {
-        let Some(Outgoing { messages, mut call }) = outgoing else {
+        let Some(outgoing) = outgoing else {
             return;
         };
-        let mut last = self.message(Vec::new());
-        last.close = true;
-        let closing = async {
-            if messages.send(last).await.is_ok() {
-                drop(messages);
-                // Managers may answer with an error or not at all; nothing depends on it.
-                let _answer = ended(&mut call).await;
-            }
-        };
-        if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+        let closing = tokio::time::timeout(CLOSE_TIMEOUT, self.closing(outgoing));
+        if closing.await.is_err() {
             tracing::debug!(
                 subscription = self.id,
                 "a manager did not take a close in time"
             );
+        }
+    }
+
+    /// Sends the last message, and waits for the answer. Dropping it resets the stream.
+    fn closing(&self, outgoing: Outgoing) -> impl Future<Output = ()> + use<> {
+        let Outgoing { messages, mut call } = outgoing;
+        let mut last = self.message(Vec::new());
+        last.close = true;
+        async move {
+            if messages.send(last).await.is_ok() {
+                drop(messages);
+                // Managers may answer with an error; nothing depends on it.
+                let _answer = ended(&mut call).await;
+            }
         }
     }
 
@@ -227,6 +253,18 @@ impl Flow {
     /// before they end.
     fn is_drained(&self) -> bool {
         self.pending.is_none() && self.readers.is_empty() && self.lines.is_empty()
+    }
+}
+
+/// Waits for another connection, or until nobody wants anything more.
+async fn reconnected(commands: &mut mpsc::UnboundedReceiver<Command>) -> Option<LogClient> {
+    loop {
+        match commands.recv().await? {
+            Command::Connect(client) => return Some(client),
+            Command::Cancel => return None,
+            // Said already.
+            Command::Read(..) | Command::Complete => {}
+        }
     }
 }
 

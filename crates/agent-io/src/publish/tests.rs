@@ -68,8 +68,18 @@ struct Served {
 }
 
 async fn serve(directory: &Path, number: u64, breaks_at: &'static str) -> Served {
+    serve_with(directory, number, breaks_at, 64).await
+}
+
+/// A manager that takes so many messages before the test looks at them.
+async fn serve_with(
+    directory: &Path,
+    number: u64,
+    breaks_at: &'static str,
+    taken: usize,
+) -> Served {
     let path = directory.join(format!("{number}.sock"));
-    let (sender, published) = mpsc::channel(64);
+    let (sender, published) = mpsc::channel(taken);
     let incoming = net::bind_unix(&path).await.unwrap();
     let manager = Manager {
         published: sender,
@@ -248,6 +258,50 @@ async fn everything_is_published_and_then_it_closes() {
     assert_eq!(manager.next().await, ["two\n"]);
     world.lines = mpsc::channel(1).0;
     assert_eq!(manager.next().await, ["."]);
+    assert_eq!(world.ended().await, (Epoch(1), Ok(())));
+}
+
+#[tokio::test]
+async fn a_subscriber_that_reads_slowly_loses_nothing_at_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut manager = serve_with(directory.path(), 1, "never", 1).await;
+    let mut world = World::start();
+    world.command(Command::Connect(manager.client.clone()));
+    world.read(false);
+    world.command(Command::Complete);
+    world.write("one\n").await;
+    world.write("two\n").await;
+    world.lines = mpsc::channel(1).0;
+    // As somebody who has stopped the output with Ctrl-S for a while.
+    tokio::time::sleep(CLOSE_TIMEOUT + Duration::from_millis(500)).await;
+    assert!(manager.next().await.is_empty());
+    assert_eq!(manager.next().await, ["one\n"]);
+    assert_eq!(manager.next().await, ["two\n"]);
+    assert_eq!(manager.next().await, ["."]);
+    assert_eq!(world.ended().await, (Epoch(1), Ok(())));
+}
+
+#[tokio::test]
+async fn the_end_is_said_once_more_on_another_connection_and_not_to_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = serve_with(directory.path(), 1, "never", 1).await;
+    let mut second = serve_with(directory.path(), 2, "never", 1).await;
+    let mut world = World::start();
+    world.command(Command::Connect(first.client.clone()));
+    world.read(false);
+    world.command(Command::Complete);
+    world.write("one\n").await;
+    world.lines = mpsc::channel(1).0;
+    // Nobody takes it from the first one, to which it was said by then.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.command(Command::Connect(second.client.clone()));
+    while second.next().await != ["."] {}
+    assert_eq!(world.ended().await, (Epoch(2), Ok(())));
+
+    let mut world = World::start();
+    world.command(Command::Connect(first.client.clone()));
+    world.command(Command::Complete);
+    world.command(Command::Cancel);
     assert_eq!(world.ended().await, (Epoch(1), Ok(())));
 }
 

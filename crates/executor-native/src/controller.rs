@@ -16,7 +16,9 @@ use swarm_types::Task;
 use tokio::time::{Instant, sleep};
 
 use crate::executor::Shared;
-use crate::lifecycle::{self, Heard, LOOK_PAUSE, Link, SHIM_SLACK, State, blocking, refused};
+use crate::lifecycle::{
+    self, Heard, LOOK_PAUSE, Link, SHIM_SLACK, State, Waiter, blocking, refused,
+};
 use crate::payload;
 use crate::records::{Cause, Exit, Phase, Request};
 use crate::spec;
@@ -75,6 +77,8 @@ impl NativeController {
     async fn do_prepare(&self) -> Result<(), ExecError> {
         let (dir, shared, task) = (self.dir.clone(), self.shared.clone(), self.task());
         let dependencies = self.dependencies_now().clone();
+        let waiter = Waiter::default();
+        let is_wanted = waiter.watch();
         // The inner result is the judgement, the outer one that of the disk.
         let prepared = blocking(move || {
             if dir.plan()?.is_some() {
@@ -88,8 +92,19 @@ impl NativeController {
                 Ok(contents) => contents,
                 Err(error) => return Ok(Err(error)),
             };
+            // Cut off, this goes on. With the lock, whoever removes the task waits for it; and what
+            // was cut off before it had the lock finds out here, when nobody removes any more.
+            let Some(_lock) = dir.create_locked(&is_wanted)? else {
+                return Ok(Err(cut_off()));
+            };
+            if dir.plan()?.is_some() {
+                return Ok(Err(ExecError::AlreadyPrepared));
+            }
+            if !is_wanted() {
+                dir.remove()?;
+                return Ok(Err(cut_off()));
+            }
             payload::write(&plan, contents, &shared)?;
-            dir.create()?;
             dir.write_plan(&plan).map(Ok)
         });
         prepared.await?
@@ -309,6 +324,14 @@ impl NativeController {
             "the shim of task {} does not answer within {SHIM_SLACK:?}: see {path}",
             self.task().id
         ))
+    }
+}
+
+/// Nobody hears it.
+fn cut_off() -> ExecError {
+    ExecError::Cancelled {
+        operation: "prepare",
+        reason: "it was cut off".to_owned(),
     }
 }
 

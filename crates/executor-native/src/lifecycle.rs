@@ -2,6 +2,8 @@
 //! agent started the task.
 
 use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use swarm_executor::ExecError;
@@ -327,6 +329,27 @@ impl Link {
             }
             Ok(_) | Err(_) => Heard::End,
         }
+    }
+}
+
+/// Held by an operation while it waits for a step on files. The step goes on when the operation is
+/// cut off, and can find that out.
+#[derive(Debug, Default)]
+pub(crate) struct Waiter {
+    is_gone: Arc<AtomicBool>,
+}
+
+impl Waiter {
+    /// For the step: whether it is still waited for.
+    pub(crate) fn watch(&self) -> impl Fn() -> bool + Send + use<> {
+        let is_gone = Arc::clone(&self.is_gone);
+        move || !is_gone.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.is_gone.store(true, Ordering::SeqCst);
     }
 }
 

@@ -27,7 +27,7 @@ use crate::clock;
 use crate::files::FileError;
 use crate::memory;
 use crate::records::{Cause, Exit};
-use crate::task_dir::{Lock, TaskDir};
+use crate::task_dir::{LOCK_PAUSE, Lock, TaskDir};
 
 pub(crate) use exec::resource;
 
@@ -37,10 +37,9 @@ const STAGE_TWO: &str = "-";
 /// Exit code of a task that never became the program it should be, as shells have it.
 const EXIT_NOT_STARTED: i32 = 127;
 
-/// How long to try for the lock of the task, and how often: longer than an agent waits for a shim,
+/// How long to try for the lock of the task: longer than an agent waits for a shim,
 /// which records an end when it gives up.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
-const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// How often to try to record the end of the task, and how long to wait between: ten minutes.
 const EXIT_ATTEMPTS_MAX: u32 = 600;

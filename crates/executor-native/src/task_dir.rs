@@ -2,7 +2,7 @@
 //!
 //! | File | Written by | Meaning |
 //! |---|---|---|
-//! | `lock` | nobody; locked by the shim for its whole life | a shim lives |
+//! | `lock` | nobody; locked by the shim for its life, by an agent for a step | a shim lives |
 //! | `plan.json` | agent, once | the task is prepared |
 //! | `shim.json` | shim | the task was started; what there is to clean up |
 //! | `exit.json` | shim; whoever holds the lock when there is no shim | the task has ended |
@@ -13,15 +13,20 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::UnixStream;
 
+use crate::clock;
 use crate::files::{self, FileError};
 use crate::records::{Exit, Plan, Record};
 
 pub(crate) const SOCKET_NAME: &str = "socket";
+
+/// How often to try for the lock.
+pub(crate) const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// The directory of one task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +68,34 @@ impl TaskDir {
             .open(&lock)
             .map_err(FileError::refused("create", &lock))?;
         files::sync_parent(&self.path)
+    }
+
+    /// Makes the directory and takes its lock; `None` when that is not wanted any more. Blocks
+    /// while somebody else has the lock, and begins anew when that was to remove the directory.
+    pub(crate) fn create_locked(
+        &self,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<Option<File>, FileError> {
+        while is_wanted() {
+            match self.create().and_then(|()| self.try_lock()) {
+                Ok(Lock::Taken(lock)) if self.is_lock(&lock)? => return Ok(Some(lock)),
+                Ok(Lock::Taken(_) | Lock::Held | Lock::Absent) => {}
+                Err(FileError::Refused { cause, .. })
+                    if cause.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            clock::pause(LOCK_PAUSE);
+        }
+        Ok(None)
+    }
+
+    /// Whether this is the lock that others find, and not one that was removed.
+    fn is_lock(&self, lock: &File) -> Result<bool, FileError> {
+        let path = self.file("lock");
+        let own = lock.metadata();
+        let own = own.map_err(FileError::refused("examine", &path))?;
+        let found = fs::metadata(&path);
+        Ok(found.is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino())))
     }
 
     pub(crate) fn try_lock(&self) -> Result<Lock, FileError> {

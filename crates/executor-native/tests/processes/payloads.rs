@@ -83,6 +83,35 @@ fn dependencies(task: &Task) -> Dependencies {
     )
 }
 
+/// A task with one config, a template that takes a while to be expanded; and that config.
+pub(crate) fn task_with_long_template() -> (Arc<Task>, Dependencies) {
+    let task = script_with("exec sleep 1000", |container| {
+        container.configs.push(config_in(file("site", 0o444)));
+    });
+    let config = Arc::new(v1::Config {
+        spec: Some(v1::ConfigSpec {
+            data: "{{.Task.ID}}".repeat(20_000).into(),
+            templating: Some(v1::Driver {
+                name: "golang".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    let dependencies = Dependencies::of(&task, |_| None, |_| Some(Arc::clone(&config)));
+    (task, dependencies)
+}
+
+/// Directories of a task on the file systems in memory, of any executor.
+pub(crate) fn in_memory(task: &Task) -> Vec<PathBuf> {
+    let user = format!("/run/user/{}", nix::unistd::geteuid());
+    let places = ["/run", &user, "/dev/shm"].map(std::fs::read_dir);
+    let places = places.into_iter().flatten().flatten().flatten();
+    let directories = places.map(|place| place.path().join(task.id.to_string()));
+    directories.filter(|path| path.exists()).collect()
+}
+
 async fn prepared(world: &World, task: &Arc<Task>) -> Arc<dyn Controller> {
     let controller = world.controller(task).await;
     controller.provide(dependencies(task));

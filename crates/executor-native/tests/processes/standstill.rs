@@ -8,6 +8,7 @@ use std::time::Duration;
 use swarm_api::prost_types;
 use swarm_api::v1;
 
+use crate::payloads;
 use crate::world::{World, eventually, is_alive, pid_in, script, script_with, within};
 
 #[tokio::test]
@@ -76,4 +77,49 @@ async fn a_check_that_passed_while_its_shim_waited_for_the_disk_has_passed() {
     assert_eq!(started, Ok(()));
     within(controller.remove()).await.unwrap();
     drop(disk);
+}
+
+#[tokio::test]
+async fn a_preparation_that_was_cut_off_before_it_did_anything_does_nothing_later() {
+    let world = World::new();
+    let task = script("exec sleep 1000");
+    let controller = world.controller(&task).await;
+    let directory = world.task_file(&task, "");
+    std::fs::create_dir(&directory).unwrap();
+    let others = File::create(world.task_file(&task, "lock")).unwrap();
+    others.lock().unwrap();
+    let patience = Duration::from_millis(100);
+    let cut_off = tokio::time::timeout(patience, controller.prepare()).await;
+    assert!(cut_off.is_err(), "{cut_off:?}");
+    drop(others);
+    within(controller.remove()).await.unwrap();
+    tokio::time::sleep(patience).await;
+    assert!(!directory.exists());
+    // Nor does it keep another one from it.
+    within(controller.prepare()).await.unwrap();
+    within(controller.remove()).await.unwrap();
+}
+
+/// In a runtime of its own, whose end waits for what goes on behind operations that were cut off.
+#[test]
+fn a_removal_leaves_nothing_of_a_preparation_that_goes_on_although_it_was_cut_off() {
+    let world = World::new();
+    let (task, config) = payloads::task_with_long_template();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for round in 0..8 {
+        let (world, task, config) = (&world, &task, config.clone());
+        runtime.block_on(async move {
+            let controller = world.controller(task).await;
+            controller.provide(config);
+            // Cut off at various moments.
+            let patience = Duration::from_millis(1 << round);
+            let _cut_off = tokio::time::timeout(patience, controller.prepare()).await;
+            within(controller.remove()).await.unwrap();
+        });
+    }
+    drop(runtime);
+    let left: Vec<_> = std::fs::read_dir(world.file("tasks")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    let left = payloads::in_memory(&task);
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -198,20 +198,29 @@ impl Reader {
             return Ok(Step::Idle);
         }
         self.is_open = true;
-        if let Tail::Last(_) = self.options.tail {
-            let lines = self.count(&mut files)?;
-            self.filter = LineFilter::new(self.options, lines);
-        }
-        if !self.options.follow
-            && let Some(newest) = files.back_mut()
-        {
-            // A task that writes faster than this reads must not make it endless.
-            let metadata = newest.file.metadata();
-            let bytes = metadata.map_err(|error| self.dir.log_error(error))?.len();
-            newest.until = Some(bytes);
-        }
+        self.begin(&mut files)?;
         self.files = files;
         Ok(Step::Skipped)
+    }
+
+    /// Counts the lines if the tail asks for that. What the task writes from here on is not
+    /// counted, and not read but by a follower; so one that writes faster than this reads makes
+    /// neither endless, nor gets more lines than the tail has.
+    fn begin(&mut self, files: &mut VecDeque<OpenFile>) -> Result<(), FileError> {
+        let Some(newest) = files.back_mut() else {
+            return Ok(());
+        };
+        let metadata = newest.file.metadata();
+        let bytes = metadata.map_err(|error| self.dir.log_error(error))?.len();
+        newest.until = Some(bytes);
+        if let Tail::Last(_) = self.options.tail {
+            let lines = self.count(files)?;
+            self.filter = LineFilter::new(self.options, lines);
+        }
+        if let Some(newest) = files.back_mut().filter(|_| self.options.follow) {
+            newest.until = None;
+        }
+        Ok(())
     }
 
     fn count(&self, files: &mut VecDeque<OpenFile>) -> Result<u64, FileError> {

@@ -122,6 +122,31 @@ fn entries_are_read_as_they_are_written_and_others_are_refused() {
 }
 
 #[test]
+fn a_tail_has_its_lines_and_no_more_while_the_task_writes() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let mut world = World::new(32 << 10);
+    for number in 0..10 {
+        world.write(&format!("line {number}\n"));
+    }
+    let dir = world.dir.clone();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                world.write("one more\n");
+            }
+        });
+        let tails = (0..500).map(|_| {
+            let options = tail(Tail::Last(3));
+            take(&mut Reader::new(dir.clone(), FILES_MAX, options))
+        });
+        let wrong = tails.filter(|text| text.lines().count() != 3).count();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(wrong, 0);
+    });
+}
+
+#[test]
 fn rotated_files_are_read_from_the_oldest_on() {
     let mut world = World::new(64);
     for number in 0..7 {
@@ -150,7 +175,7 @@ fn a_task_that_wrote_nothing_has_an_empty_end() {
 
 #[test]
 fn parts_of_a_long_line_are_put_together_by_their_missing_line_feeds() {
-    let mut world = World::new(1 << 20);
+    let mut world = World::new(32 << 10);
     let long = "x".repeat(LINE_BYTES_MAX + 5);
     world.write(&format!("{long}\nshort\n"));
     assert_eq!(world.read_all(tail(Tail::All)), format!("{long}\nshort\n"));
@@ -203,7 +228,7 @@ fn lines_that_rotated_away_unread_are_missed_with_a_notice() {
 
 #[test]
 fn without_follow_it_ends_where_the_file_ended_when_it_began() {
-    let mut world = World::new(1 << 20);
+    let mut world = World::new(32 << 10);
     world.write("one\n");
     let mut reader = world.reader(tail(Tail::All));
     assert_eq!(
@@ -217,7 +242,7 @@ fn without_follow_it_ends_where_the_file_ended_when_it_began() {
 
 #[test]
 fn a_last_entry_that_is_half_written_waits_for_its_end() {
-    let mut world = World::new(1 << 20);
+    let mut world = World::new(32 << 10);
     world.write("one\n");
     let path = world.dir.log_path();
     let whole = fs::read(&path).unwrap();
@@ -233,7 +258,7 @@ fn a_last_entry_that_is_half_written_waits_for_its_end() {
 
 #[test]
 fn damage_is_left_out_with_a_notice() {
-    let mut world = World::new(1 << 20);
+    let mut world = World::new(32 << 10);
     world.write("one\n");
     let path = world.dir.log_path();
     let mut bytes = fs::read(&path).unwrap();
@@ -249,7 +274,7 @@ fn damage_is_left_out_with_a_notice() {
 
 #[test]
 fn output_that_the_disk_refused_is_confessed_at_the_end() {
-    let mut world = World::new(1 << 20);
+    let mut world = World::new(32 << 10);
     world.write("one\n");
     world.end(7);
     for options in [tail(Tail::All), follow()] {
@@ -263,7 +288,7 @@ fn output_that_the_disk_refused_is_confessed_at_the_end() {
 
 #[test]
 fn the_first_lines_of_a_task_are_new_whatever_the_tail_says() {
-    let mut world = World::new(1 << 20);
+    let mut world = World::new(32 << 10);
     let none = LogOptions {
         follow: true,
         ..tail(Tail::Last(0))
@@ -295,7 +320,7 @@ fn a_task_that_is_not_prepared_yet_is_waited_for_by_followers_only() {
 
 #[test]
 fn a_removed_task_ends_its_stream() {
-    let mut world = World::new(1 << 20);
+    let mut world = World::new(32 << 10);
     world.write("one\n");
     let mut reader = world.reader(follow());
     assert_eq!(take(&mut reader), "one\n");

@@ -13,7 +13,7 @@ use swarm_executor::{Controller, Dependencies, ExecError, Executor, Operation, R
 use swarm_rt::tls::{Changes, Credentials};
 use swarm_rt::{Clock, OsIds, Shutdown};
 use swarm_types::{NodeId, Task, TaskId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::calls::{Attempt, Heard};
@@ -72,7 +72,7 @@ pub struct Runner {
     heard_sender: mpsc::Sender<Heard>,
     /// At most one description, one configuration, one disk write, and one operation per task.
     work: JoinSet<Done>,
-    operations: BTreeMap<TaskId, AbortHandle>,
+    operations: BTreeMap<TaskId, Running>,
     controllers: BTreeMap<TaskId, Arc<dyn Controller>>,
     publications: Publications,
     connected: watch::Sender<bool>,
@@ -88,6 +88,14 @@ impl std::fmt::Debug for Runner {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// The operation of a task that was begun last.
+struct Running {
+    abort: AbortHandle,
+    /// Held by the operations of the task, one after the other: one that is cut off may go on until
+    /// it waits for something.
+    turn: Arc<Mutex<()>>,
 }
 
 /// What background work ends in.
@@ -457,15 +465,21 @@ impl Runner {
             operation,
             task,
         } = wanted;
-        if let Some(running) = self.operations.remove(&task_id) {
-            running.abort();
-        }
+        let turn = match self.operations.remove(&task_id) {
+            Some(running) => {
+                running.abort.abort();
+                running.turn
+            }
+            None => Arc::default(),
+        };
+        let own_turn = Arc::clone(&turn);
         let known = self.controllers.get(&task_id).cloned();
         let needs = (operation == Operation::Prepare).then(|| self.agent.dependencies(&task_id));
         let dependencies = needs.flatten();
         let executor = Arc::clone(&self.executor);
         let id = task_id.clone();
-        let handle = self.work.spawn(async move {
+        let abort = self.work.spawn(async move {
+            let _turn = own_turn.lock_owned().await;
             let (controller, report) =
                 operate(executor, known, operation, task, dependencies).await;
             Done::Operation {
@@ -476,7 +490,7 @@ impl Runner {
                 report,
             }
         });
-        self.operations.insert(task_id, handle);
+        self.operations.insert(task_id, Running { abort, turn });
     }
 
     /// Lets go of all tasks without touching them.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use swarm_api::v1::dispatcher_server::{Dispatcher, DispatcherServer};
@@ -12,11 +13,13 @@ use swarm_executor::{BoxFuture, LogOptions, LogStream, Recovery};
 use swarm_rt::metrics::Metrics;
 use swarm_rt::tls::{self, NodeTls};
 use swarm_rt::{OnError, Tasks, net};
-use swarm_types::time;
+use swarm_types::{TaskState, TaskStatus, Timestamp, convert, time};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
+use v1::assignment::Item;
+use v1::assignment_change::AssignmentAction;
 
 use super::*;
 
@@ -72,10 +75,12 @@ struct Opened {
     said: mpsc::Sender<Said>,
 }
 
+type Assignments = mpsc::Sender<Result<v1::AssignmentsMessage, Status>>;
+
 struct Script {
     opened: mpsc::Sender<Opened>,
     /// Assignments streams that stay open; one for each session.
-    assignments: Mutex<Vec<mpsc::Sender<Result<v1::AssignmentsMessage, Status>>>>,
+    assignments: Arc<Mutex<Vec<Assignments>>>,
 }
 
 #[tonic::async_trait]
@@ -116,6 +121,7 @@ impl Dispatcher for Script {
 
 struct Manager {
     address: String,
+    assignments: Arc<Mutex<Vec<Assignments>>>,
     opened: mpsc::Receiver<Opened>,
     _tasks: Tasks,
 }
@@ -129,9 +135,10 @@ impl Manager {
         let limits = tls::Limits::default();
         let listening = tls::listen(&tasks, listener, &own, limits, Metrics::new(), Vec::new());
         let (sender, opened) = mpsc::channel(8);
+        let assignments = Arc::default();
         let script = Script {
             opened: sender,
-            assignments: Mutex::default(),
+            assignments: Arc::clone(&assignments),
         };
         let router = net::server().add_service(DispatcherServer::new(script));
         let incoming = listening.others;
@@ -140,9 +147,36 @@ impl Manager {
         });
         Self {
             address,
+            assignments,
             opened,
             _tasks: tasks,
         }
+    }
+
+    /// Gives or takes a task, as the step after that many others.
+    async fn assign(&self, step: u32, task: &Task, action: AssignmentAction) {
+        let change = v1::AssignmentChange {
+            assignment: Some(v1::Assignment {
+                item: Some(Item::Task(convert::task_to_wire(task))),
+            }),
+            action: action as i32,
+        };
+        let message = v1::AssignmentsMessage {
+            r#type: v1::assignments_message::Type::Incremental as i32,
+            applies_to: step.to_string(),
+            results_in: (step + 1).to_string(),
+            changes: vec![change],
+        };
+        let open = async {
+            loop {
+                let open = self.assignments.lock().unwrap().last().cloned();
+                match open {
+                    Some(open) => break open,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        within(open).await.send(Ok(message)).await.unwrap();
     }
 
     async fn opened(&mut self) -> Opened {
@@ -227,6 +261,15 @@ impl Running {
 
 /// An agent that knows one manager to begin with.
 async fn start(authority: &Authority, manager: &Manager, hostname: Option<&str>) -> Running {
+    start_with(authority, manager, hostname, Arc::new(Idle)).await
+}
+
+async fn start_with(
+    authority: &Authority,
+    manager: &Manager,
+    hostname: Option<&str>,
+    executor: Arc<dyn Executor>,
+) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let credentials = Credentials::new(authority.tls("w", v1::NodeRole::Worker)).unwrap();
     let config = Config {
@@ -236,7 +279,7 @@ async fn start(authority: &Authority, manager: &Manager, hostname: Option<&str>)
         remotes: Remotes::new([manager.address.clone()]),
         credentials: credentials.clone(),
     };
-    let runner = Runner::open(config, Arc::new(Idle), Clock::new());
+    let runner = Runner::open(config, executor, Clock::new());
     let runner = runner.await.unwrap();
     let told = runner.told();
     let mut running = JoinSet::new();
@@ -293,4 +336,112 @@ async fn a_new_root_is_reported_in_a_new_session_with_the_same_id() {
     let told = session.description().tls_info.clone().unwrap();
     assert_eq!(told.trust_root, both);
     assert_eq!(told.cert_issuer_public_key, tls_info.cert_issuer_public_key);
+}
+
+/// An executor whose preparations do not heed for a while that they are cut off, and whose
+/// removals say whether one is still there.
+#[derive(Clone)]
+struct Heedless {
+    begun: mpsc::Sender<()>,
+    removed: mpsc::Sender<bool>,
+    is_preparing: Arc<AtomicBool>,
+}
+
+/// Says that a preparation is gone.
+struct Preparing(Arc<AtomicBool>);
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Executor for Heedless {
+    fn describe(&self) -> BoxFuture<'_, Result<v1::NodeDescription, ExecError>> {
+        Idle.describe()
+    }
+    fn configure<'a>(&'a self, _: &'a v1::Node) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn controller(&self, _: Arc<Task>) -> BoxFuture<'_, Result<Arc<dyn Controller>, ExecError>> {
+        let controller: Arc<dyn Controller> = Arc::new(self.clone());
+        Box::pin(async { Ok(controller) })
+    }
+    fn recover<'a>(
+        &'a self,
+        _: &'a BTreeSet<TaskId>,
+    ) -> BoxFuture<'a, Result<Recovery, ExecError>> {
+        Box::pin(async { Ok(Recovery::default()) })
+    }
+}
+
+impl Controller for Heedless {
+    fn update(&self, _: Arc<Task>) -> BoxFuture<'_, Result<(), ExecError>> {
+        unused()
+    }
+    fn provide(&self, _: Dependencies) {}
+    fn prepare(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(async {
+            self.is_preparing.store(true, Ordering::SeqCst);
+            let _preparing = Preparing(Arc::clone(&self.is_preparing));
+            self.begun.send(()).await.unwrap();
+            #[expect(clippy::disallowed_methods, reason = "a thread that stands still")]
+            std::thread::sleep(Duration::from_millis(500));
+            std::future::pending().await
+        })
+    }
+    fn start(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        unused()
+    }
+    fn wait(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        unused()
+    }
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        unused()
+    }
+    fn terminate(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        unused()
+    }
+    fn remove(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(async {
+            let is_preparing = self.is_preparing.load(Ordering::SeqCst);
+            self.removed.send(is_preparing).await.unwrap();
+            Ok(())
+        })
+    }
+    fn close(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn container_status(&self) -> BoxFuture<'_, Result<Option<v1::ContainerStatus>, ExecError>> {
+        Box::pin(async { Ok(None) })
+    }
+    fn port_status(&self) -> BoxFuture<'_, Result<Option<v1::PortStatus>, ExecError>> {
+        Box::pin(async { Ok(None) })
+    }
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_operation_begins_when_the_one_that_was_cut_off_for_it_is_gone() {
+    let authority = Authority::new();
+    let mut manager = Manager::start(&authority).await;
+    let (begun, mut preparing) = mpsc::channel(1);
+    let (removed, mut removals) = mpsc::channel(1);
+    let executor = Heedless {
+        begun,
+        removed,
+        is_preparing: Arc::default(),
+    };
+    let _running = start_with(&authority, &manager, None, Arc::new(executor)).await;
+    let session = manager.opened().await;
+    session.say("one", &[&manager.address]).await;
+    let status = TaskStatus::new(TaskState::Assigned, Timestamp::from_millis(1), "assigned");
+    let task = Task::new("t1".parse().unwrap(), Arc::default());
+    let task = task.with_states(status, TaskState::Running);
+    manager.assign(1, &task, AssignmentAction::Update).await;
+    within(preparing.recv()).await.unwrap();
+    manager.assign(2, &task, AssignmentAction::Remove).await;
+    assert_eq!(within(removals.recv()).await, Some(false));
 }

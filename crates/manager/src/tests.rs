@@ -35,7 +35,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
         .expect("nothing happened before the deadline")
 }
 
-fn config(directory: &Path) -> Config {
+pub(crate) fn config(directory: &Path) -> Config {
     let mut log = LogConfig::default();
     log.member.segment_bytes = 1 << 20;
     Config {

@@ -35,8 +35,8 @@ pub(crate) async fn run(
             };
             match received {
                 Received::Event(event) => event.changes().for_each(|it| watchman.look_at(it)),
-                Received::Lagged { .. } => break,
-                Received::Closed => return Ok(()),
+                // Also after the store was replaced by a snapshot of the leader's.
+                Received::Lagged { .. } | Received::Closed => break,
             }
         }
     }

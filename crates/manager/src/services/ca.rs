@@ -158,8 +158,7 @@ impl NodeCa {
             }
             match waiting.next().await {
                 Received::Event(_) => {}
-                Received::Lagged { .. } => feed = None,
-                Received::Closed => return Err(Status::aborted(STOPPED)),
+                Received::Lagged { .. } | Received::Closed => feed = None,
             }
         }
     }

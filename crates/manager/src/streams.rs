@@ -49,6 +49,20 @@ pub(crate) enum Call {
     },
 }
 
+impl Call {
+    /// Whether it is to open a stream that nobody waits for any more. It would take the place of
+    /// one that the node opened since: after this manager stood still, those which the node gave up
+    /// come together with the one that it wants.
+    pub(crate) fn is_given_up(&self) -> bool {
+        match self {
+            Self::Session { reply, .. } => reply.is_closed(),
+            Self::Assignments { reply, .. } => reply.is_closed(),
+            // What they say is so whether somebody waits or not.
+            Self::Statuses { .. } | Self::Volumes { .. } => false,
+        }
+    }
+}
+
 /// What became of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum StreamEvent {

@@ -172,6 +172,9 @@ async fn next(
         }
     };
     tokio::select! {
+        // What has arrived comes before the end of a time in which this manager may have stood
+        // still.
+        biased;
         message = stream.message() => Ok(message?.map_or(Next::End, Next::Message)),
         () = intake.unwanted() => Ok(Next::Unwanted),
         () = silence => Ok(Next::Silent),

@@ -279,6 +279,7 @@ impl Work<'_> {
             last.clone_from(&message.results_in);
             let asked = self.take(message);
             if !asked.is_empty() {
+                self.world.tally.count(|counts| counts.messages += 1);
                 self.report_as_told(asked).await?;
             }
         }

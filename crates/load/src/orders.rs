@@ -69,6 +69,8 @@ pub(crate) struct Counts {
     pub(crate) at_period: u64,
     /// Heartbeats that were answered.
     pub(crate) heartbeats: u64,
+    /// Assignments messages that asked something of tasks.
+    pub(crate) messages: u64,
     /// Assignments messages that did not apply to the one before. There must be none.
     pub(crate) misapplied: u64,
     /// How often a session ended or was refused for each reason.
@@ -86,6 +88,7 @@ impl Counts {
         self.held += other.held;
         self.at_period += other.at_period;
         self.heartbeats += other.heartbeats;
+        self.messages += other.messages;
         self.misapplied += other.misapplied;
         for (reason, count) in &other.reasons {
             *self.reasons.entry(reason.clone()).or_default() += count;

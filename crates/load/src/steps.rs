@@ -172,7 +172,8 @@ impl Bench {
         self.launches += 1;
         let name = format!("load-{}", self.launches);
         self.processes.catch_up();
-        let base = self.processes.counts().running;
+        let counts = self.processes.counts();
+        let base = counts.running;
         let (before, begun) = (self.manager.resident()?, self.begin()?);
         let start = time_of_day();
         let service = self.cluster.create_service(&name, tasks).await?;
@@ -194,6 +195,9 @@ impl Bench {
             tasks,
             ["manager CPU per task", "driver CPU per task"],
         )?;
+        let messages = self.processes.counts().messages - counts.messages;
+        let each = tasks as f64 / messages.max(1) as f64;
+        self.note(&step, "tasks per message", each, "");
         let resident = self.manager.resident()?.saturating_sub(before);
         self.note(&step, "rate", tasks as f64 / took.as_secs_f64(), "1/s");
         self.note(&step, "all RUNNING", took.as_secs_f64(), "s");

@@ -382,6 +382,20 @@ async fn a_request_that_failed_is_made_again() {
     assert_eq!(fake.behaviour().asked.len(), 2);
 }
 
+/// Takes the fifteen seconds of the waits in between.
+#[tokio::test]
+async fn five_requests_that_failed_are_the_end_of_it() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    fake.behaviour().failing_requests = u32::MAX;
+    let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+    assert!(
+        refusal.contains("could not issue a certificate"),
+        "{refusal}"
+    );
+    assert_eq!(fake.behaviour().asked.len(), 5);
+    assert!(place.is_empty());
+}
+
 #[tokio::test]
 async fn a_request_is_looked_at_elsewhere_when_the_manager_that_took_it_goes_away() {
     let first = Fake::start().await;

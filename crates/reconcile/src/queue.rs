@@ -16,6 +16,9 @@ pub const STEPS_PER_TRANSACTION_MAX: usize = 1_000;
 /// is full for a while, and asking at once would keep a processor busy with refusals.
 pub const RETRY_DELAY: Duration = Duration::from_millis(100);
 
+/// Reason to be asked again at once.
+const HAS_MORE_KEYS: &str = "more keys than are looked at in one turn";
+
 /// Reason of the timer that ends this wait.
 const WAITS_FOR_LOG: &str = "the log refused a transaction";
 
@@ -74,6 +77,9 @@ pub struct Queue<R: Reconciler> {
     /// Our newest commit that wrote something; it reaches `handle_commit` whatever the filter.
     committed: Version,
     pause: Pause,
+    /// When so many keys had converged that the others got no turn, and nothing was written that
+    /// would bring one.
+    cut_short: Option<Timestamp>,
     steps: u64,
     conflicts: u64,
 }
@@ -103,6 +109,7 @@ impl<R: Reconciler> Queue<R> {
             observed: view.version(),
             committed: Version(0),
             pause: Pause::None,
+            cut_short: None,
             steps: 0,
             conflicts: 0,
         }
@@ -143,7 +150,12 @@ impl<R: Reconciler> Queue<R> {
             }),
             Pause::None | Pause::Begins => None,
         };
-        wake.into_iter().chain(pause).min_by_key(|wake| wake.at)
+        let more = self.cut_short.map(|at| Wake {
+            at,
+            why: HAS_MORE_KEYS,
+        });
+        let all = wake.into_iter().chain(pause).chain(more);
+        all.min_by_key(|wake| wake.at)
     }
 
     /// Whether there is something to decide, nothing in flight, and no pause after a refusal.
@@ -169,6 +181,7 @@ impl<R: Reconciler> Queue<R> {
         if self.is_paused(now) {
             return None;
         }
+        self.cut_short = None;
         if !self.dirty.is_empty() {
             self.reconciler.prepare(view, now);
         }
@@ -199,6 +212,9 @@ impl<R: Reconciler> Queue<R> {
                 again.push(key);
                 break;
             }
+        }
+        if batch.sets.is_empty() && again.is_empty() && !self.dirty.is_empty() {
+            self.cut_short = Some(now);
         }
         self.dirty.extend(again);
         (!batch.sets.is_empty()).then_some(batch)

@@ -285,3 +285,27 @@ fn a_key_with_more_to_do_is_not_asked_twice_on_the_same_view() {
     let batch = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
     assert_eq!((batch.sets.len(), queue.status().steps), (1, 2));
 }
+
+/// As at the begin of a term: all keys are dirty, nearly all have converged, and nothing else
+/// happens.
+#[test]
+fn more_converged_keys_than_one_turn_takes_are_all_looked_at_although_nothing_happens() {
+    let keys = 3 * STEPS_PER_TRANSACTION_MAX + 1;
+    let root = world(keys);
+    let mut queue = Queue::new(Stopper, &root);
+    let mut turns = 0;
+    while queue
+        .poll_timeout()
+        .is_none_or(|wake| wake.at <= Timestamp::EPOCH)
+    {
+        queue.handle_timeout(Timestamp::EPOCH);
+        assert_eq!(
+            queue.poll_transaction(&root, Timestamp::EPOCH, &mut NoIds),
+            None
+        );
+        turns += 1;
+        assert!(turns <= 4, "{:?}", queue.status());
+    }
+    let status = queue.status();
+    assert_eq!((status.dirty, status.steps, turns), (0, keys as u64, 4));
+}

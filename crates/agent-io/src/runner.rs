@@ -14,7 +14,7 @@ use swarm_rt::tls::{Changes, Credentials};
 use swarm_rt::{Clock, OsIds, Shutdown};
 use swarm_types::{NodeId, Task, TaskId};
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::calls::{Attempt, Heard};
 use crate::db::{DbError, TaskDb};
@@ -92,6 +92,7 @@ impl std::fmt::Debug for Runner {
 
 /// The operation of a task that was begun last.
 struct Running {
+    op: OpId,
     abort: AbortHandle,
     /// Held by the operations of the task, one after the other: one that is cut off may go on until
     /// it waits for something.
@@ -253,8 +254,7 @@ impl Runner {
             Input::Work(done) => match *done {
                 Ok(done) => self.finish(done),
                 Err(error) if error.is_cancelled() => {}
-                // The machine sees no result; its own time limit for the operation helps it out.
-                Err(error) => tracing::error!(%error, "background work of the agent panicked"),
+                Err(error) => self.fail(&error),
             },
         }
     }
@@ -317,6 +317,21 @@ impl Runner {
                     self.operations.remove(&task);
                 }
             }
+        }
+    }
+
+    /// Background work panicked. Most of it comes again; an operation is over, and may have had no
+    /// time limit.
+    fn fail(&mut self, error: &JoinError) {
+        tracing::error!(%error, "background work of the agent panicked");
+        let mut running = self.operations.iter();
+        let failed = running.find(|(_, running)| running.abort.id() == error.id());
+        if let Some((task, running)) = failed {
+            let text = "the executor panicked; the log of the node's agent says where";
+            let report = Report::new(Err(ExecError::fatal(text)));
+            let now = self.clock.now();
+            self.agent
+                .handle_operation_result(now, task, running.op, &report);
         }
     }
 
@@ -490,7 +505,7 @@ impl Runner {
                 report,
             }
         });
-        self.operations.insert(task_id, Running { abort, turn });
+        self.operations.insert(task_id, Running { op, abort, turn });
     }
 
     /// Lets go of all tasks without touching them.
@@ -517,7 +532,7 @@ enum Input {
     /// The node has another certificate or root.
     Renewed,
     Heard(Heard),
-    Work(Box<Result<Done, tokio::task::JoinError>>),
+    Work(Box<Result<Done, JoinError>>),
 }
 
 /// Runs one operation, with a fresh controller if the task has none yet.

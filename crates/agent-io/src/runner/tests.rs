@@ -20,6 +20,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 use v1::assignment::Item;
 use v1::assignment_change::AssignmentAction;
+use v1::update_task_status_request::TaskStatusUpdate;
 
 use super::*;
 
@@ -81,6 +82,7 @@ struct Script {
     opened: mpsc::Sender<Opened>,
     /// Assignments streams that stay open; one for each session.
     assignments: Arc<Mutex<Vec<Assignments>>>,
+    updates: mpsc::Sender<Vec<TaskStatusUpdate>>,
 }
 
 #[tonic::async_trait]
@@ -103,6 +105,15 @@ impl Dispatcher for Script {
         Ok(Response::new(v1::HeartbeatResponse { period }))
     }
 
+    async fn update_task_status(
+        &self,
+        request: Request<v1::UpdateTaskStatusRequest>,
+    ) -> Result<Response<v1::UpdateTaskStatusResponse>, Status> {
+        let updates = request.into_inner().updates;
+        self.updates.send(updates).await.unwrap();
+        Ok(Response::new(v1::UpdateTaskStatusResponse {}))
+    }
+
     async fn assignments(
         &self,
         _: Request<v1::AssignmentsRequest>,
@@ -121,6 +132,7 @@ impl Dispatcher for Script {
 
 struct Manager {
     address: String,
+    updates: mpsc::Receiver<Vec<TaskStatusUpdate>>,
     assignments: Arc<Mutex<Vec<Assignments>>>,
     opened: mpsc::Receiver<Opened>,
     _tasks: Tasks,
@@ -136,7 +148,9 @@ impl Manager {
         let listening = tls::listen(&tasks, listener, &own, limits, Metrics::new(), Vec::new());
         let (sender, opened) = mpsc::channel(8);
         let assignments = Arc::default();
+        let (told, updates) = mpsc::channel(64);
         let script = Script {
+            updates: told,
             opened: sender,
             assignments: Arc::clone(&assignments),
         };
@@ -147,6 +161,7 @@ impl Manager {
         });
         Self {
             address,
+            updates,
             assignments,
             opened,
             _tasks: tasks,
@@ -342,6 +357,7 @@ async fn a_new_root_is_reported_in_a_new_session_with_the_same_id() {
 /// removals say whether one is still there.
 #[derive(Clone)]
 struct Heedless {
+    panics: bool,
     begun: mpsc::Sender<()>,
     removed: mpsc::Sender<bool>,
     is_preparing: Arc<AtomicBool>,
@@ -385,6 +401,7 @@ impl Controller for Heedless {
             self.is_preparing.store(true, Ordering::SeqCst);
             let _preparing = Preparing(Arc::clone(&self.is_preparing));
             self.begun.send(()).await.unwrap();
+            assert!(!self.panics, "as it was told");
             #[expect(clippy::disallowed_methods, reason = "a thread that stands still")]
             std::thread::sleep(Duration::from_millis(500));
             std::future::pending().await
@@ -423,25 +440,63 @@ impl Controller for Heedless {
     }
 }
 
+/// An agent with such an executor and a task that it prepares.
+struct Preparation {
+    manager: Manager,
+    task: Task,
+    removals: mpsc::Receiver<bool>,
+    _running: Running,
+    _session: Opened,
+}
+
+impl Preparation {
+    async fn start(panics: bool) -> Self {
+        let authority = Authority::new();
+        let mut manager = Manager::start(&authority).await;
+        let (begun, mut preparing) = mpsc::channel(1);
+        let (removed, removals) = mpsc::channel(1);
+        let executor = Heedless {
+            panics,
+            begun,
+            removed,
+            is_preparing: Arc::default(),
+        };
+        let running = start_with(&authority, &manager, None, Arc::new(executor)).await;
+        let session = manager.opened().await;
+        session.say("one", &[&manager.address]).await;
+        let status = TaskStatus::new(TaskState::Assigned, Timestamp::from_millis(1), "assigned");
+        let task = Task::new("t1".parse().unwrap(), Arc::default());
+        let task = task.with_states(status, TaskState::Running);
+        manager.assign(1, &task, AssignmentAction::Update).await;
+        within(preparing.recv()).await.unwrap();
+        Self {
+            manager,
+            task,
+            removals,
+            _running: running,
+            _session: session,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_operation_begins_when_the_one_that_was_cut_off_for_it_is_gone() {
-    let authority = Authority::new();
-    let mut manager = Manager::start(&authority).await;
-    let (begun, mut preparing) = mpsc::channel(1);
-    let (removed, mut removals) = mpsc::channel(1);
-    let executor = Heedless {
-        begun,
-        removed,
-        is_preparing: Arc::default(),
-    };
-    let _running = start_with(&authority, &manager, None, Arc::new(executor)).await;
-    let session = manager.opened().await;
-    session.say("one", &[&manager.address]).await;
-    let status = TaskStatus::new(TaskState::Assigned, Timestamp::from_millis(1), "assigned");
-    let task = Task::new("t1".parse().unwrap(), Arc::default());
-    let task = task.with_states(status, TaskState::Running);
-    manager.assign(1, &task, AssignmentAction::Update).await;
-    within(preparing.recv()).await.unwrap();
-    manager.assign(2, &task, AssignmentAction::Remove).await;
-    assert_eq!(within(removals.recv()).await, Some(false));
+    let mut world = Preparation::start(false).await;
+    let (manager, task) = (&world.manager, &world.task);
+    manager.assign(2, task, AssignmentAction::Remove).await;
+    assert_eq!(within(world.removals.recv()).await, Some(false));
+}
+
+#[tokio::test]
+async fn a_task_whose_operation_panicked_fails() {
+    let mut world = Preparation::start(true).await;
+    loop {
+        let updates = within(world.manager.updates.recv()).await.unwrap();
+        let statuses = updates.into_iter().filter_map(|update| update.status);
+        let mut rejected = statuses.filter(|it| it.state() == v1::TaskState::Rejected);
+        if let Some(status) = rejected.next() {
+            assert!(status.err.contains("the executor panicked"), "{status:?}");
+            break;
+        }
+    }
 }

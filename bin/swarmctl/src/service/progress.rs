@@ -2,6 +2,7 @@
 //! gets the time as an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use swarm_api::v1;
@@ -202,12 +203,14 @@ impl Judge {
         }
     }
 
-    /// Judges a measurement; `at` is any clock that does not go back.
-    pub(crate) fn judge(&mut self, progress: &Progress, at: Duration) -> Verdict {
+    /// Judges a measurement; `asked` is from the question to the answer, on any clock that does not
+    /// go back. What was seen lasts from the first answer to the last question: who stood still in
+    /// between has seen nothing of that time.
+    pub(crate) fn judge(&mut self, progress: &Progress, asked: Range<Duration>) -> Verdict {
         if !progress.gave_up.is_empty() {
             self.well = None;
-            let since = *self.hopeless_since.get_or_insert(at);
-            if at.saturating_sub(since) < GIVEN_UP_AFTER {
+            let since = *self.hopeless_since.get_or_insert(asked.end);
+            if asked.start.saturating_sub(since) < GIVEN_UP_AFTER {
                 return Verdict::Waiting;
             }
             let first = &progress.gave_up[0];
@@ -227,11 +230,11 @@ impl Judge {
         let since = match &self.well {
             Some((running, since)) if *running == progress.running => *since,
             Some(_) | None => {
-                self.well = Some((progress.running.clone(), at));
-                at
+                self.well = Some((progress.running.clone(), asked.end));
+                asked.end
             }
         };
-        match self.monitor.checked_sub(at.saturating_sub(since)) {
+        match self.monitor.checked_sub(asked.start.saturating_sub(since)) {
             Some(left) if !left.is_zero() => Verdict::Watching { left },
             Some(_) | None => Verdict::Converged,
         }

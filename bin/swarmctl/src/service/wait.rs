@@ -145,7 +145,7 @@ impl Wait<'_> {
             ticks.tick().await;
             let polled = Instant::now();
             match self.poll().await {
-                Ok(progress) => match self.step(&progress).await {
+                Ok(progress) => match self.step(&progress, polled).await {
                     Verdict::Converged => return Ok(()),
                     Verdict::Hopeless(why) => return Err(hopeless(&why)),
                     Verdict::Waiting | Verdict::Watching { .. } => {}
@@ -170,8 +170,10 @@ impl Wait<'_> {
         Ok(Progress::measure(&service, &tasks, &nodes))
     }
 
-    async fn step(&mut self, progress: &Progress) -> Verdict {
+    async fn step(&mut self, progress: &Progress, polled: Instant) -> Verdict {
         let now = Instant::now();
+        let since_start = |at: Instant| at.duration_since(self.started);
+        let asked = since_start(polled)..since_start(now);
         let text = progress.text();
         progress.problem().clone_into(&mut self.problem);
         if text != self.text {
@@ -179,7 +181,7 @@ impl Wait<'_> {
             self.changed_at = now;
             self.reason.clear();
         }
-        let verdict = self.judge.judge(progress, now.duration_since(self.started));
+        let verdict = self.judge.judge(progress, asked);
         let note = match &verdict {
             Verdict::Watching { left } => {
                 self.reason.clear();

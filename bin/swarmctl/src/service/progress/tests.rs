@@ -6,6 +6,11 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// A question with its answer.
+fn at(time: u64) -> Range<Duration> {
+    seconds(time)..seconds(time)
+}
+
 fn service(replicas: u64) -> v1::Service {
     v1::Service {
         id: "s".to_owned(),
@@ -137,21 +142,42 @@ fn it_is_converged_when_the_same_tasks_ran_for_the_monitor_time() {
     let mut judge = Judge::new(seconds(5));
     let well = measured(1, &["a 1 running/running"]);
     let other = measured(1, &["b 1 running/running"]);
-    assert_eq!(judge.judge(&measured(1, &[]), seconds(0)), Verdict::Waiting);
+    assert_eq!(judge.judge(&measured(1, &[]), at(0)), Verdict::Waiting);
     let left = Verdict::Watching { left: seconds(5) };
-    assert_eq!(judge.judge(&well, seconds(1)), left);
+    assert_eq!(judge.judge(&well, at(1)), left);
     // The task was replaced between two looks.
-    assert_eq!(judge.judge(&other, seconds(5)), left);
+    assert_eq!(judge.judge(&other, at(5)), left);
     let left = Verdict::Watching { left: seconds(1) };
-    assert_eq!(judge.judge(&other, seconds(9)), left);
-    assert_eq!(judge.judge(&other, seconds(10)), Verdict::Converged);
+    assert_eq!(judge.judge(&other, at(9)), left);
+    assert_eq!(judge.judge(&other, at(10)), Verdict::Converged);
+}
+
+#[test]
+fn an_answer_that_was_read_late_says_nothing_of_the_time_until_then() {
+    let mut judge = Judge::new(seconds(5));
+    let well = measured(1, &["a 1 running/running"]);
+    let left = |left| Verdict::Watching {
+        left: seconds(left),
+    };
+    assert_eq!(judge.judge(&well, seconds(0)..seconds(3)), left(5));
+    assert_eq!(judge.judge(&well, seconds(4)..seconds(60)), left(4));
+    assert_eq!(judge.judge(&well, at(60)), Verdict::Converged);
+
+    let failed = with_policy(task("a 1 failed/shutdown boom"), Condition::Any, 2);
+    let failed = Progress::measure(&service(1), &[failed], &[]);
+    let mut judge = Judge::new(seconds(5));
+    for asked in [0, 3] {
+        let asked = seconds(asked)..seconds(asked + 3);
+        assert_eq!(judge.judge(&failed, asked), Verdict::Waiting);
+    }
+    assert!(matches!(judge.judge(&failed, at(6)), Verdict::Hopeless(_)));
 }
 
 #[test]
 fn without_a_monitor_time_it_is_converged_at_once() {
     let mut judge = Judge::new(Duration::ZERO);
     let well = measured(1, &["a 1 running/running"]);
-    assert_eq!(judge.judge(&well, seconds(0)), Verdict::Converged);
+    assert_eq!(judge.judge(&well, at(0)), Verdict::Converged);
 }
 
 #[test]
@@ -165,15 +191,15 @@ fn it_is_hopeless_when_the_policy_allows_no_more_attempts() {
     ] {
         let progress = measure(with_policy(failed(), condition, attempts));
         let mut judge = Judge::new(seconds(5));
-        assert_eq!(judge.judge(&progress, seconds(0)), Verdict::Waiting);
-        let verdict = judge.judge(&progress, seconds(1));
+        assert_eq!(judge.judge(&progress, at(0)), Verdict::Waiting);
+        let verdict = judge.judge(&progress, at(1));
         let expected = "replica 1 is failed (boom) and its restart policy allows no more attempts";
         assert_eq!(verdict, Verdict::Hopeless(expected.to_owned()));
     }
     for condition in [Condition::OnFailure, Condition::Any] {
         let progress = measure(with_policy(failed(), condition, 0));
         assert_eq!(
-            Judge::new(seconds(5)).judge(&progress, seconds(9)),
+            Judge::new(seconds(5)).judge(&progress, at(9)),
             Verdict::Waiting
         );
         assert!(progress.gave_up.is_empty(), "a replacement is on its way");

@@ -25,8 +25,12 @@ use v1::node_ca_client::NodeCaClient;
 
 use crate::certificates::Pair;
 
-/// How long one call may take.
+/// How long one call may take that asks something.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call for a certificate may take: longer than a manager takes until it leads and has
+/// written (30 s each). Each call that it carries out makes another node and is a use of the token,
+/// so one that is under way is not given up for another.
+const ISSUE_TIMEOUT: Duration = Duration::from_secs(65);
 /// Between two attempts to reach a manager, doubling up to the second.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(15);
@@ -240,7 +244,14 @@ impl Asker {
             availability: wish.availability as i32,
             ..Default::default()
         };
-        let answer = limited(client.issue_node_certificate(message)).await;
+        let mut call = std::pin::pin!(client.issue_node_certificate(message));
+        let answer = match tokio::time::timeout(SAY_AFTER, &mut call).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                tracing::warn!(manager = %address, "waiting for the manager to take the request");
+                within(ISSUE_TIMEOUT.saturating_sub(SAY_AFTER), call).await
+            }
+        };
         let answer = answer.map_err(|status| said(address, &status))?;
         Ok(answer.into_inner().node_id)
     }
@@ -441,9 +452,18 @@ fn check(
 }
 
 pub(crate) async fn limited<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    tokio::time::timeout(CALL_TIMEOUT, call)
-        .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer within 5 s")))
+    within(CALL_TIMEOUT, call).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        let seconds = limit.as_secs();
+        let text = format!("no answer within {seconds} s");
+        Err(Status::deadline_exceeded(text))
+    })
 }
 
 /// What a failed call means.

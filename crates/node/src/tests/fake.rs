@@ -46,6 +46,8 @@ pub(crate) struct Behaviour {
     pub(crate) failing_requests: u32,
     /// So many calls for a certificate are not answered well.
     pub(crate) aborted_calls: u32,
+    /// How long it takes to answer a call for a certificate, that is, to write.
+    pub(crate) takes: Duration,
     /// Whether a manager that took a request answers nothing about it any more.
     pub(crate) goes_after_issuing: bool,
     /// Whether a request is forgotten as soon as it is taken, as with a node that is removed.
@@ -144,6 +146,7 @@ impl Fake {
             foreign_looks: 0,
             failing_requests: 0,
             aborted_calls: 0,
+            takes: Duration::ZERO,
             goes_after_issuing: false,
             forgets: false,
             signed_state: State::Issued,
@@ -285,8 +288,12 @@ impl v1::node_ca_server::NodeCa for Fake {
     ) -> Result<Response<v1::IssueNodeCertificateResponse>, Status> {
         let caller = net::caller(&request).node().map(ToString::to_string);
         let message = request.into_inner();
+        let takes = self.behaviour().takes;
+        self.behaviour()
+            .asked
+            .push((message.token.clone(), caller.clone()));
+        tokio::time::sleep(takes).await;
         let mut state = self.behaviour();
-        state.asked.push((message.token.clone(), caller.clone()));
         state.asked_at.push(self.address.clone());
         if state.aborted_calls > 0 {
             state.aborted_calls -= 1;

@@ -18,7 +18,7 @@ use super::within;
 use crate::certificates::{Certificates, Pair};
 use crate::identity::{Identity, IdentityError, Join, Part, Start};
 use crate::known_managers::{KnownManagers, Peer};
-use crate::obtain::{Asker, Wish};
+use crate::obtain::{Asker, CALL_TIMEOUT, Wish};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -118,6 +118,15 @@ async fn a_token_leads_to_a_certificate_that_the_next_start_finds() {
     // With certificates on disk a token is not used.
     place.start(join(&fake, Some(fake.token()))).await.unwrap();
     assert_eq!(fake.behaviour().asked.len(), asked);
+}
+
+#[tokio::test]
+async fn a_manager_that_writes_slowly_is_asked_for_one_certificate() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    fake.behaviour().takes = CALL_TIMEOUT + Duration::from_secs(1);
+    let identity = place.start(join(&fake, Some(fake.token()))).await.unwrap();
+    assert_eq!(identity.node.to_string(), NODE);
+    assert_eq!(fake.behaviour().asked.len(), 1);
 }
 
 #[tokio::test]

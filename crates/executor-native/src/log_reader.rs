@@ -25,6 +25,8 @@ use crate::task_dir::TaskDir;
 const READ_BYTES: usize = 64 * 1024;
 /// Longest entry: time, stream and tag take less than the rest. Longer ones are not ours.
 const ENTRY_BYTES_MAX: usize = LINE_BYTES_MAX + 1024;
+/// How often to look which files there are while they rotate.
+const OPEN_ATTEMPTS_MAX: u32 = 8;
 /// First pause at the end of a file that may grow; it doubles.
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest such pause: how late a line of a quiet task is at most.
@@ -203,22 +205,26 @@ impl Reader {
         Ok(Step::Skipped)
     }
 
-    /// Counts the lines if the tail asks for that. What the task writes from here on is not
-    /// counted, and not read but by a follower; so one that writes faster than this reads makes
-    /// neither endless, nor gets more lines than the tail has.
+    /// Counts the lines if the tail asks for that.
     fn begin(&mut self, files: &mut VecDeque<OpenFile>) -> Result<(), FileError> {
-        let Some(newest) = files.back_mut() else {
-            return Ok(());
-        };
-        let metadata = newest.file.metadata();
-        let bytes = metadata.map_err(|error| self.dir.log_error(error))?.len();
-        newest.until = Some(bytes);
+        self.bound(files)?;
         if let Tail::Last(_) = self.options.tail {
             let lines = self.count(files)?;
             self.filter = LineFilter::new(self.options, lines);
         }
         if let Some(newest) = files.back_mut().filter(|_| self.options.follow) {
             newest.until = None;
+        }
+        Ok(())
+    }
+
+    /// What the task writes from here on is not counted, and not read but by a follower; so one that
+    /// writes faster than this reads makes neither endless, nor gets more lines than the tail has.
+    fn bound(&self, files: &mut VecDeque<OpenFile>) -> Result<(), FileError> {
+        if let Some(newest) = files.back_mut() {
+            let metadata = newest.file.metadata();
+            let bytes = metadata.map_err(|error| self.dir.log_error(error))?.len();
+            newest.until = Some(bytes);
         }
         Ok(())
     }
@@ -236,20 +242,39 @@ impl Reader {
         Ok(counter.lines())
     }
 
-    /// All files from the oldest on. Opened from the newest on, so that one which rotates meanwhile
-    /// is seen twice rather than never.
+    /// All files from the oldest on.
     fn open_all(&self) -> Result<VecDeque<OpenFile>, FileError> {
-        let mut files: VecDeque<OpenFile> = VecDeque::new();
-        for number in 0..self.files_max {
-            let opened = OpenFile::open(&self.dir, number);
-            let Some(file) = opened.map_err(|error| self.dir.log_error(error))? else {
-                continue;
-            };
-            if files.iter().all(|known| known.id != file.id) {
-                files.push_front(file);
+        self.open_with(|number| OpenFile::open(&self.dir, number))
+    }
+
+    /// Opened from the newest on, so that one which rotates meanwhile is seen twice rather than
+    /// never. Two that rotate meanwhile would be in the wrong order, so this looks again then.
+    fn open_with(
+        &self,
+        mut open: impl FnMut(u32) -> io::Result<Option<OpenFile>>,
+    ) -> Result<VecDeque<OpenFile>, FileError> {
+        let mut open = |number| open(number).map_err(|error| self.dir.log_error(error));
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let mut files: VecDeque<OpenFile> = VecDeque::new();
+            let mut newest = None;
+            for number in 0..self.files_max {
+                let Some(file) = open(number)? else {
+                    continue;
+                };
+                if number == 0 {
+                    newest = Some(file.id);
+                }
+                if files.iter().all(|known| known.id != file.id) {
+                    files.push_front(file);
+                }
+            }
+            let is_newest = open(0)?.map(|file| file.id) == newest;
+            if is_newest || attempts >= OPEN_ATTEMPTS_MAX {
+                return Ok(files);
             }
         }
-        Ok(files)
     }
 
     /// Everything that is known was read.

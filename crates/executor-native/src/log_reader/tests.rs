@@ -122,28 +122,40 @@ fn entries_are_read_as_they_are_written_and_others_are_refused() {
 }
 
 #[test]
-fn a_tail_has_its_lines_and_no_more_while_the_task_writes() {
-    use std::sync::atomic::{AtomicBool, Ordering};
-    let mut world = World::new(32 << 10);
-    for number in 0..10 {
+fn files_are_in_order_also_when_the_reader_stood_still_while_they_rotated() {
+    let mut world = World::new(1);
+    for number in 0..3 {
         world.write(&format!("line {number}\n"));
     }
+    let mut reader = world.reader(LogOptions::default());
     let dir = world.dir.clone();
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
-                world.write("one more\n");
-            }
-        });
-        let tails = (0..500).map(|_| {
-            let options = tail(Tail::Last(3));
-            take(&mut Reader::new(dir.clone(), FILES_MAX, options))
-        });
-        let wrong = tails.filter(|text| text.lines().count() != 3).count();
-        is_over.store(true, Ordering::Relaxed);
-        assert_eq!(wrong, 0);
+    let mut has_stood_still = false;
+    let files = reader.open_with(|number| {
+        if number == 1 && !std::mem::replace(&mut has_stood_still, true) {
+            world.write("line 3\n");
+            world.write("line 4\n");
+        }
+        OpenFile::open(&dir, number)
     });
+    reader.files = files.unwrap();
+    reader.is_open = true;
+    assert_eq!(take(&mut reader), "line 2\nline 3\nline 4\n");
+}
+
+#[test]
+fn a_tail_has_its_lines_and_no_more_while_the_task_writes() {
+    let mut world = World::new(1 << 20);
+    for number in 0..5 {
+        world.write(&format!("line {number}\n"));
+    }
+    let reader = world.reader(tail(Tail::Last(3)));
+    let mut files = reader.open_all().unwrap();
+    reader.bound(&mut files).unwrap();
+    world.write("too late\n");
+    assert_eq!(reader.count(&mut files).unwrap(), 5);
+    let entries = files[0].read().unwrap().unwrap();
+    assert_eq!(entries.len(), 5, "nor is it read afterwards");
+    assert_eq!(files[0].read().unwrap(), None);
 }
 
 #[test]
@@ -175,7 +187,7 @@ fn a_task_that_wrote_nothing_has_an_empty_end() {
 
 #[test]
 fn parts_of_a_long_line_are_put_together_by_their_missing_line_feeds() {
-    let mut world = World::new(32 << 10);
+    let mut world = World::new(16 << 10);
     let long = "x".repeat(LINE_BYTES_MAX + 5);
     world.write(&format!("{long}\nshort\n"));
     assert_eq!(world.read_all(tail(Tail::All)), format!("{long}\nshort\n"));
@@ -228,7 +240,7 @@ fn lines_that_rotated_away_unread_are_missed_with_a_notice() {
 
 #[test]
 fn without_follow_it_ends_where_the_file_ended_when_it_began() {
-    let mut world = World::new(32 << 10);
+    let mut world = World::new(16 << 10);
     world.write("one\n");
     let mut reader = world.reader(tail(Tail::All));
     assert_eq!(
@@ -242,7 +254,7 @@ fn without_follow_it_ends_where_the_file_ended_when_it_began() {
 
 #[test]
 fn a_last_entry_that_is_half_written_waits_for_its_end() {
-    let mut world = World::new(32 << 10);
+    let mut world = World::new(16 << 10);
     world.write("one\n");
     let path = world.dir.log_path();
     let whole = fs::read(&path).unwrap();
@@ -258,7 +270,7 @@ fn a_last_entry_that_is_half_written_waits_for_its_end() {
 
 #[test]
 fn damage_is_left_out_with_a_notice() {
-    let mut world = World::new(32 << 10);
+    let mut world = World::new(16 << 10);
     world.write("one\n");
     let path = world.dir.log_path();
     let mut bytes = fs::read(&path).unwrap();
@@ -274,7 +286,7 @@ fn damage_is_left_out_with_a_notice() {
 
 #[test]
 fn output_that_the_disk_refused_is_confessed_at_the_end() {
-    let mut world = World::new(32 << 10);
+    let mut world = World::new(16 << 10);
     world.write("one\n");
     world.end(7);
     for options in [tail(Tail::All), follow()] {
@@ -288,7 +300,7 @@ fn output_that_the_disk_refused_is_confessed_at_the_end() {
 
 #[test]
 fn the_first_lines_of_a_task_are_new_whatever_the_tail_says() {
-    let mut world = World::new(32 << 10);
+    let mut world = World::new(16 << 10);
     let none = LogOptions {
         follow: true,
         ..tail(Tail::Last(0))
@@ -320,7 +332,7 @@ fn a_task_that_is_not_prepared_yet_is_waited_for_by_followers_only() {
 
 #[test]
 fn a_removed_task_ends_its_stream() {
-    let mut world = World::new(32 << 10);
+    let mut world = World::new(16 << 10);
     world.write("one\n");
     let mut reader = world.reader(follow());
     assert_eq!(take(&mut reader), "one\n");

@@ -218,8 +218,8 @@ impl Reader {
         Ok(())
     }
 
-    /// What the task writes from here on is not counted, and not read but by a follower; so one that
-    /// writes faster than this reads makes neither endless, nor gets more lines than the tail has.
+    /// What the task writes from here on is not counted, and not read but by a follower; so a task
+    /// that writes faster than this reads makes neither endless, and gives a tail no more lines.
     fn bound(&self, files: &mut VecDeque<OpenFile>) -> Result<(), FileError> {
         if let Some(newest) = files.back_mut() {
             let metadata = newest.file.metadata();

@@ -183,11 +183,15 @@ mod tests {
         }
         let tasks = Tasks::new(Shutdown::new());
         let (sender, dropped) = oneshot::channel();
+        let (begins, begun) = oneshot::channel();
         let lane = Lane::new().unwrap();
         lane.spawn(&tasks, "lane", || async {
             let _told = Told(Some(sender));
+            begins.send(()).unwrap();
             std::future::pending().await
         });
+        // A thread that gets no time until its group has ended has nothing to be cancelled.
+        begun.await.unwrap();
         tasks.finish(Duration::from_millis(100)).await.unwrap();
         dropped.await.unwrap();
     }

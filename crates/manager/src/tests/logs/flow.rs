@@ -56,13 +56,10 @@ async fn heartbeats_pass_streams_that_nobody_reads() {
     // Queues, windows and the buffers of the transport, for each of them; nothing grows.
     let bound = SUBSCRIBERS * (6 << 20);
     assert!(total < bound, "{total} bytes were taken, {bound} expected");
-    let clock = swarm_rt::Clock::new();
-    let start = clock.monotonic();
+    // Whoever waited for one of the streams would wait for ever.
     for _ in 0..20 {
         within(node.beat(&session)).await;
     }
-    let took = clock.monotonic().saturating_sub(start);
-    assert!(took < Duration::from_secs(5), "20 heartbeats took {took:?}");
     // A node can still do everything else on the same connection.
     let more = world.subscribe(&["n1"], true).await;
     heard(&mut listener).await;

@@ -136,16 +136,18 @@ async fn a_stream_ends_when_its_caller_waits_no_longer() {
     let world = World::start().await;
     let (_, worker) = world.worker().await;
     let manager = world.authority.tls("manager", MANAGER, CLUSTER);
-    // Workers are served on lanes, and managers are not.
-    for tls in [worker, manager] {
+    let until_it_ends = async |tls| {
         let mut client = DispatcherClient::new(world.dial_as(tls));
-        let request = limited(v1::SessionRequest::default(), Duration::from_secs(1));
+        // Long enough for a first message on a machine that has no time for the manager.
+        let request = limited(v1::SessionRequest::default(), Duration::from_secs(5));
         let mut stream = within(client.session(request)).await.unwrap().into_inner();
         message(&mut stream).await;
         let status = ended(stream).await;
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert!(status.message().contains("caller"), "{status:?}");
-    }
+    };
+    // Workers are served on lanes, and managers are not.
+    tokio::join!(until_it_ends(worker), until_it_ends(manager));
     world.finish().await;
 }
 

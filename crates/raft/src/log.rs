@@ -41,6 +41,9 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 
 /// The smallest segment that may be configured: a header and some hundred small records.
 pub const SEGMENT_BYTES_MIN: u64 = 4 * 1024;
+/// Size of the segment of a start on a full disk, if the end of the last one leaves so much: room
+/// for the states of nodes and tasks, of which each takes about a kilobyte.
+const SEGMENT_BYTES_TIGHT: u64 = 256 * 1024;
 
 /// Payload bytes of one record at most; the length field has 32 bits, and nothing near this size
 /// is ever proposed.
@@ -190,7 +193,7 @@ pub struct Log<D> {
 
 impl<D: Disk> Log<D> {
     /// Opens a new segment behind what was recovered (`None`: behind nothing). On a full disk it is
-    /// one of [`SEGMENT_BYTES_MIN`]: what is in the log can be read, and proposals are refused.
+    /// a small one: what is in the log can be read, and there is room for what a start writes.
     pub fn start(
         mut disk: D,
         mut options: LogOptions,
@@ -211,13 +214,14 @@ impl<D: Disk> Log<D> {
             point: &point,
         };
         let mut opened = open_segment(&mut disk, &mut options, &opening);
-        if let Err(failed) = &opened
-            && failed.error.is_full()
-            && matches!(failed.retry, Retry::Safe)
-        {
+        for size in [SEGMENT_BYTES_TIGHT, SEGMENT_BYTES_MIN] {
+            let Err(failed) = &opened else { break };
+            if !failed.error.is_full() || !matches!(failed.retry, Retry::Safe) {
+                break;
+            }
             discard_temp(&mut disk);
             trim_recovered(&mut disk, recovered);
-            opening.size = SEGMENT_BYTES_MIN;
+            opening.size = size.min(options.segment_bytes);
             opened = open_segment(&mut disk, &mut options, &opening);
         }
         let (segment, active) = opened.map_err(|failed| LogError::Disk(failed.error))?;

@@ -333,6 +333,31 @@ fn a_member_starts_with_one_block_left_and_takes_proposals_when_there_is_space()
     assert_eq!(machine.state.len(), held.len() + 1);
 }
 
+/// The end of the last segment, which is not needed any more, is room for the states of nodes and
+/// tasks.
+#[test]
+fn a_member_that_starts_on_a_full_disk_has_room_for_small_proposals() {
+    let disk = SimDisk::new(1);
+    let open = |salt_seed| {
+        let mut config = config();
+        config.segment_bytes = 1 << 20;
+        let start = start_with(Keyring::new(key(4)), 7, salt_seed, alone());
+        let mut machine = Machine::open_with(&disk, config, start).unwrap();
+        machine.settle().unwrap();
+        machine
+    };
+    open(1).propose("one").unwrap();
+    disk.crash(Loss::Power);
+    disk.set_capacity(Some(disk.used()));
+    let mut machine = open(2);
+    for _ in 0..50 {
+        machine.propose(&"x".repeat(1024)).unwrap();
+        machine.settle().unwrap();
+    }
+    let large = "x".repeat(300 * 1024);
+    assert!(matches!(machine.propose(&large), Err(Refusal::DiskFull(_))));
+}
+
 #[test]
 fn a_write_that_meets_a_full_disk_is_retried_without_loss() {
     let disk = SimDisk::new(1);

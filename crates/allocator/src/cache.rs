@@ -92,6 +92,7 @@ impl Cache {
         for pool in cache.pools.0.values_mut() {
             pool.rewind();
         }
+        cache.ports.rewind();
         let unfinished = view
             .all::<Network>()
             .filter(|network| is_unfinished(network));
@@ -167,6 +168,13 @@ impl Cache {
         }
         if let Some(AnyObject::Service(new)) = after {
             self.ports.hold(new, ports_of(new));
+            if let Some(endpoint) = &new.endpoint {
+                let before = match before {
+                    Some(AnyObject::Service(old)) => ports_of(old),
+                    Some(_) | None => &[],
+                };
+                self.ports.advance(endpoint, before);
+            }
         }
         let old = before.map(held).unwrap_or_default();
         let new = after.map(held).unwrap_or_default();

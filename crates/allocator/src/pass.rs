@@ -109,6 +109,11 @@ impl Pass<'_> {
                 Ok(endpoint) => {
                     let ports = endpoint.as_ref().map_or(&[][..], |it| &it.ports);
                     self.decided.hold(service, ports);
+                    if let Some(endpoint) = &endpoint {
+                        let before = service.endpoint.as_deref();
+                        let before = before.map_or(&[][..], |before| &before.ports);
+                        self.decided.advance(endpoint, before);
+                    }
                     let mut service = (**service).clone();
                     service.endpoint = endpoint.map(Arc::new);
                     self.push(Write::update(service));

@@ -4,9 +4,11 @@
 //! once given stays with its port while the list of ports keeps its length. Does not own endpoints
 //! of tasks nor which services have to wait.
 //!
-//! Differences from SwarmKit: a free number is the lowest one, and a just freed number may be given
-//! again; an update that cannot be satisfied
-//! leaves the old numbers in place; an unknown protocol is refused, where Go panics.
+//! A number that we give is the next free one behind the one that was given last, from the start
+//! after the end, so that what was freed just now is not given to somebody else at once.
+//!
+//! Differences from SwarmKit: an update that cannot be satisfied leaves the old numbers in place; an
+//! unknown protocol is refused, where Go panics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -87,10 +89,22 @@ pub enum Ingress {
 }
 
 /// Which INGRESS port numbers are taken, and by whom.
-#[derive(Clone, Debug, Default, PartialEq)]
+///
+/// Where the search for the next number begins is a hint: it is no function of the store, and a
+/// leader that takes over begins behind the highest taken number. Two are equal if the same
+/// services have the same numbers.
+#[derive(Clone, Debug, Default)]
 pub struct Occupancy {
     /// Every service that claims a number, with its name for errors. Only one should.
     holders: BTreeMap<(Protocol, u32), BTreeMap<ServiceId, Arc<v1::Annotations>>>,
+    /// The number behind the one that was given last, by protocol.
+    next: BTreeMap<Protocol, u32>,
+}
+
+impl PartialEq for Occupancy {
+    fn eq(&self, other: &Self) -> bool {
+        self.holders == other.holders
+    }
 }
 
 impl Occupancy {
@@ -111,6 +125,33 @@ impl Occupancy {
             holders.remove(service);
             if holders.is_empty() {
                 self.holders.remove(&key);
+            }
+        }
+    }
+
+    /// A service has this endpoint from now on, and had those ports before: the search goes on
+    /// behind the numbers that were given to it by us.
+    pub fn advance(&mut self, endpoint: &v1::Endpoint, before: &[v1::PortConfig]) {
+        let spec = endpoint.spec.as_ref().map_or(&[][..], |spec| &spec.ports);
+        for port in &endpoint.ports {
+            let is_given = !spec.contains(port) && !before.contains(port);
+            let number = port.published_port;
+            if let Some(protocol) = protocol(port)
+                && is_given
+                && is_ingress(port)
+                && (DYNAMIC_FIRST..=DYNAMIC_LAST).contains(&number)
+            {
+                self.next.insert(protocol, number + 1);
+            }
+        }
+    }
+
+    /// Lets the search begin behind the highest number that is taken among those that we give.
+    pub fn rewind(&mut self) {
+        self.next.clear();
+        for (protocol, number) in self.holders.keys() {
+            if (DYNAMIC_FIRST..=DYNAMIC_LAST).contains(number) {
+                self.next.insert(*protocol, number + 1);
             }
         }
     }
@@ -145,6 +186,22 @@ impl<'a> Taken<'a> {
         let holder = self.stored.other_holder(service, key);
         holder.or_else(|| self.decided.other_holder(service, key))
     }
+
+    /// Where the search for the next number of each protocol begins.
+    fn next(self) -> BTreeMap<Protocol, u32> {
+        let mut next = self.stored.next.clone();
+        next.extend(&self.decided.next);
+        next
+    }
+}
+
+/// The numbers that can be given, from this one on.
+fn candidates(next: Option<u32>) -> impl Iterator<Item = u32> {
+    let all = DYNAMIC_FIRST..=DYNAMIC_LAST;
+    let start = next
+        .filter(|next| all.contains(next))
+        .unwrap_or(DYNAMIC_FIRST);
+    (start..=DYNAMIC_LAST).chain(DYNAMIC_FIRST..start)
 }
 
 /// Whether the ports of a service are what its spec asks for.
@@ -184,6 +241,7 @@ pub fn allocate(
     let mut ports = reconciled(&spec.ports, stored);
     let explicit = spec.ports.iter().filter(|port| !is_dynamic(port)).count();
     let mut taken = BTreeSet::new();
+    let mut next = occupied.next();
     for (position, port) in ports.iter_mut().enumerate() {
         if !is_ingress(port) {
             continue;
@@ -199,10 +257,16 @@ pub fn allocate(
                 let key = (protocol, number);
                 !taken.contains(&key) && occupied.other_holder(service, key).is_none()
             };
-            port.published_port = Some(port.published_port)
-                .filter(|number| *number != 0 && is_free(*number))
-                .or_else(|| (DYNAMIC_FIRST..=DYNAMIC_LAST).find(|number| is_free(*number)))
-                .ok_or(PortError::Exhausted { protocol })?;
+            let own = Some(port.published_port).filter(|own| *own != 0 && is_free(*own));
+            port.published_port = match own {
+                Some(own) => own,
+                None => candidates(next.get(&protocol).copied())
+                    .find(|number| is_free(*number))
+                    .inspect(|number| {
+                        next.insert(protocol, number + 1);
+                    })
+                    .ok_or(PortError::Exhausted { protocol })?,
+            };
         }
         taken.insert((protocol, port.published_port));
     }

@@ -308,3 +308,53 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_number_that_was_freed_is_given_again_only_after_all_others() {
+    let mut occupied = Occupancy::default();
+    let mut give_next = |name: &str| {
+        let wants = service(name, "0:1/tcp", "none");
+        let endpoint = give(&wants, &occupied, Ingress::Present).unwrap().unwrap();
+        occupied.hold(&wants, &endpoint.ports);
+        occupied.advance(&endpoint, &[]);
+        let number = endpoint.ports[0].published_port;
+        // The service is removed again at once.
+        occupied.release(&wants.id, &endpoint.ports);
+        number
+    };
+    let numbers: Vec<u32> = (0..2769).map(|n| give_next(&format!("s{n}"))).collect();
+    let mut expected: Vec<u32> = (DYNAMIC_FIRST..=DYNAMIC_LAST).collect();
+    expected.push(DYNAMIC_FIRST);
+    assert_eq!(numbers, expected);
+}
+
+#[test]
+fn only_numbers_that_we_give_move_the_search() {
+    let mut occupied = Occupancy::default();
+    for (spec, stored, before) in [
+        // Chosen by the user.
+        ("30500:1/tcp", "30500:1/tcp", ""),
+        // Published by nodes.
+        ("0:1/tcp@host", "30600:1/tcp@host", ""),
+        // Given long ago; the service changed otherwise.
+        ("0:1/tcp", "30700:1/tcp", "30700:1/tcp"),
+        // Of another protocol.
+        ("0:1/udp", "30800:1/udp", ""),
+    ] {
+        let endpoint = service("a", spec, stored).endpoint.unwrap();
+        occupied.advance(&endpoint, &ports(before));
+    }
+    let next = |occupied: &Occupancy, spec: &str| {
+        let got = give(&service("s", spec, "none"), occupied, Ingress::Present);
+        text(&got.unwrap().unwrap().ports)
+    };
+    assert_eq!(next(&occupied, "0:1/tcp"), "30000:1/tcp");
+    assert_eq!(
+        next(&occupied, "0:1/udp 0:2/udp"),
+        "30801:1/udp 30802:2/udp"
+    );
+    // A new leader goes on behind the highest that is taken.
+    occupied.hold(&service("b", "", "none"), &ports("30009:1/tcp 40000:1/tcp"));
+    occupied.rewind();
+    assert_eq!(next(&occupied, "0:1/tcp"), "30010:1/tcp");
+}

@@ -265,7 +265,7 @@ pub fn is_issued_by(node: &Node, issuer: &Issuer) -> bool {
 }
 
 fn why(node: &Node, rotation: &v1::RootRotation, now: Timestamp, own: Option<&NodeId>) -> Why {
-    let since = node.meta.updated_at;
+    let since = node.state_since();
     let state = requests::state(node);
     if state == State::Pending && node.spec.membership != Membership::Accepted as i32 {
         return Why::NotAccepted;

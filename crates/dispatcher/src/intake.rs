@@ -124,7 +124,7 @@ impl Intake {
         let mut packer = Packer::default();
         for _ in 0..UPDATE_BATCH_ITEMS {
             let packed = !packer.is_full()
-                && (self.pack_node(view, &mut packer)
+                && (self.pack_node(view, now, &mut packer)
                     || all && self.pack_task(view, now, config, &mut packer));
             if !packed {
                 break;
@@ -192,11 +192,11 @@ impl Intake {
     }
 
     /// Packs what is to be written about one node; false when there is none.
-    fn pack_node(&mut self, view: &Root, packer: &mut Packer) -> bool {
+    fn pack_node(&mut self, view: &Root, now: Timestamp, packer: &mut Packer) -> bool {
         let Some((node, intent)) = self.nodes.pop_first() else {
             return false;
         };
-        if let Some(write) = intent.write(view, &node) {
+        if let Some(write) = intent.write(view, now, &node) {
             packer.push(Item::Node(node, intent), write);
         }
         true

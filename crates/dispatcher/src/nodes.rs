@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_api::v1;
 use swarm_store::{Root, Write};
-use swarm_types::{Node, NodeId, NodeState, NodeStatus, Text};
+use swarm_types::{Node, NodeId, NodeState, NodeStatus, Text, Timestamp};
 
 /// Of a node that must come back to the new leader.
 pub(crate) const MOVED_TO_UNKNOWN: &str =
@@ -34,9 +34,13 @@ pub(crate) enum NodeIntent {
 
 impl NodeIntent {
     /// The write which fulfils this; `None` when the store has it already, or the node is gone.
-    pub(crate) fn write(&self, view: &Root, id: &NodeId) -> Option<Write> {
+    pub(crate) fn write(&self, view: &Root, now: Timestamp, id: &NodeId) -> Option<Write> {
         let stored = view.node(id)?;
-        self.change(stored).map(Write::update)
+        let mut node = self.change(stored)?;
+        if node.status.state != stored.status.state {
+            node.status.since = Some(now);
+        }
+        Some(Write::update(node))
     }
 
     /// Whether the store has it already.
@@ -62,7 +66,7 @@ impl NodeIntent {
                 description,
                 addr,
                 warning,
-            } => (ready(addr, warning.as_ref()), description.as_ref()),
+            } => (ready(stored, addr, warning.as_ref()), description.as_ref()),
         };
         let is_same_description =
             description.is_none_or(|description| stored.description.as_ref() == Some(description));
@@ -83,14 +87,16 @@ fn moved(stored: &Node, state: NodeState, message: &'static str) -> NodeStatus {
         state,
         message: message.into(),
         addr: stored.status.addr.clone(),
+        since: stored.status.since,
     }
 }
 
-fn ready(addr: &str, warning: Option<&String>) -> NodeStatus {
+fn ready(stored: &Node, addr: &str, warning: Option<&String>) -> NodeStatus {
     NodeStatus {
         state: NodeState::Ready,
         message: warning.map_or(Text::EMPTY, |warning| warning.clone().into()),
         addr: addr.to_owned(),
+        since: stored.status.since,
     }
 }
 

@@ -52,10 +52,9 @@ impl Orphans {
     }
 }
 
-/// When the time of a lost node is up. The store has no time of the loss itself; the time of the
-/// last write to the node object comes closest and is never too early.
+/// When the time of a lost node is up, whoever leads and whatever else is changed about the node.
 pub(crate) fn deadline(node: &Node) -> Option<Timestamp> {
-    is_lost(node).then(|| node.meta.updated_at.saturating_add(NODE_DOWN_PERIOD))
+    is_lost(node).then(|| node.state_since().saturating_add(NODE_DOWN_PERIOD))
 }
 
 /// Whether nobody can tell how the tasks of a node are doing.

@@ -235,6 +235,7 @@ pub fn task_from_wire(wire: v1::Task, interner: &mut Interner) -> Result<Task, C
     let mut task = Task::with_body(id.into(), body).with_states(status, desired);
     task.meta = meta_from_wire(wire.meta.as_ref());
     task.node_id = other_id(kind, "node_id", &wire.node_id)?;
+    task.failures_before = wire.failures_before;
     interner.share(&mut task);
     Ok(task)
 }
@@ -302,6 +303,7 @@ pub fn task_to_wire(task: &Task) -> v1::Task {
         assigned_generic_resources: task.assigned_generic_resources.clone(),
         job_iteration: task.job_iteration.map(version_to_wire),
         volumes: task.volumes.clone(),
+        failures_before: task.failures_before,
     }
 }
 
@@ -368,6 +370,7 @@ pub fn node_from_wire(wire: v1::Node) -> Result<Node, ConvertError> {
             state,
             message: Text::from_wire(status.message),
             addr: status.addr,
+            since: status.since.as_ref().and_then(Timestamp::from_wire),
         },
         manager_status: wire.manager_status.map(Box::new),
         certificate: wire.certificate.and_then(unless_empty),
@@ -415,6 +418,7 @@ pub fn node_to_wire(node: &Node) -> v1::Node {
             state: node_state_to_wire(node.status.state) as i32,
             message: node.status.message.to_string(),
             addr: node.status.addr.clone(),
+            since: node.status.since.map(Timestamp::to_wire),
         }),
         manager_status: node.manager_status.as_deref().cloned(),
         attachment: None,

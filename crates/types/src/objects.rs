@@ -198,6 +198,8 @@ pub struct NodeStatus {
     pub message: crate::text::Text,
     /// The address that the manager saw.
     pub addr: String,
+    /// When the state became what it is; `None` in what others or older builds wrote.
+    pub since: Option<Timestamp>,
 }
 
 /// A node: a machine of the cluster.
@@ -247,6 +249,12 @@ impl Node {
         self.description
             .as_ref()
             .map_or("", |description| &description.hostname)
+    }
+
+    /// Since when it is in its state. Of a node without that time it is the last change, which is
+    /// never too early.
+    pub fn state_since(&self) -> Timestamp {
+        self.status.since.unwrap_or(self.meta.updated_at)
     }
 
     /// What the user said about new tasks; an unknown number counts as DRAIN, the safe side.

@@ -31,6 +31,9 @@ pub struct Task {
     body: Arc<TaskBody>,
     status: TaskStatus,
     desired_state: TaskState,
+    /// How many tasks of the replica failed before it, whether they are still stored or not; 0 for
+    /// tasks that others or older builds made.
+    pub failures_before: u32,
 }
 
 /// The part of a task that its versions share.
@@ -159,6 +162,7 @@ impl Task {
             body: Arc::new(body),
             status: TaskStatus::default(),
             desired_state: TaskState::Running,
+            failures_before: 0,
         }
     }
 
@@ -223,6 +227,11 @@ impl Task {
     /// Whether the task has ended for good.
     pub fn is_terminal(&self) -> bool {
         self.status.state.is_terminal()
+    }
+
+    /// Whether it ended in a failure of its own, or was refused by its node.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state(), TaskState::Failed | TaskState::Rejected)
     }
 
     /// Whether two versions of a task share their body, which tells that nothing in it changed. It

@@ -213,6 +213,9 @@ pub struct NodeStatus {
     pub message: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub addr: ::prost::alloc::string::String,
+    /// Of swarmkit-rs: when the state became what it is. Others skip the number.
+    #[prost(message, optional, tag = "1001")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Nested message and enum types in `NodeStatus`.
 pub mod node_status {
@@ -3457,6 +3460,9 @@ pub struct Task {
     pub job_iteration: ::core::option::Option<Version>,
     #[prost(message, repeated, tag = "17")]
     pub volumes: ::prost::alloc::vec::Vec<VolumeAttachment>,
+    /// Of swarmkit-rs: how many tasks of the replica failed before it. Others skip the number.
+    #[prost(uint32, tag = "1001")]
+    pub failures_before: u32,
 }
 /// Addresses held on one network.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -100,6 +100,30 @@ fn a_new_leader_does_not_start_the_day_anew() {
 }
 
 #[test]
+fn an_edit_of_a_lost_node_does_not_start_the_day_anew_with_a_new_leader() {
+    let mut rig = Rig::new(vec![node("n", NodeState::Ready)]);
+    rig.commit(|tx| {
+        tx.create(task("running", "n", TaskState::Running)).unwrap();
+    });
+    // It never comes back to this leader, so it is DOWN after its grace.
+    let end = rig.now.saturating_add(Duration::from_secs(60));
+    while rig.view.node(&node_id("n")).unwrap().status.state != NodeState::Down {
+        assert!(rig.now < end, "{:?}", rig.view.node(&node_id("n")));
+        rig.wait(Duration::from_secs(1));
+        rig.flush();
+    }
+    let since = written_at(&rig);
+    rig.wait(NODE_DOWN_PERIOD / 2);
+    let mut stored = rig.view.node(&node_id("n")).unwrap().as_ref().clone();
+    Arc::make_mut(&mut stored.spec).availability = 2;
+    rig.commit(|tx| tx.update(stored).unwrap());
+    assert!(written_at(&rig) > since);
+    let new = Dispatcher::new(rig.now, &rig.view, config(), SessionExtras::default());
+    let due = new.poll_timeout().unwrap().at;
+    assert_eq!(due, since.saturating_add(NODE_DOWN_PERIOD));
+}
+
+#[test]
 fn one_conflict_concerns_one_orphan_and_is_repeated() {
     let mut rig = rig();
     let names: Vec<String> = (0..450).map(|n| format!("t{n}")).collect();

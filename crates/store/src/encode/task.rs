@@ -75,6 +75,7 @@ fn write_with<S: Sink>(task: &Task, out: &mut S, spec: impl FnOnce(&mut S)) {
     for volume in &task.volumes {
         out.message(17, volume);
     }
+    out.number(1001, task.failures_before.into());
 }
 
 fn write_status(status: &TaskStatus, out: &mut impl Sink) {

@@ -113,9 +113,11 @@ impl Replicated {
         view: &Root,
         dirty: &mut BTreeSet<Key>,
     ) {
-        let rolled_back = match &change.old {
-            Some(AnyObject::Service(old)) => is_rolling_back(old),
-            Some(_) | None => false,
+        let (rolled_back, new_tasks) = match &change.old {
+            Some(AnyObject::Service(old)) => {
+                (is_rolling_back(old), makes_other_tasks(old, service))
+            }
+            Some(_) | None => (false, false),
         };
         let is_known = self.slots.contains_key(&service.id);
         // The view may be ahead of the change: what exists is what it says.
@@ -124,7 +126,8 @@ impl Replicated {
             return;
         };
         let is_update = change.action == Action::Update;
-        if !is_update || !is_known || rolled_back != is_rolling_back(service) {
+        let may_stand_otherwise = new_tasks || rolled_back != is_rolling_back(service);
+        if !is_update || !is_known || may_stand_otherwise {
             self.rebuild(view, &service.id, dirty);
         } else {
             dirty.insert(Key::Service(service.id.clone()));
@@ -241,6 +244,12 @@ impl Replicated {
             }
         }
     }
+}
+
+/// Whether tasks that are made from a service would differ from those that were made before, so that
+/// a replica which gave up gets another one. Scaling makes no difference.
+fn makes_other_tasks(old: &Service, new: &Service) -> bool {
+    old.spec.task() != new.spec.task() || old.spec.endpoint != new.spec.endpoint
 }
 
 /// Whether a live task that is to run only got its node, and may stay there. Its replica counts as
@@ -369,7 +378,9 @@ fn replace(
     };
     let cluster = view.cluster().map(|cluster| &**cluster);
     let id = TaskId::new(ctx.ids.next_id());
-    let next = Template::new(service, cluster).task(id, &place, TaskState::Ready, ctx.now);
+    let mut next = Template::new(service, cluster).task(id, &place, TaskState::Ready, ctx.now);
+    let failed = u32::from(task.has_failed());
+    next.failures_before = task.failures_before.saturating_add(failed);
     plan.push([Write::require(service), stop, Write::create(next)]);
 }
 

@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use swarm_api::v1::node_spec::Availability;
 use swarm_store::Root;
-use swarm_types::spec::{RestartCondition, restart_policy};
+use swarm_types::spec::{RestartCondition, restart_policy, stop_grace_period};
 use swarm_types::{Node, NodeState, Slot, Task, TaskState, Timestamp};
 
-/// How long a replacement waits for its predecessor to stop, from its own creation (spec 10.4).
+/// How long a replacement waits at least for its predecessor to stop, from its own creation (spec
+/// 10.4).
 pub const OLD_TASK_TIMEOUT: Duration = Duration::from_secs(60);
+/// What an old task gets beyond its grace period: the order to stop has to reach its node, which
+/// takes up to 10 s for the kill, and its end has to reach the manager.
+pub const OLD_TASK_MARGIN: Duration = Duration::from_secs(20);
 
 /// Reason of the timer that ends a restart delay.
 pub const WAITS_FOR_DELAY: &str = "restart delay";
@@ -197,9 +201,18 @@ fn waits(
     if !moves_off && now < delay_end {
         return Some((delay_end, WAITS_FOR_DELAY));
     }
-    let gives_up_at = created_at.saturating_add(OLD_TASK_TIMEOUT);
-    let is_blocked = now < gives_up_at && others().any(|other| may_still_run(view, other));
-    is_blocked.then_some((gives_up_at, WAITS_FOR_OLD_TASK))
+    let gives_up_at = others()
+        .filter(|other| may_still_run(view, other))
+        .map(|other| created_at.saturating_add(old_task_timeout(other)))
+        .max()?;
+    (now < gives_up_at).then_some((gives_up_at, WAITS_FOR_OLD_TASK))
+}
+
+/// How long a replacement waits for this task to stop: its grace period is what the user gave it,
+/// and until it is over the task runs.
+pub fn old_task_timeout(old: &Task) -> Duration {
+    let grace = old.container().map(stop_grace_period).unwrap_or_default();
+    OLD_TASK_TIMEOUT.max(grace.saturating_add(OLD_TASK_MARGIN))
 }
 
 /// Whether an old task may still be running: it got as far as a node, has not ended, and the node

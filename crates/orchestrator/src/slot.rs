@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use swarm_api::v1;
 use swarm_store::Root;
+use swarm_types::dirty::is_dirty;
 use swarm_types::spec::{ServiceMode, mode};
 use swarm_types::{NodeId, Service, ServiceId, Slot, Task, TaskState, Timestamp};
 
@@ -78,7 +79,7 @@ impl Standing {
 }
 
 /// How the replica with these tasks stands (spec 10.5). Tasks that are to be removed do not count:
-/// they are the reaper's.
+/// they are the reaper's. An update of the service makes what gave up run again.
 pub fn standing(service: &Service, tasks: &[&Arc<Task>]) -> Standing {
     if tasks.iter().any(|task| task.is_live()) {
         return Standing::Filled;
@@ -86,7 +87,9 @@ pub fn standing(service: &Service, tasks: &[&Arc<Task>]) -> Standing {
     let Some(last) = newest(tasks) else {
         return Standing::Empty;
     };
-    if is_rolling_back(service) {
+    // What gave up did so with its spec; another one is another chance. No node: there is nothing
+    // that could stay where it is.
+    if is_rolling_back(service) || is_dirty(service, last, None) {
         return Standing::Dead;
     }
     no_restart(last, tasks).map_or(Standing::Dead, Standing::Spent)

@@ -4,7 +4,7 @@
 //! cluster keep=5
 //! node n1 down drain k=v cpu=4 memory=100 gpu=2 at=0
 //! service web replicas=2 restart=any delay=5000 attempts=1 window=1000 version=1 rollback
-//! service agent global constraint=node.labels.k==v cpu=1 memory=1
+//! service agent global constraint=node.labels.k==v cpu=1 memory=1 grace=90000
 //! task t1 web.1 failed/running on=n1 created=0 at=1000 version=1 gpu=1
 //! task t2 -.0 orphaned/running
 //! ```
@@ -238,8 +238,15 @@ fn template(words: &Words<'_>) -> v1::TaskSpec {
         .0
         .iter()
         .find_map(|word| word.strip_prefix("constraint="));
+    let runtime = words.duration("grace").map(|grace| {
+        v1::task_spec::Runtime::Container(v1::ContainerSpec {
+            stop_grace_period: Some(grace),
+            ..Default::default()
+        })
+    });
     v1::TaskSpec {
         restart,
+        runtime,
         placement: constraint.map(|constraint| v1::Placement {
             constraints: vec![constraint.to_owned()],
             ..Default::default()

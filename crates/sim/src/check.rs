@@ -212,12 +212,12 @@ impl Checker {
         if is_given_up {
             self.given_up.insert(task.id.clone());
         }
-        let others = commits::replica(root, task).into_iter();
-        if commits::may_start_at_once(task, at) {
-            let others = others.filter(|other| other.id != task.id);
-            let old = others.filter(|other| other.meta.created_at <= task.meta.created_at);
-            self.given_up.extend(old.map(|other| other.id.clone()));
-        }
+        let old = commits::replica(root, task)
+            .into_iter()
+            .filter(|other| other.id != task.id)
+            .filter(|other| other.meta.created_at <= task.meta.created_at)
+            .filter(|other| commits::need_not_wait(task, other, at));
+        self.given_up.extend(old.map(|other| other.id.clone()));
     }
 }
 

@@ -323,3 +323,25 @@ fn a_task_is_created_for_the_node_that_was_seen_or_not_at_all() {
     }
     root.begin(now).apply_set(&batch.sets[0]).unwrap();
 }
+
+#[test]
+fn an_update_starts_what_gave_up() {
+    let gave_up = world(
+        "node n1
+         service agent global restart=none version=1
+         task t1 agent.0 failed/shutdown on=n1 version=1",
+    );
+    let mut global = Global::default();
+    let mut keys = BTreeSet::new();
+    global.resync(&gave_up, &mut keys);
+    assert_eq!(decide_keys(&global, &gave_up, keys, 0), "");
+    let (root, commit) = put(
+        &gave_up,
+        "service agent global restart=none memory=1 version=2",
+    );
+    let keys = observe(&mut global, &root, &commit);
+    assert_eq!(
+        decide_keys(&global, &root, keys, 0),
+        "create agent.n1 running\n"
+    );
+}

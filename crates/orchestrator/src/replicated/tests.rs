@@ -130,6 +130,41 @@ fn a_replacement_waits_for_the_old_task_for_a_minute_at_most() {
 }
 
 #[test]
+fn a_replacement_waits_as_long_as_the_old_task_may_take_to_stop() {
+    // The grace periods are the tasks' own; the service may have got another since.
+    let world = |grace: &str| {
+        format!(
+            "service web {grace}
+             task t1 web.1 running/shutdown on=n1
+             service web
+             task t2 web.1 ready/ready on=n2 created=1000"
+        )
+    };
+    let start = "update t2 desired=running";
+    let waits = "wake 261000 the task before it is still stopping";
+    with_nodes(&world("grace=240000"), 61000, waits);
+    with_nodes(&world("grace=240000"), 260999, waits);
+    with_nodes(&world("grace=240000"), 261000, start);
+    let stopped = world("grace=240000").replace("running/shutdown", "shutdown/shutdown");
+    with_nodes(&stopped, 6000, start);
+    // A minute is the floor, and the margin counts from there.
+    with_nodes(&world("grace=40000"), 61000, start);
+    let waits = "wake 61001 the task before it is still stopping";
+    with_nodes(&world("grace=40001"), 61000, waits);
+    // Of two, the one that takes longer.
+    let two = format!(
+        "{}\n{}",
+        world("grace=240000"),
+        "task t3 web.1 running/shutdown on=n3"
+    );
+    with_nodes(
+        &two,
+        61000,
+        "wake 261000 the task before it is still stopping",
+    );
+}
+
+#[test]
 fn an_old_task_that_nobody_can_stop_is_not_waited_for() {
     let world = |node: &str, old: &str| {
         format!(
@@ -662,4 +697,84 @@ fn a_task_that_came_and_went_between_two_looks_is_created_again() {
     queue.handle_commit(&first, &root);
     queue.handle_commit(&second, &root);
     assert!(queue.poll_transaction(&root, now, &mut ids).is_some());
+}
+
+#[test]
+fn an_update_starts_what_gave_up() {
+    let gave_up = |restart: &str, state: &str| {
+        format!(
+            "node n1
+             service web {restart} replicas=2 version=1
+             task t1 web.1 {state}/shutdown on=n1 version=1
+             task t2 web.2 running/running on=n1 version=1"
+        )
+    };
+    for (restart, state) in [
+        ("restart=none", "failed"),
+        ("restart=on-failure", "complete"),
+    ] {
+        let root = world(&gave_up(restart, state));
+        let mut replicated = Replicated::default();
+        let mut keys = BTreeSet::new();
+        replicated.resync(&root, &mut keys);
+        assert_eq!(decide_keys(&replicated, &root, keys, 0), "");
+        // Scaling is no other chance.
+        let scaled = format!("service web {restart} replicas=3 version=2");
+        let (scaled, commit) = put(&root, &scaled);
+        let mut of_scaled = replicated.clone();
+        let keys = observe(&mut of_scaled, &scaled, &commit);
+        assert_eq!(
+            decide_keys(&of_scaled, &scaled, keys, 0),
+            "create web.3 running\n"
+        );
+        let updated = format!("service web {restart} replicas=2 memory=1 version=2");
+        let (updated, commit) = put(&root, &updated);
+        let keys = observe(&mut replicated, &updated, &commit);
+        assert_eq!(
+            decide_keys(&replicated, &updated, keys, 0),
+            "create web.1 running\n"
+        );
+        let mut fresh = Replicated::default();
+        fresh.resync(&updated, &mut BTreeSet::new());
+        assert_eq!(fresh, replicated, "the cache follows an update");
+    }
+}
+
+#[test]
+fn a_replacement_knows_how_often_its_replica_failed() {
+    let failures = |state: &str, before: u32| {
+        let root = world(&format!(
+            "node n1 down
+             service web
+             task t1 web.1 {state}/running on=n1"
+        ));
+        let mut task = (**root.task(&"t1".parse().unwrap()).unwrap()).clone();
+        task.failures_before = before;
+        let mut transaction = root.begin(crate::world::ms(0));
+        transaction.update(task).unwrap();
+        let (root, _) = transaction.finish();
+        let mut ids = crate::world::Ids::default();
+        let mut ctx = Ctx {
+            now: crate::world::ms(0),
+            ids: &mut ids,
+        };
+        let step = Replicated::default().reconcile(
+            &root,
+            &Key::Slot("web".parse().unwrap(), Slot(1)),
+            &mut ctx,
+        );
+        let writes = step.sets.iter().flat_map(|set| &set.0);
+        let mut made = writes.filter_map(|write| match write {
+            Write::Create(AnyObject::Task(task)) => Some(task.failures_before),
+            Write::Create(_) | Write::Update(_) | Write::Delete { .. } | Write::Require { .. } => {
+                None
+            }
+        });
+        made.next_back().unwrap()
+    };
+    assert_eq!(failures("failed", 0), 1);
+    assert_eq!(failures("rejected", 41), 42);
+    // Its node is down, which is no failure of its own.
+    assert_eq!(failures("running", 7), 7);
+    assert_eq!(failures("failed", u32::MAX), u32::MAX);
 }

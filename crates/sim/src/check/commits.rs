@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use swarm_store::{Action, Change, Commit, Root};
 use swarm_types::{
-    AnyObject, Cluster, Network, Node, NodeState, Service, Slot, Task, TaskId, TaskState, Timestamp,
+    AnyObject, Cluster, Network, Node, NodeState, Service, Slot, Task, TaskId, TaskState,
+    Timestamp, spec,
 };
 
 use crate::invariants::{
@@ -15,8 +16,10 @@ use crate::invariants::{
 };
 use crate::manager::replica::Author;
 
-/// How long a replacement waits for the task before it (control-plane spec 10.4).
+/// How long a replacement waits at least for the task before it (control-plane spec 10.4).
 const OLD_TASK_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it waits beyond the grace period of that task.
+const OLD_TASK_MARGIN: Duration = Duration::from_secs(20);
 
 /// Checks a commit by its author.
 pub(super) fn check(
@@ -277,11 +280,13 @@ pub(super) fn replica<'a>(root: &'a Root, task: &Task) -> Vec<&'a Arc<Task>> {
     }
 }
 
-/// Whether a task need not wait for the one before it any more: it waited long enough, or the
+/// Whether a task need not wait for this one before it any more: it waited long enough, or the
 /// manager's clock went back and nobody knows how long.
-pub(super) fn may_start_at_once(task: &Task, at: Timestamp) -> bool {
+pub(super) fn need_not_wait(task: &Task, old: &Task, at: Timestamp) -> bool {
     let created = task.meta.created_at;
-    created > at || at.saturating_since(created) >= OLD_TASK_TIMEOUT
+    let grace = old.container().map(spec::stop_grace_period);
+    let needs = grace.unwrap_or_default().saturating_add(OLD_TASK_MARGIN);
+    created > at || at.saturating_since(created) >= OLD_TASK_TIMEOUT.max(needs)
 }
 
 fn check_replica(
@@ -304,7 +309,7 @@ fn check_replica(
     })?;
     let is_started = task.desired_state() == TaskState::Running
         && old.is_none_or(|old| old.desired_state() < TaskState::Running);
-    if !is_started || may_start_at_once(task, at) {
+    if !is_started {
         return Ok(());
     }
     let may_run = |other: &&&Arc<Task>| {
@@ -312,6 +317,7 @@ fn check_replica(
         other.id != task.id
             && other.desired_state() == TaskState::Shutdown
             && !given_up.contains(&other.id)
+            && !need_not_wait(task, other, at)
             && (TaskState::Assigned..=TaskState::Running).contains(&other.state())
             && node.is_some_and(|node| node.status.state != NodeState::Down)
     };

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use swarm_orchestrator::restart::{self, Verdict, WAITS_FOR_DELAY};
-use swarm_orchestrator::slot::Tuple;
+use swarm_orchestrator::slot::{Tuple, newest};
 use swarm_store::Root;
 use swarm_types::{NodeState, Task, TaskState, Timestamp};
 
-use crate::dependency;
 use crate::finding::{Code, Finding};
-use crate::words::{error, node_name, node_named, times};
+use crate::words::{error, node_arg, node_name, node_named, times, with_other_tasks};
+use crate::{dependency, health};
 
 /// Why a task is not running; `None` if it is, and nothing is wrong with it.
 pub(crate) fn cause(view: &Root, now: Timestamp, task: &Task) -> Option<Finding> {
@@ -42,18 +42,24 @@ pub(crate) fn replica<'a>(view: &'a Root, task: &Task) -> Vec<&'a Arc<Task>> {
     }
 }
 
-/// The failures of a replica: how many there are in its history, and the last one.
+/// The failures of a replica: how many there were, and the last one that is left.
 pub(crate) fn failures<'a>(replica: &[&'a Arc<Task>]) -> Option<(usize, &'a Arc<Task>)> {
     let failed: Vec<&Arc<Task>> = replica
         .iter()
-        .filter(|task| matches!(task.state(), TaskState::Failed | TaskState::Rejected))
-        .filter(|task| task.desired_state() < TaskState::Remove)
+        .filter(|task| task.has_failed() && task.desired_state() < TaskState::Remove)
         .copied()
         .collect();
-    let last = failed
-        .iter()
-        .max_by_key(|task| (task.meta.created_at, &task.id))?;
-    Some((failed.len(), last))
+    let last = newest(&failed)?;
+    Some((failed.len().max(counted(replica)), last))
+}
+
+/// The failures that a replica has counted, also those of which no task is left.
+fn counted(replica: &[&Arc<Task>]) -> usize {
+    let counted = newest(replica).map_or(0, |last| {
+        last.failures_before
+            .saturating_add(u32::from(last.has_failed()))
+    });
+    usize::try_from(counted).unwrap_or(usize::MAX)
 }
 
 /// A task that ended during its own start delay is replaced when the delay is over.
@@ -107,8 +113,8 @@ fn stopping(view: &Root, task: &Task) -> Finding {
             Code::Stopping,
             format!("asked to stop, but node {name} is down and cannot confirm it"),
         )
-        .since(Some(lost.meta.updated_at))
-        .step(format!("swarmctl why {name}")),
+        .since(Some(lost.state_since()))
+        .step(format!("swarmctl why {}", node_arg(view, lost))),
         Some(_) => Finding::new(
             Code::Stopping,
             format!("asked to stop; node {name} has not confirmed it yet"),
@@ -127,7 +133,7 @@ fn lost_place(view: &Root, task: &Task) -> Option<Finding> {
             Code::NodeDown,
             format!("node {name} is down; a replacement is on its way"),
         )
-        .since(Some(node.meta.updated_at)),
+        .since(Some(node.state_since())),
         (Some(restart::Cause::NodeDrained), _) => Finding::new(
             Code::NodeDrained,
             format!("node {name} is drained; a replacement is on its way"),
@@ -144,10 +150,13 @@ fn lost_place(view: &Root, task: &Task) -> Option<Finding> {
                 node.status.state.name()
             ),
         )
-        .since(Some(node.meta.updated_at)),
+        .since(Some(node.state_since())),
         (Some(restart::Cause::Ended | restart::Cause::NodeDown) | None, _) => return None,
     };
-    Some(finding.about(id).step(format!("swarmctl why {name}")))
+    let node = view.node(id).map(|node| node_arg(view, node));
+    // Of a node that is gone nothing can be asked.
+    let step = node.map(|node| format!("swarmctl why {node}"));
+    Some(finding.about(id).steps(step))
 }
 
 /// Whether the task needs an answer of a node that is silent. One that runs is believed to run on.
@@ -170,7 +179,7 @@ fn waiting(view: &Root, now: Timestamp, task: &Task, replica: &[&Arc<Task>]) -> 
             Finding::new(Code::BeingAllocated, "waiting for the allocator")
         }
         TaskState::New => Finding::new(Code::Allocation, complaint.to_owned())
-            .step("choose other published ports, or remove the service that has them"),
+            .steps(allocation_steps(view, task, complaint)),
         TaskState::Pending if complaint.is_empty() => {
             Finding::new(Code::BeingPlaced, "waiting for the scheduler")
         }
@@ -184,9 +193,9 @@ fn waiting(view: &Root, now: Timestamp, task: &Task, replica: &[&Arc<Task>]) -> 
         | TaskState::Accepted
         | TaskState::Preparing
         | TaskState::Ready
-        | TaskState::Starting => {
-            dependency::missing(view, task).unwrap_or_else(|| at_work(view, task))
-        }
+        | TaskState::Starting => dependency::missing(view, task)
+            .or_else(|| health::awaited(view, task))
+            .unwrap_or_else(|| at_work(view, task)),
         TaskState::Complete
         | TaskState::Shutdown
         | TaskState::Failed
@@ -194,6 +203,27 @@ fn waiting(view: &Root, now: Timestamp, task: &Task, replica: &[&Arc<Task>]) -> 
         | TaskState::Remove
         | TaskState::Orphaned => return None,
     })
+}
+
+/// What gives a service what the allocator could not, by the allocator's words.
+fn allocation_steps(view: &Root, task: &Task, complaint: &str) -> Vec<String> {
+    if complaint.contains("ingress network is missing") {
+        return vec![format!(
+            "publish through the nodes that run a task: {}",
+            with_other_tasks(view, task, "--ports NAME:TARGET:PUBLISHED")
+        )];
+    }
+    if complaint.starts_with("no address is left") {
+        // The words end with the way out.
+        return Vec::new();
+    }
+    vec![
+        format!(
+            "choose other published ports: {}",
+            with_other_tasks(view, task, "--ports NAME:TARGET:PUBLISHED")
+        ),
+        "remove the service that has them".to_owned(),
+    ]
 }
 
 /// A replacement that has to wait: for its delay, or for the task before it.

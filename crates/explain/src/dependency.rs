@@ -4,6 +4,7 @@ use swarm_store::Root;
 use swarm_types::{Config, ConfigId, Secret, SecretId, Task, TaskState, spec};
 
 use crate::finding::{Code, Finding};
+use crate::words::with_other_tasks;
 
 /// A task on a node that cannot begin without an object; `None` for one that has what it needs, as
 /// far as the manager knows.
@@ -31,11 +32,11 @@ fn absent(view: &Root, task: &Task) -> Option<Finding> {
         (None, Some(id)) => ("config", config_name(task, id)),
         (None, None) => return None,
     };
-    let service = &task.service_annotations.name;
     let text = format!("waiting for {noun} {name}, which does not exist");
+    let flags = format!("--rm-{noun} {name} --add-{noun} OTHER:{name}");
     let update = format!(
-        "swarmctl service update {service} --rm-{noun} {name} --add-{noun} OTHER:{name}, \
-         with one that exists"
+        "use one that exists: {}",
+        with_other_tasks(view, task, &flags)
     );
     let finding = Finding::new(Code::Dependency, text);
     Some(finding.step(format!("swarmctl {noun} ls")).step(update))

@@ -36,6 +36,8 @@ pub enum Code {
     Stopping,
     /// The task waits for a secret or config.
     Dependency,
+    /// The program of the task runs, and its health check has not passed yet.
+    Health,
     /// The agent of the node is at work.
     OnNode,
     /// The scheduler is about to choose a node.
@@ -81,6 +83,7 @@ impl Code {
             Self::Orphaned => "orphaned",
             Self::Stopping => "stopping",
             Self::Dependency => "dependency",
+            Self::Health => "health",
             Self::OnNode => "on_node",
             Self::BeingPlaced => "being_placed",
             Self::BeingAllocated => "being_allocated",
@@ -143,6 +146,11 @@ impl Finding {
 
     pub(crate) fn step(mut self, step: impl Into<String>) -> Self {
         self.steps.push(step.into());
+        self
+    }
+
+    pub(crate) fn steps(mut self, steps: impl IntoIterator<Item = String>) -> Self {
+        self.steps.extend(steps);
         self
     }
 

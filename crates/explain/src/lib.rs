@@ -13,6 +13,7 @@
 //! * An answer is read off one view and a time; the same two give the same answer.
 //! * An answer is bounded: reasons, names in a reason and next steps have limits, however many
 //!   tasks there are, and the scheduler is asked once for each reason.
+//! * A next step that names an object was tried on a copy of it, and helped.
 //! * Codes of reasons never change their meaning; texts may.
 //!
 //! # Start reading at
@@ -27,13 +28,16 @@
 mod cause;
 mod dependency;
 mod finding;
+mod health;
 mod node;
 mod place;
 mod resolve;
+mod revive;
 mod service;
 mod task;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod words;
 
 use swarm_api::ext;

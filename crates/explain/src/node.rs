@@ -1,19 +1,21 @@
 //! Explains a node: whether it takes tasks, what it has, and what its state means for them.
 
-use swarm_api::ext;
 use swarm_api::v1::node_spec::Availability;
+use swarm_api::{ext, v1};
 use swarm_store::Root;
 use swarm_types::{Node, NodeState, TaskState, Timestamp, networks};
 
 use crate::finding::{Code, Finding, Object, answer};
-use crate::words::{count, node_name};
+use crate::trial;
+use crate::words::{count, node_arg, node_name, several};
 
 pub(crate) fn explain(view: &Root, now: Timestamp, node: &Node) -> ext::WhyResponse {
     let name = node_name(node);
+    let arg = node_arg(view, node);
     let tasks = Tasks::of(view, node);
     let mut findings: Vec<Finding> = Vec::new();
-    findings.extend(connection(node, &name));
-    findings.extend(availability(node, &name));
+    findings.extend(connection(node, &arg));
+    findings.extend(availability(node, &arg));
     let is_waiting = !findings.is_empty();
     let headline = match findings.first() {
         None => format!("Node {name} takes tasks; {} on it.", tasks.text()),
@@ -28,11 +30,12 @@ pub(crate) fn explain(view: &Root, now: Timestamp, node: &Node) -> ext::WhyRespo
     };
     findings.extend(effect(node, &tasks));
     // It takes tasks all the same, until the day when it cannot connect.
-    findings.extend(promoted(node, &name));
+    findings.extend(promoted(node, &arg));
     findings.extend(unsigned(node));
     findings.extend(certificate(node, now));
     findings.extend(remark(node));
     findings.extend(addresses(view, node));
+    findings.extend(labels(node, &arg));
     let object = Object {
         kind: "node",
         id: node.id.to_string(),
@@ -85,7 +88,6 @@ impl Tasks {
     }
 }
 
-/// The store keeps no time of the state itself; the last change of the node is at or after it.
 fn connection(node: &Node, name: &str) -> Option<Finding> {
     let message = match node.status.message.as_str() {
         "" => String::new(),
@@ -95,7 +97,7 @@ fn connection(node: &Node, name: &str) -> Option<Finding> {
         NodeState::Ready => return None,
         NodeState::Down => Finding::new(Code::NodeDown, format!("is DOWN{message}"))
             .step(format!("start `swarmd` on {name} again"))
-            .step(format!("swarmctl node rm {name}, if it never comes back")),
+            .steps(removal(node, name)),
         NodeState::Unknown => Finding::new(
             Code::NodeUnknown,
             format!("is UNKNOWN until its agent reports to this manager{message}"),
@@ -105,7 +107,30 @@ fn connection(node: &Node, name: &str) -> Option<Finding> {
             format!("is DISCONNECTED; its agent is about to report again{message}"),
         ),
     };
-    Some(finding.since(Some(node.meta.updated_at)))
+    Some(finding.since(Some(node.state_since())))
+}
+
+/// The command that removes a lost node; a manager has to be demoted before.
+fn removal(node: &Node, name: &str) -> Option<String> {
+    let manager = v1::NodeRole::Manager;
+    let is_manager = node.role == manager || node.spec.desired_role == manager as i32;
+    (!is_manager).then(|| format!("swarmctl node rm {name}, if it never comes back"))
+}
+
+/// Labels that look as if they could steer placement and cannot.
+fn labels(node: &Node, name: &str) -> Option<Finding> {
+    let labels = trial::unnameable_labels(node);
+    if labels.is_empty() {
+        return None;
+    }
+    let text = format!(
+        "has {} that no constraint can ask for: a name needs letters, digits and \"-_.\", a value \
+         must not be empty nor have other signs than :-_.*()?+[]\\^$|/ and spaces",
+        several("label", &labels)
+    );
+    let step =
+        format!("swarmctl node update {name} --label NAME=VALUE for each label that it shall have");
+    Some(Finding::new(Code::Remark, text).step(step))
 }
 
 fn certificate(node: &Node, now: Timestamp) -> Option<Finding> {

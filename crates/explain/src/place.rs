@@ -1,17 +1,14 @@
 //! What the scheduler says about a task that has no node, and what would give it one.
 
 use swarm_api::ext;
-use swarm_api::v1::node_spec::Availability;
 use swarm_scheduler::{Filter, Report};
 use swarm_store::Root;
-use swarm_types::constraint::{Constraint, Operator};
-use swarm_types::{Node, NodeId, NodeState, Task, Timestamp, spec};
+use swarm_types::constraint::Constraint;
+use swarm_types::{Node, Task, Timestamp, spec};
 
 use crate::finding::{Code, Finding};
-use crate::words::{node_name, node_named};
-
-/// Nodes that next steps name.
-const NODES_NAMED_MAX: usize = 3;
+use crate::trial;
+use crate::words::{node_named, quoted, with_other_tasks};
 
 /// Adds to a finding about a waiting task how the nodes stand, the nearest one, and next steps.
 pub(crate) fn detail(view: &Root, now: Timestamp, task: &Task, finding: &mut Finding) {
@@ -51,7 +48,7 @@ pub(crate) fn detail(view: &Root, now: Timestamp, task: &Task, finding: &mut Fin
         hostname: nearest.hostname.clone(),
         missing: nearest.missing.clone(),
     });
-    finding.steps.extend(steps(view, task, &report));
+    finding.steps.extend(steps(view, now, task, &report));
 }
 
 fn counts(report: &Report) -> Vec<ext::FilterCount> {
@@ -76,78 +73,119 @@ fn filter_name(filter: Filter) -> &'static str {
     }
 }
 
-fn steps(view: &Root, task: &Task, report: &Report) -> Vec<String> {
-    let service = task.service_annotations.name.as_str();
-    let mut steps = Vec::new();
+/// What would give the task a node. What can be done to a node was tried; of the rest only that is
+/// proposed which the numbers of the nodes do not rule out.
+fn steps(view: &Root, now: Timestamp, task: &Task, report: &Report) -> Vec<String> {
+    let constraints = Constraint::parse_all(spec::constraints(&task.spec)).unwrap_or_default();
+    if let Some(step) = unsatisfiable(view, task, &constraints) {
+        return vec![step];
+    }
+    let mut steps = trial::repairs(view, now, task);
+    let has_repair = !steps.is_empty();
     for rejection in &report.rejected {
         match rejection.filter {
-            Filter::Ready => steps.extend(make_ready(view, report.preassigned.as_ref())),
-            Filter::Resource => steps.push(
-                "free resources, add a node, or reserve less (--cpu-reservation, \
-                 --memory-reservation, --generic-resources)"
-                    .to_owned(),
-            ),
+            // All that can be done to such nodes was tried.
+            Filter::Ready => {}
+            Filter::Resource => steps.push(reserve(view, now, task, report)),
             Filter::Plugin => steps.push("install the plugin on a node".to_owned()),
-            Filter::Constraint => steps.extend(satisfy_constraint(view, task, report)),
+            Filter::Constraint if has_repair => {}
+            Filter::Constraint => steps.extend(add_fitting(view, report, &constraints)),
             Filter::Platform => steps.push("add a node of the wanted platform".to_owned()),
             Filter::HostPort => steps.push(
                 "run at most one task for each node, or publish another port; a host port serves \
                  one task of a node"
                     .to_owned(),
             ),
-            Filter::MaxReplicas => steps.push(format!(
-                "add a node, raise --replicas-max-per-node, or scale down: \
-                 swarmctl service update {service} --replicas N"
-            )),
+            Filter::MaxReplicas => steps.push(scale_down(view, task)),
             Filter::Volumes => steps.push(
                 "mount a directory of the node instead; cluster volumes are not implemented yet"
                     .to_owned(),
             ),
         }
     }
+    if steps.is_empty() && !is_any_large_enough(view, now, task, report) {
+        steps.push(reserve(view, now, task, report));
+    } else if steps.is_empty() && report.preassigned.is_none() {
+        let fitting = add_fitting(view, report, &constraints);
+        steps.push(
+            fitting.unwrap_or_else(|| "start `swarmd --join-addr` on another machine".to_owned()),
+        );
+    }
     steps
 }
 
-/// Commands for nodes that somebody paused or drained; else a hint about those that are lost.
-fn make_ready(view: &Root, only: Option<&NodeId>) -> Vec<String> {
-    let nodes = || {
-        view.all::<Node>()
-            .filter(|node| only.is_none_or(|id| *id == node.id))
-    };
-    let ready = |node: &&std::sync::Arc<Node>| node.status.state == NodeState::Ready;
-    let closed = nodes()
-        .filter(ready)
-        .filter(|node| node.availability() != Availability::Active);
-    let steps: Vec<String> = closed
-        .take(NODES_NAMED_MAX)
-        .map(|node| format!("swarmctl node activate {}", node_name(node)))
-        .collect();
-    if !steps.is_empty() {
-        return steps;
-    }
-    let lost = nodes().filter(|node| !ready(node)).take(NODES_NAMED_MAX);
-    lost.map(|node| format!("start `swarmd` on node {} again", node_name(node)))
-        .collect()
+fn is_any_large_enough(view: &Root, now: Timestamp, task: &Task, report: &Report) -> bool {
+    let only = report.preassigned.as_ref();
+    view.all::<Node>()
+        .filter(|node| only.is_none_or(|id| *id == node.id))
+        .any(|node| trial::is_large_enough(now, task, node))
 }
 
-/// The command that labels the nearest node as a constraint wants it. It repeats the labels that
-/// the node has, since the command replaces all of them.
-fn satisfy_constraint(view: &Root, task: &Task, report: &Report) -> Option<String> {
+/// What helps against resources that are short: which, depends on whether a node could ever hold
+/// the task.
+fn reserve(view: &Root, now: Timestamp, task: &Task, report: &Report) -> String {
+    let less = with_other_tasks(
+        view,
+        task,
+        "and smaller --cpu-reservation, --memory-reservation or --generic-resources",
+    );
+    let is_possible = is_any_large_enough(view, now, task, report);
+    match (is_possible, &report.preassigned) {
+        (true, None) => format!("free resources, add a node, or reserve less: {less}"),
+        (true, Some(_)) => format!("free resources on the node, or reserve less: {less}"),
+        (false, None) => format!(
+            "add a larger node, or reserve less, since no node has so much even when nothing \
+             else runs there: {less}"
+        ),
+        (false, Some(_)) => format!("reserve less, since the node never has so much: {less}"),
+    }
+}
+
+/// The number of tasks that have a place under the limit for each node.
+fn scale_down(view: &Root, task: &Task) -> String {
+    let placed = task.service_id.as_ref().map_or(0, |service| {
+        let tasks = view.tasks_of_service(service);
+        tasks
+            .filter(|task| task.is_live() && task.node_id.is_some())
+            .count()
+    });
+    format!(
+        "add a node, or run only as many tasks as have a place: swarmctl service update {} \
+         --replicas {placed}",
+        task.service_annotations.name
+    )
+}
+
+/// Constraints that no node can ever satisfy, and how to get others.
+fn unsatisfiable(view: &Root, task: &Task, constraints: &[Constraint]) -> Option<String> {
+    let unknown = constraints.iter().find_map(|it| Some((it, it.meant()?)));
+    if let Some((constraint, meant)) = unknown {
+        let right = format!(
+            "{meant}{}{}",
+            constraint.operator().symbol(),
+            constraint.value()
+        );
+        return Some(format!(
+            "no node can match {constraint}, for there is no key {}; did you mean {meant}? {}",
+            constraint.key(),
+            with_other_tasks(view, task, &format!("--constraint {}", quoted(&right)))
+        ));
+    }
+    let (one, other) = trial::contradiction(constraints)?;
+    Some(format!(
+        "no node can match both {one} and {other}: {}",
+        with_other_tasks(view, task, "--constraint ONE-OF-THEM")
+    ))
+}
+
+/// What another node would have to be like, where no change of the labels that are there helps.
+fn add_fitting(view: &Root, report: &Report, constraints: &[Constraint]) -> Option<String> {
     let nearest = view.node(&report.nearest.as_ref()?.node)?;
-    let constraints = Constraint::parse_all(spec::constraints(&task.spec)).ok()?;
-    let constraint = constraints.iter().find(|it| !it.matches(nearest))?;
-    let label = constraint.key().strip_prefix("node.labels.");
-    let label = label.filter(|label| !label.is_empty() && constraint.operator() == Operator::Equal);
-    let Some(label) = label else {
-        return Some(format!("add a node for which {constraint} holds"));
-    };
-    let annotations = nearest.spec.annotations.clone().unwrap_or_default();
-    let mut labels = annotations.labels;
-    labels.insert(label.to_owned(), constraint.value().to_owned());
-    let labels: Vec<String> = labels
+    let unmatched: Vec<String> = constraints
         .iter()
-        .map(|(key, value)| format!(" --label {key}={value}"))
+        .filter(|constraint| !constraint.matches(nearest))
+        .map(ToString::to_string)
         .collect();
-    let name = node_name(nearest);
-    Some(format!("swarmctl node update {name}{}", labels.concat()))
+    let is_free = report.preassigned.is_none() && !unmatched.is_empty();
+    is_free.then(|| format!("add a node for which {} holds", unmatched.join(" and ")))
 }

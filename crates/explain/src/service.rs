@@ -15,8 +15,8 @@ use swarm_types::{Node, Service, Task, TaskState, Timestamp};
 
 use crate::cause::{cause, failures};
 use crate::finding::{Code, Finding, Object, answer};
-use crate::place;
-use crate::words::{count, error, node_name, several, task_name, times};
+use crate::words::{NAMES_MAX, count, error, node_name, several, task_name, times};
+use crate::{place, revive};
 
 /// Reasons in one answer; the rest is counted.
 pub const REASONS_MAX: usize = 10;
@@ -142,7 +142,7 @@ impl<'a> Census<'a> {
             }
         }
         match (standing, newest(tasks)) {
-            (Standing::Spent(why), Some(last)) => self.add_spent(last, why),
+            (Standing::Spent(why), Some(last)) => self.add_spent(last, why, tasks),
             (Standing::Dead, Some(last)) => {
                 let finding = Finding::new(Code::BeingReplaced, "about to be replaced");
                 self.add(finding, Some(last), "task", None);
@@ -167,7 +167,7 @@ impl<'a> Census<'a> {
     }
 
     /// A replica whose last task ended, and which is not run again.
-    fn add_spent(&mut self, last: &'a Arc<Task>, why: NoRestart) {
+    fn add_spent(&mut self, last: &'a Arc<Task>, why: NoRestart, tasks: &[&'a Arc<Task>]) {
         let finding = match (why, last.state()) {
             (NoRestart::Completed, _) | (NoRestart::Never, TaskState::Complete) => {
                 Finding::new(Code::Completed, format!("done: {why}"))
@@ -177,7 +177,7 @@ impl<'a> Census<'a> {
                 format!("not run again, as {why}; {state}: {}", error(last)),
             )
             .step(format!("swarmctl task inspect {}", last.id))
-            .step("remove the service, and create it with another restart policy"),
+            .step(revive::step(self.view, self.service, last, tasks)),
         };
         let finding = finding.since(last.status().effective_time());
         self.add(finding, Some(last), "task", None);
@@ -254,12 +254,21 @@ impl<'a> Census<'a> {
             text: finding.text.clone(),
         };
         let (since, retry) = (finding.since, finding.retry);
+        // Each replica that gave up is started by itself.
+        let more_steps = if finding.code == Code::GaveUp {
+            finding.steps.clone()
+        } else {
+            Vec::new()
+        };
         let group = self.groups.entry(key).or_insert_with(|| Group {
             finding,
             names: Vec::new(),
             what,
             example: None,
         });
+        if group.names.len() < NAMES_MAX {
+            group.finding.steps.extend(more_steps);
+        }
         group.names.extend(name);
         let earlier =
             |a: Option<Timestamp>, b: Option<Timestamp>| [a, b].into_iter().flatten().min();

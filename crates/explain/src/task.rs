@@ -1,14 +1,15 @@
 //! Explains a task.
 
 use swarm_api::ext;
-use swarm_orchestrator::slot::{Standing, standing};
+use swarm_orchestrator::restart::NoRestart;
+use swarm_orchestrator::slot::{Standing, newest, standing};
 use swarm_store::Root;
 use swarm_types::{Task, TaskState, Timestamp};
 
 use crate::cause::{cause, failures, replica};
 use crate::finding::{Code, Finding, Object, answer};
-use crate::place;
 use crate::words::{error, node_named, task_name, times};
+use crate::{place, revive};
 
 pub(crate) fn explain(view: &Root, now: Timestamp, task: &Task) -> ext::WhyResponse {
     let name = task_name(view, task);
@@ -49,6 +50,7 @@ fn history(view: &Root, task: &Task) -> Option<Finding> {
     let mut before = replica(view, task);
     before.retain(|other| other.id != task.id && other.meta.created_at <= task.meta.created_at);
     let (count, last) = failures(&before)?;
+    let count = count.max(usize::try_from(task.failures_before).unwrap_or(usize::MAX));
     let text = format!(
         "tasks before it in the same slot failed {}, the last with: {}",
         times(count),
@@ -80,8 +82,15 @@ fn succession(view: &Root, task: &Task) -> Option<Finding> {
     }
     match standing(service, &tasks) {
         Standing::Spent(why) => {
-            let text = format!("nothing takes its place: {why}");
-            Some(Finding::new(Code::GaveUp, text))
+            let last = newest(&tasks)?;
+            let finding = Finding::new(Code::GaveUp, format!("nothing takes its place: {why}"));
+            let finding = finding.since(last.status().effective_time());
+            Some(match why {
+                NoRestart::Completed => finding,
+                NoRestart::Never | NoRestart::AttemptsUsed { .. } => {
+                    finding.step(revive::step(view, service, last, &tasks))
+                }
+            })
         }
         Standing::Filled | Standing::Dead => Some(Finding::new(
             Code::BeingReplaced,

@@ -1,10 +1,12 @@
 //! Names and sentences that several explanations share.
 
 use swarm_store::Root;
-use swarm_types::{Node, NodeId, Task, naming};
+use swarm_types::{Node, NodeId, Task, Timestamp, naming, spec};
+
+use crate::resolve::{Found, resolve};
 
 /// Names in one sentence; the others are counted.
-const NAMES_MAX: usize = 3;
+pub(crate) const NAMES_MAX: usize = 3;
 
 /// The host name of a node, or its id as long as it has none.
 pub(crate) fn node_name(node: &Node) -> String {
@@ -18,6 +20,50 @@ pub(crate) fn node_name(node: &Node) -> String {
 pub(crate) fn node_named(view: &Root, id: &NodeId) -> String {
     view.node(id)
         .map_or_else(|| id.to_string(), |it| node_name(it))
+}
+
+/// A node as a command takes it: its host name, unless that is another object's too or has to be
+/// quoted; then its id, which a worker cannot choose.
+pub(crate) fn node_arg(view: &Root, node: &Node) -> String {
+    let name = node.hostname();
+    let means_it =
+        || matches!(resolve(view, None, name), Ok(Found::Node(found)) if found.id == node.id);
+    if !name.is_empty() && !name.starts_with('-') && quoted(name) == name && means_it() {
+        name.to_owned()
+    } else {
+        node.id.to_string()
+    }
+}
+
+/// A word as a shell takes it.
+pub(crate) fn quoted(word: &str) -> String {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "_-./:=@%+,".contains(char);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// A time to the second.
+pub(crate) fn moment(at: Timestamp) -> String {
+    let mut wire = at.to_wire();
+    wire.nanos = 0;
+    wire.to_string()
+}
+
+/// How a service of which tasks live gets a change that needs other tasks, as long as nothing
+/// replaces tasks one after the other: by going down and up again.
+pub(crate) fn with_other_tasks(view: &Root, task: &Task, flags: &str) -> String {
+    let name = &task.service_annotations.name;
+    let service = task.service_id.as_ref().and_then(|id| view.service(id));
+    match service.and_then(|service| spec::replicas(&service.spec)) {
+        Some(replicas) if replicas > 0 => format!(
+            "swarmctl service update {name} --replicas 0, then swarmctl service update {name} \
+             --replicas {replicas} {flags}"
+        ),
+        Some(_) | None => format!("remove service {name}, and create it again with {flags}"),
+    }
 }
 
 /// `service.slot`; `service.host-name` for tasks without a slot.
@@ -76,6 +122,19 @@ pub(crate) fn error(task: &Task) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_shell_would_read_otherwise_is_quoted() {
+        for (word, shown) in [
+            ("zone=a", "zone=a"),
+            ("disk=big ssd", "'disk=big ssd'"),
+            ("a=$(reboot)", "'a=$(reboot)'"),
+            ("a=it's", r"'a=it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), shown);
+        }
+    }
 
     #[test]
     fn only_a_few_names_are_listed() {

@@ -308,7 +308,7 @@ impl Pipeline {
         };
         platforms.iter().any(|(architecture, os)| {
             let fits_architecture = architecture.is_empty()
-                || architecture_name(architecture) == architecture_name(&own.architecture);
+                || constraint::is_same_architecture(architecture, &own.architecture);
             fits_architecture && (os.is_empty() || *os == own.os)
         })
     }
@@ -318,15 +318,6 @@ impl Pipeline {
 pub(crate) fn is_ready(node: &Node) -> bool {
     node.status.state == NodeState::Ready
         && node.availability() == v1::node_spec::Availability::Active
-}
-
-/// Two names for the same architecture are in use: the kernel's and the image format's.
-fn architecture_name(name: &str) -> &str {
-    match name {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 fn has_plugin(plugins: &[v1::PluginDescription], kind: &str, name: &str) -> bool {

@@ -4,6 +4,8 @@
 //! Owns the syntax and the match against one node. Which nodes are considered, and what follows
 //! from a mismatch, is up to the scheduler and the orchestrators.
 
+mod keys;
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -129,6 +131,10 @@ impl Constraint {
             let is_equal = |id: &str| id.eq_ignore_ascii_case(&self.value);
             return self.operator.holds(node.id.as_id().with_str(is_equal));
         }
+        if self.key.eq_ignore_ascii_case("node.platform.arch") {
+            let own = platform(node).map_or("", |platform| &platform.architecture);
+            return self.operator.holds(is_same_architecture(own, &self.value));
+        }
         match self.seen(node) {
             Seen::Value(text) => self.operator.holds(text.eq_ignore_ascii_case(&self.value)),
             // The value is never empty, so a missing label is never equal.
@@ -163,6 +169,12 @@ impl Constraint {
     /// The key as it was written.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// The key that was probably meant, of a constraint that no node can match because there is no
+    /// such key.
+    pub fn meant(&self) -> Option<String> {
+        keys::meant(&self.key)
     }
 
     /// The operator.
@@ -213,6 +225,38 @@ pub fn node_label<'a>(node: &'a Node, label: &str) -> Option<&'a str> {
 pub fn engine_label<'a>(node: &'a Node, label: &str) -> Option<&'a str> {
     let engine = node.description.as_ref()?.engine.as_ref()?;
     engine.labels.get(label).map(String::as_str)
+}
+
+/// Whether some constraint can ask for this label of a node with this value. Labels that came from
+/// elsewhere may have a name or value which the language cannot write.
+pub fn can_name_label(name: &str, value: &str) -> bool {
+    let expression = format!("{NODE_LABEL}{name}=={value}");
+    Constraint::parse(&expression)
+        .is_ok_and(|parsed| suffix(&parsed.key, NODE_LABEL) == Some(name) && parsed.value == value)
+}
+
+/// Whether two names mean the same architecture: what the kernel, the image format and
+/// distributions call it, in any case.
+pub fn is_same_architecture(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other) || architecture(one) == architecture(other)
+}
+
+/// The name of an architecture in the image format, where a synonym of it is known.
+fn architecture(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    match name.as_str() {
+        "x86_64" | "x86-64" | "x64" => "amd64",
+        "aarch64" | "arm64v8" | "armv8" | "armv8l" => "arm64",
+        "i386" | "i486" | "i586" | "i686" | "x86" | "x86_32" => "386",
+        "armhf" | "armel" | "armv5l" | "armv6l" | "armv7l" | "armv7" | "arm32" => "arm",
+        "ppc64el" | "powerpc64le" => "ppc64le",
+        "powerpc64" => "ppc64",
+        "mips64el" => "mips64le",
+        "mipsel" => "mipsle",
+        "loongarch64" => "loong64",
+        _ => return name,
+    }
+    .to_owned()
 }
 
 /// The part of a key after a prefix which is compared without case; `None` when nothing follows.

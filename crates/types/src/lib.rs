@@ -37,6 +37,7 @@ pub mod kind;
 pub mod naming;
 pub mod networks;
 pub mod objects;
+pub mod printable;
 pub mod resources;
 pub mod spec;
 pub mod state;

@@ -228,3 +228,32 @@ fn a_key_file_that_is_not_sealed_as_wanted_is_a_reason_with_a_step() {
     );
     assert!(answer.headline.contains("takes tasks"), "{answer:?}");
 }
+
+#[test]
+fn labels_that_no_constraint_can_ask_for_are_named() {
+    let root = world("node n1 zone=a");
+    let mut node = (**root.node(&"n1".parse().unwrap()).unwrap()).clone();
+    let annotations = Arc::make_mut(&mut node.spec)
+        .annotations
+        .get_or_insert_default();
+    annotations
+        .labels
+        .insert("my rack".to_owned(), "r1".to_owned());
+    annotations.labels.insert("disk".to_owned(), String::new());
+    let mut tx = root.begin(at(1));
+    tx.update(node).unwrap();
+    let (root, _) = tx.finish();
+    let answer = why(&root, at(9), Some(Subject::Node), "n1").unwrap();
+    let remark = answer
+        .reasons
+        .iter()
+        .find(|reason| reason.code == "remark")
+        .unwrap();
+    assert!(
+        remark
+            .text
+            .starts_with("has 2 labels (disk=\"\", my rack=\"r1\") that no constraint can ask for"),
+        "{}",
+        remark.text
+    );
+}

@@ -106,7 +106,9 @@ fn a_task_that_failed_for_good_says_why_nothing_follows() {
         "
         Task web.1 is rejected: rejected by its node: image \"x\" is not supported.
         - failed: rejected by its node: image \"x\" is not supported [2]
-        - gave_up: nothing takes its place: its restart condition is none",
+        - gave_up: nothing takes its place: its restart condition is none [2]
+        > swarmctl service update web --force, which starts it again; so does any update that \
+          changes its tasks",
     );
 }
 
@@ -160,7 +162,8 @@ fn a_task_whose_secret_does_not_exist_says_so_with_the_way_out() {
         since 3
         - dependency: waiting for secret db, which does not exist [3]
         > swarmctl secret ls
-        > swarmctl service update web --rm-secret db --add-secret OTHER:db, with one that exists",
+        > use one that exists: swarmctl service update web --replicas 0, then swarmctl service \
+          update web --replicas 1 --rm-secret db --add-secret OTHER:db",
     );
     let with_secret = format!("secret db\n{world}");
     let text = explained(&with_secret, 9, "t1");

@@ -3,10 +3,10 @@
 //! ```text
 //! ingress 10.0.0.0/24
 //! node n1 down pause mem=100 zone=a overlay at=5
-//! service web replicas=2 restart=none attempts=3 constraint=node.labels.zone==a mem=50 port=80
-//! service web global secret=db
+//! service web replicas=2 restart=none attempts=3 constraint=node.labels.zone==a mem=50 most=1
+//! service web global secret=db health
 //! secret db driver
-//! task t1 web.1 pending/running on=n1 created=1 at=2 err=the rest of the line
+//! task t1 web.1 pending/running on=n1 created=1 at=2 failures=7 err=the rest of the line
 //! ```
 //!
 //! Times are in seconds. Host names are `host-<id>`.
@@ -142,10 +142,13 @@ fn service(line: &Line<'_>) -> Service {
     use v1::restart_policy::RestartCondition;
     use v1::service_spec::Mode;
     let name = line.words[1];
-    let constraint = line
+    let constraints: Vec<String> = line
         .words
         .iter()
-        .find_map(|word| word.strip_prefix("constraint="));
+        .filter_map(|word| word.strip_prefix("constraint="))
+        .map(str::to_owned)
+        .collect();
+    let most = line.number("most").unwrap_or(0).unsigned_abs();
     let template = v1::TaskSpec {
         restart: Some(v1::RestartPolicy {
             condition: match line.value("restart") {
@@ -157,8 +160,9 @@ fn service(line: &Line<'_>) -> Service {
             max_attempts: line.number("attempts").unwrap_or(0).unsigned_abs(),
             window: None,
         }),
-        placement: constraint.map(|constraint| v1::Placement {
-            constraints: vec![constraint.to_owned()],
+        placement: (!constraints.is_empty() || most > 0).then_some(v1::Placement {
+            constraints,
+            max_replicas: most,
             ..Default::default()
         }),
         resources: line
@@ -170,16 +174,7 @@ fn service(line: &Line<'_>) -> Service {
                 }),
                 ..Default::default()
             }),
-        runtime: line.value("secret").map(|name| {
-            v1::task_spec::Runtime::Container(v1::ContainerSpec {
-                secrets: vec![v1::SecretReference {
-                    secret_id: format!("id-{name}"),
-                    secret_name: name.to_owned(),
-                    target: None,
-                }],
-                ..Default::default()
-            })
-        }),
+        runtime: container(line).map(v1::task_spec::Runtime::Container),
         ..Default::default()
     };
     let wire = v1::ServiceSpec {
@@ -201,6 +196,29 @@ fn service(line: &Line<'_>) -> Service {
         format!("id-{name}").parse().unwrap(),
         ServiceSpec::new(wire),
     )
+}
+
+fn container(line: &Line<'_>) -> Option<v1::ContainerSpec> {
+    let secret = line.value("secret");
+    let health = line.has("health").then(|| v1::HealthConfig {
+        test: ["CMD", "true"].map(str::to_owned).into(),
+        interval: Some(time::duration_to_wire(Duration::from_secs(10))),
+        timeout: Some(time::duration_to_wire(Duration::from_secs(5))),
+        retries: 2,
+        ..Default::default()
+    });
+    (secret.is_some() || health.is_some()).then(|| v1::ContainerSpec {
+        healthcheck: health,
+        secrets: secret
+            .map(|name| v1::SecretReference {
+                secret_id: format!("id-{name}"),
+                secret_name: name.to_owned(),
+                target: None,
+            })
+            .into_iter()
+            .collect(),
+        ..Default::default()
+    })
 }
 
 fn secret(line: &Line<'_>) -> Secret {
@@ -241,6 +259,9 @@ fn task(root: &Root, line: &Line<'_>) -> Task {
     task.spec_version = root.service(&id).and_then(|service| service.spec_version);
     task.service_id = Some(id);
     task.slot = Slot(slot.parse().unwrap());
+    task.failures_before = line
+        .number("failures")
+        .map_or(0, |failures| failures.try_into().unwrap());
     task.node_id = line.value("on").map(|node| node.parse().unwrap());
     task
 }

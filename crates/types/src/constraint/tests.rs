@@ -133,8 +133,11 @@ const MATCHES: &[(&str, bool)] = &[
     ("node.platform.os == Linux", true),
     ("node.platform.os == windows", false),
     ("node.platform.arch == x86_64", true),
-    // No other spelling of an architecture is known here, unlike in the platform filter.
-    ("node.platform.arch == amd64", false),
+    ("node.platform.arch == amd64", true),
+    ("node.platform.arch == X86-64", true),
+    ("node.platform.arch != amd64", false),
+    ("node.platform.arch == arm64", false),
+    ("node.platform.arch != aarch64", true),
     ("node.labels.disk == ssd", true),
     ("Node.Labels.disk == ssd", true),
     ("node.labels.Disk == ssd", false),
@@ -226,4 +229,39 @@ fn what_a_node_has_is_told_for_explanations() {
     assert_eq!(seen("node.labels.rack == hdd"), "NoLabel");
     assert_eq!(seen("node.id == hdd"), "NodeId");
     assert_eq!(seen("node.color == hdd"), "UnknownKey");
+}
+
+#[test]
+fn an_architecture_goes_by_all_its_names() {
+    for (one, other, is_same) in [
+        ("x86_64", "amd64", true),
+        ("aarch64", "ARM64", true),
+        ("armv7l", "arm", true),
+        ("i686", "386", true),
+        ("ppc64le", "ppc64el", true),
+        ("riscv64", "riscv64", true),
+        ("x86_64", "386", false),
+        ("aarch64", "arm", false),
+        ("ppc64le", "ppc64", false),
+        ("", "amd64", false),
+    ] {
+        assert_eq!(is_same_architecture(one, other), is_same, "{one} {other}");
+    }
+}
+
+#[test]
+fn labels_that_no_constraint_can_name_are_known() {
+    for (name, value, can) in [
+        ("rack", "r1", true),
+        ("com.example.disk", "big ssd (new)", true),
+        ("my rack", "r1", false),
+        ("größe", "1", false),
+        ("a/b", "1", false),
+        ("a==b", "1", false),
+        ("rack", "", false),
+        ("rack", " r1", false),
+        ("rack", "a,b", false),
+    ] {
+        assert_eq!(can_name_label(name, value), can, "{name}={value}");
+    }
 }

@@ -71,7 +71,7 @@ pub(crate) struct Daemon {
     #[arg(short = 'd', long, default_value = "/var/lib/swarmd")]
     pub(crate) state_dir: PathBuf,
     /// Host name to report instead of the machine's.
-    #[arg(long)]
+    #[arg(long, value_parser = hostname)]
     pub(crate) hostname: Option<String>,
     /// Address on which a manager listens for agents.
     #[arg(long, default_value = "0.0.0.0:4242")]
@@ -161,6 +161,18 @@ impl std::fmt::Debug for Hidden {
 ///
 /// # Errors
 /// What is missing or malformed, in words.
+/// Reads a host name: what people tell nodes apart by has to be seen.
+fn hostname(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("a node needs a name".to_owned());
+    }
+    if text.chars().all(swarm_types::printable::is_printable) {
+        Ok(text.to_owned())
+    } else {
+        Err("a host name has no control characters".to_owned())
+    }
+}
+
 fn external_ca(text: &str) -> Result<v1::ExternalCa, String> {
     let mut external = v1::ExternalCa::default();
     let mut protocol = None;

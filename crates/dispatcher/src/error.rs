@@ -63,6 +63,21 @@ impl DispatchError {
         Self::new(Code::Unavailable, text)
     }
 
+    pub(crate) fn no_hostname(node: &NodeId) -> Self {
+        let text = format!(
+            "node {node} has no host name; give its machine one, or start it with --hostname"
+        );
+        Self::new(Code::InvalidArgument, text)
+    }
+
+    pub(crate) fn bad_hostname(node: &NodeId, shown: &str) -> Self {
+        let text = format!(
+            "node {node} has a host name with control characters, \"{shown}\"; give its machine \
+             another one, or start it with --hostname"
+        );
+        Self::new(Code::InvalidArgument, text)
+    }
+
     pub(crate) fn registrations_full(node: &NodeId, waiting: usize) -> Self {
         let text = format!(
             "{waiting} nodes wait for their registration to be written, which is the limit; node \

@@ -50,6 +50,7 @@ mod dispatcher;
 mod driven;
 mod error;
 mod expiry;
+mod hostname;
 mod intake;
 mod lean;
 mod nodes;

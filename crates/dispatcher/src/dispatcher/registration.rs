@@ -10,6 +10,7 @@ use super::{Dispatcher, SessionOpen, SessionStart, Timer};
 use crate::clones::{Place, Places};
 use crate::config::draw_period;
 use crate::error::DispatchError;
+use crate::hostname;
 use crate::nodes::NodeIntent;
 use crate::pulse::deadline;
 use crate::sessions::{Control, REGISTRATION_TIMEOUT, REGISTRATIONS_WAITING_MAX, Session};
@@ -32,6 +33,9 @@ impl Dispatcher {
         let node = open.node;
         if view.node(node).is_none() {
             return Err(DispatchError::node_not_found());
+        }
+        if let Some(description) = &open.description {
+            hostname::check(node, description)?;
         }
         self.check_room(node)?;
         let places = self.places(&open);

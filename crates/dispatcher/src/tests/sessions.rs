@@ -546,3 +546,47 @@ fn a_stopping_dispatcher_sends_a_last_message_and_refuses_everything() {
         );
     }
 }
+
+fn named(hostname: &str) -> v1::NodeDescription {
+    v1::NodeDescription {
+        hostname: hostname.to_owned(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_node_registers_only_with_a_host_name_that_can_be_seen() {
+    let mut rig = rig();
+    let mut refusal = |hostname: &str| {
+        let open = crate::SessionOpen {
+            node: &node_id("n"),
+            description: Some(named(hostname)),
+            addr: "10.0.0.1",
+            previous_session: "",
+        };
+        let (now, view) = (rig.now, rig.view.clone());
+        rig.dispatcher
+            .handle_session(now, open, &view, &mut rig.ids, &mut || MIDDLE)
+            .err()
+    };
+    for (hostname, part) in [
+        ("", "has no host name"),
+        (" \t", "has no host name"),
+        ("a\u{1b}[2J", "\"a\\u{1b}[2J\""),
+        ("a\nroot  READY", "\"a\\nroot  READY\""),
+        ("a\u{202e}b", "control characters"),
+    ] {
+        let error = refusal(hostname).unwrap();
+        assert_eq!(error.code, Code::InvalidArgument);
+        assert!(error.message.contains(part), "{error} says {part}");
+        assert!(
+            error.message.contains("node n has"),
+            "{error} names the node"
+        );
+        assert!(
+            error.message.contains("--hostname"),
+            "{error} says the way out"
+        );
+    }
+    assert_eq!(refusal("größe-1"), None);
+}

@@ -233,7 +233,10 @@ pub(super) async fn begin(
     previous: &str,
 ) -> (v1::SessionMessage, Streaming<v1::SessionMessage>) {
     let request = v1::SessionRequest {
-        description: Some(v1::NodeDescription::default()),
+        description: Some(v1::NodeDescription {
+            hostname: "host".to_owned(),
+            ..Default::default()
+        }),
         session_id: previous.to_owned(),
     };
     let opened = within(client.session(request)).await;

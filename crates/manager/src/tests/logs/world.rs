@@ -102,7 +102,10 @@ impl Node {
     pub(super) async fn session(&self) -> (String, Streaming<v1::SessionMessage>) {
         let mut client = DispatcherClient::new(self.channel.clone());
         let request = v1::SessionRequest {
-            description: Some(v1::NodeDescription::default()),
+            description: Some(v1::NodeDescription {
+                hostname: "host".to_owned(),
+                ..Default::default()
+            }),
             session_id: String::new(),
         };
         let opened = within(client.session(self.request(request))).await;

@@ -81,7 +81,7 @@ impl PayloadKind {
 pub(crate) struct Bind {
     pub(crate) source: PathBuf,
     pub(crate) target: PathBuf,
-    /// Directories are made where they are missing; files must be there.
+    /// Directories, and empty files, are made where they are missing.
     pub(crate) is_dir: bool,
 }
 

@@ -1,13 +1,18 @@
 //! A view of the file system that only the task has: its secrets and configs at the paths where the
 //! spec wants them. The rest is the node's.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::records::Bind;
+
+/// Mode of the empty files that are made to mount over.
+const PLACE_MODE: u32 = 0o444;
 
 /// Leaves the node's mount namespace and makes the binds in order; nothing happens without any.
 pub(super) fn make(binds: &[Bind]) -> Result<(), String> {
@@ -53,13 +58,39 @@ fn prepare(bind: &Bind) -> Result<(), String> {
         return fs::create_dir_all(&bind.target)
             .map_err(|cause| format!("cannot create {target}: {cause}"));
     }
-    // Making the file would write to the node's disk and outlive the task.
-    let is_file = fs::metadata(&bind.target).is_ok_and(|found| found.is_file());
-    if is_file {
-        return Ok(());
+    match fs::metadata(&bind.target) {
+        Ok(found) if found.is_file() => return Ok(()),
+        Ok(_) => {
+            return Err(format!(
+                "{target} on the node is no file, so no secret or config can be shown there; use \
+                 another target"
+            ));
+        }
+        Err(_) => {}
     }
-    Err(format!(
-        "there is no file {target} on the node to put a secret or config over; create an empty \
-         one, or use a relative target"
-    ))
+    make_place(&bind.target).map_err(|cause| {
+        format!(
+            "cannot make an empty file {target} on the node to show a secret or config at: \
+             {cause}; use a relative target, or make the file"
+        )
+    })
+}
+
+/// Makes an empty file to mount over. It stays: another task may use the place, and to delete it
+/// would take the file from under that task. What is shown there is not in it.
+fn make_place(target: &Path) -> io::Result<()> {
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(PLACE_MODE)
+        .open(target);
+    match made {
+        // Another task was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Ok(()),
+    }
 }

@@ -258,19 +258,40 @@ async fn an_absolute_target_is_seen_by_the_task_alone() {
 }
 
 #[tokio::test]
-async fn an_absolute_target_without_a_file_is_refused_with_the_way_out() {
+async fn an_absolute_target_that_is_not_there_is_made_and_stays_empty() {
     if !is_root() {
         return;
     }
     let world = World::new();
-    let path = world.file("nowhere").display().to_string();
+    let place = world.file("etc").join("below").join("site.conf");
+    let path = place.display().to_string();
+    let task = task(&format!("tr a-z b-za < {path}"), |container| {
+        container.secrets = vec![secret_in(file(&path, 0o444))];
+        container.configs.clear();
+    });
+    let controller = prepared(&world, &task).await;
+    within(controller.start()).await.unwrap();
+    within(controller.wait()).await.unwrap();
+    assert_eq!(world.output(&task), [format!("stdout F {HUSH_SHIFTED}")]);
+    assert_eq!(std::fs::read(&place).unwrap(), b"");
+}
+
+#[tokio::test]
+async fn an_absolute_target_that_is_no_file_is_refused_with_the_way_out() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let place = world.file("directory");
+    std::fs::create_dir(&place).unwrap();
+    let path = place.display().to_string();
     let task = task("true", |container| {
         container.secrets = vec![secret_in(file(&path, 0o444))];
         container.configs.clear();
     });
     let controller = prepared(&world, &task).await;
     let (_, _, message) = exit_of(within(controller.start()).await);
-    assert!(message.contains("create an empty one"), "{message}");
+    assert!(message.contains("use another target"), "{message}");
     assert!(!payload_dir(&world, &task).exists());
 }
 

@@ -6,6 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use swarm_types::Timestamp;
 
+/// From when on a reading of the machine's clock is no time: the year 2200. Timestamps end in 2262,
+/// and at their end every deadline is over at once and for ever; so a clock that is so far off is
+/// not followed, and time goes on from where it was.
+const WALL_END: Duration = Duration::from_secs(7_258_118_400);
+
 /// Reads the time. Clones share the offset that keeps it from going back.
 #[derive(Clone, Debug)]
 pub struct Clock {
@@ -31,14 +36,28 @@ impl Clock {
 
     /// The time; never earlier than an answer before.
     pub fn now(&self) -> Timestamp {
-        let since = SystemTime::now()
+        let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let wall = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
-        let monotonic = i64::try_from(self.monotonic().as_nanos()).unwrap_or(i64::MAX);
-        let ahead = wall.saturating_sub(monotonic);
-        let most = self.ahead.fetch_max(ahead, Ordering::AcqRel).max(ahead);
-        Timestamp::from_nanos(most.saturating_add(monotonic))
+        self.at(wall, self.monotonic())
+    }
+
+    /// The time at these readings.
+    fn at(&self, wall: Duration, monotonic: Duration) -> Timestamp {
+        let nanos = |it: Duration| i64::try_from(it.as_nanos()).unwrap_or(i64::MAX);
+        let ahead = |wall| nanos(wall).saturating_sub(nanos(monotonic));
+        let before = self.ahead.load(Ordering::Acquire);
+        let most = if wall < WALL_END {
+            let ahead = ahead(wall);
+            self.ahead.fetch_max(ahead, Ordering::AcqRel).max(ahead)
+        } else if before == i64::MIN {
+            // There was no time yet, and some has to be.
+            let ahead = ahead(WALL_END);
+            self.ahead.fetch_max(ahead, Ordering::AcqRel).max(ahead)
+        } else {
+            before
+        };
+        Timestamp::from_nanos(most.saturating_add(nanos(monotonic)))
     }
 
     /// Waits until `at`; for ever if there is no such time.
@@ -60,6 +79,36 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_centuries_ahead_is_not_followed() {
+        let second = Duration::from_secs(1);
+        let today = Duration::from_secs(1_800_000_000);
+        let year = Duration::from_secs(31_557_600);
+        let clock = Clock::new();
+        let before = clock.at(today, second);
+        // As if nothing had happened, during the jump and after it.
+        for (passed, wall) in [
+            (2, today + 300 * year),
+            (3, Duration::MAX),
+            (4, today + 3 * second),
+        ] {
+            let now = clock.at(wall, second * passed);
+            assert_eq!(now, before.saturating_add(second * (passed - 1)));
+        }
+        // A machine whose clock was at its beginning when it started is followed.
+        let booted = Clock::new();
+        booted.at(Duration::ZERO, second);
+        assert_eq!(
+            booted.at(today, 2 * second).to_wire().seconds,
+            1_800_000_000
+        );
+        // Who starts so far ahead has time left all the same.
+        let lost = Clock::new();
+        let first = lost.at(today + 300 * year, second);
+        assert_eq!(lost.at(today, 2 * second), first.saturating_add(second));
+        assert!(first.saturating_add(10 * year) > first.saturating_add(year));
+    }
 
     #[test]
     fn the_clock_goes_on_when_the_machine_is_set_back() {

@@ -108,6 +108,18 @@ pub(crate) struct ObjectArg {
     pub(crate) object: String,
 }
 
+/// One object or more.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ObjectArgs {
+    /// Ids, names, or beginnings of ids that no other has.
+    #[arg(
+        value_name = "OBJECT",
+        required = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub(crate) objects: Vec<String>,
+}
+
 /// Reads `key=value`.
 ///
 /// # Errors
@@ -166,18 +178,18 @@ mod tests {
             "cluster update default --external-ca protocol=cfssl,url=https://ca/sign",
             "node update n --label a=b --label c=",
             "node rm -f n",
-            "node remove n",
+            "node remove n m",
             "service create --name web -- sleep 1",
             "service update web --replicas 3 --detach",
             "service ls --format json",
             "service inspect -a web",
-            "service rm web",
+            "service rm web db",
             "service logs web db --follow --tail 10 --since 10m -t --raw",
             "service logs web --stream stderr --details --format json",
             "task logs web.1 --tail all",
             "task ls -a",
             "task inspect web.1",
-            "task rm web.1",
+            "task rm web.1 web.2",
             "why web --kind service",
             "version",
             "network create --name x",
@@ -186,11 +198,11 @@ mod tests {
             "secret ls -q",
             "secret inspect db --format json",
             "secret update db --label a=b",
-            "secret rm db",
+            "secret rm db ca",
             "config create c --file x --template-driver golang",
             "config ls",
             "config inspect c",
-            "config remove c",
+            "config remove c d",
             "service create --name web --secret db --config c:/etc/c -- x",
             "service update web --add-secret db,mode=0400 --rm-config c",
             "-s /run/x.sock -n service ls",

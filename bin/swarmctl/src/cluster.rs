@@ -9,7 +9,7 @@ use swarm_types::time::{duration_from_wire, duration_to_wire};
 use crate::cli::{Format, InspectFlags, ListFlags, ObjectArg, pair};
 use crate::failure::Failure;
 use crate::lookup::{Named as _, find};
-use crate::output::{Context, emit, emit_json, emit_line};
+use crate::output::{Context, both, emit, emit_json, emit_line};
 use crate::view::{ClusterView, LogDriverView};
 use crate::{ca, table, tokens, units, unlock};
 
@@ -231,15 +231,15 @@ async fn update(context: &Context, flags: Update) -> Result<(), Failure> {
     let was_locked = is_locked(cluster.spec.as_ref());
     let has_new_key = rotation.manager_unlock_key || (is_locked(Some(&spec)) && !was_locked);
     send(context, &cluster, Some(spec), rotation).await?;
-    emit_line(&cluster.id)?;
+    let printed = emit_line(&cluster.id);
     if !has_new_key {
-        return Ok(());
+        return printed;
     }
     // Somebody else may have switched auto-lock off again.
     let key = unlock::get(context).await?.ok_or_else(|| {
         Failure::refused("the cluster was updated, but its managers are not locked any more")
     })?;
-    unlock::show(&key, rotation.manager_unlock_key)
+    both(printed, unlock::show(&key, rotation.manager_unlock_key))
 }
 
 fn is_locked(spec: Option<&v1::ClusterSpec>) -> bool {

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 
+use swarm_types::printable;
 use tonic::{Code, Status};
 
 /// Exit codes, as `docs/exit-codes.md` lists them.
@@ -20,6 +21,8 @@ pub(crate) enum Exit {
     NotConverged = 5,
     /// Lines are missing from a log stream that was printed.
     Incomplete = 6,
+    /// It is done, but what it says could not be written.
+    Unwritten = 7,
     /// Ctrl-C.
     Interrupted = 130,
 }
@@ -47,6 +50,15 @@ impl Failure {
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
+    }
+
+    /// Output that cannot be written: a full disk, say. What was asked for is done all the same.
+    pub(crate) fn unwritten(error: &std::io::Error) -> Self {
+        Self::new(
+            Exit::Unwritten,
+            format!("done, but the output cannot be written: {error}"),
+        )
+        .hint("nothing has to be done again, but a list or document that was asked for is cut")
     }
 
     /// Adds a way out.
@@ -105,10 +117,10 @@ impl Failure {
         let mut text = match self.message.as_str() {
             // The exit code says it all.
             "" => String::new(),
-            message => format!("swarmctl: {message}\n"),
+            message => format!("swarmctl: {}\n", printable::line(message)),
         };
         for hint in &self.hints {
-            text.push_str(&format!("hint: {hint}\n"));
+            text.push_str(&format!("hint: {}\n", printable::line(hint)));
         }
         text
     }

@@ -25,22 +25,37 @@ mod unlock;
 mod view;
 mod why;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use clap::error::ContextKind;
 
 use cli::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| without_tips(error).exit());
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            anstream::eprint!("{}", failure.text());
+            let _nobody_to_tell = std::io::stderr().write_all(failure.text().as_bytes());
             ExitCode::from(failure.exit() as u8)
         }
     }
+}
+
+/// Takes away what is only a guess: it would pass a mistyped flag on to the program of a service,
+/// or name another verb that sounds alike.
+fn without_tips(mut error: clap::Error) -> clap::Error {
+    for kind in [
+        ContextKind::Suggested,
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedArg,
+    ] {
+        error.remove(kind);
+    }
+    error
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use swarm_api::{ext, v1};
+use swarm_types::constraint::can_name_label;
 use swarm_types::{resources, weights};
 use v1::node_spec::{Availability, Membership};
 use v1::raft_member_status::Reachability;
 
-use crate::cli::{Format, InspectFlags, ListFlags, ObjectArg, pair};
+use crate::cli::{Format, InspectFlags, ListFlags, ObjectArg, ObjectArgs, pair};
 use crate::failure::Failure;
 use crate::lookup::{Named as _, find};
-use crate::output::{Context, emit, emit_json, emit_line};
+use crate::output::{Context, emit, emit_json, emit_line, note, remove_each};
 use crate::view::{NodeView, enum_name};
 use crate::{ca, table, task, tokens, units};
 
@@ -49,7 +50,7 @@ pub(crate) enum Verb {
     #[command(visible_alias = "remove")]
     Rm {
         #[command(flatten)]
-        object: ObjectArg,
+        nodes: ObjectArgs,
         /// Also when it is not down; its tasks are given up.
         #[arg(short, long)]
         force: bool,
@@ -105,7 +106,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Accept(object) => accept(context, &object).await,
         Verb::Readmit(flags) => tokens::readmit(context, flags).await,
         Verb::Update(flags) => update(context, flags).await,
-        Verb::Rm { object, force } => remove(context, &object, force).await,
+        Verb::Rm { nodes, force } => remove(context, &nodes, force).await,
     }
 }
 
@@ -152,11 +153,10 @@ async fn warn(context: &Context) {
     };
     for node in status.nodes.iter().filter(|node| !node.warning.is_empty()) {
         let (id, name) = (&node.node_id, &node.hostname);
-        anstream::eprintln!(
+        note(&format!(
             "warning: node {id} ({name}): {}; {}",
-            node.warning,
-            node.next_step
-        );
+            node.warning, node.next_step
+        ));
     }
 }
 
@@ -379,6 +379,15 @@ async fn role(context: &Context, object: &ObjectArg, wanted: v1::NodeRole) -> Re
 }
 
 async fn update(context: &Context, flags: Update) -> Result<(), Failure> {
+    for (name, value) in &flags.label {
+        if !can_name_label(name, value) {
+            note(&format!(
+                "warning: no constraint can ask for label {name}={value:?}: a name needs letters, \
+                 digits and \"-_.\", a value must not be empty nor have other signs than \
+                 :-_.*()?+[]\\^$|/ and spaces inside"
+            ));
+        }
+    }
     let node = change(context, &flags.object, |node, spec| {
         let annotations = spec.annotations.get_or_insert_default();
         let labels = flags.labels(&annotations.labels);
@@ -395,15 +404,18 @@ async fn update(context: &Context, flags: Update) -> Result<(), Failure> {
     emit_line(&node.await?.id)
 }
 
-async fn remove(context: &Context, object: &ObjectArg, force: bool) -> Result<(), Failure> {
+async fn remove(context: &Context, args: &ObjectArgs, force: bool) -> Result<(), Failure> {
     let manager = &context.manager;
-    let node: v1::Node = find(manager, &object.object).await?;
-    let request = v1::RemoveNodeRequest {
-        node_id: node.id.clone(),
-        force,
-    };
-    manager.call(manager.control().remove_node(request)).await?;
-    emit_line(&node.id)
+    remove_each(&args.objects, async |object| {
+        let node: v1::Node = find(manager, object).await?;
+        let request = v1::RemoveNodeRequest {
+            node_id: node.id.clone(),
+            force,
+        };
+        manager.call(manager.control().remove_node(request)).await?;
+        Ok(node.id)
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@ mod input;
 
 use clap::{Args, Subcommand};
 use swarm_api::v1;
+use swarm_types::printable;
 
-use crate::cli::{Format, InspectFlags, ListFlags, ObjectArg, pair};
+use crate::cli::{Format, InspectFlags, ListFlags, ObjectArg, ObjectArgs, pair};
 use crate::connect::Manager;
 use crate::failure::Failure;
 use crate::lookup::{Named, find};
-use crate::output::{Context, emit, emit_json, emit_line};
+use crate::output::{Context, emit, emit_json, emit_line, remove_each};
 use crate::view::{ConfigView, LogDriverView, SecretView};
 use crate::{table, units};
 
@@ -76,7 +77,7 @@ pub(crate) enum Verb {
     },
     /// Remove one that no service uses.
     #[command(visible_alias = "remove")]
-    Rm(ObjectArg),
+    Rm(ObjectArgs),
 }
 
 /// A secret or a config.
@@ -109,6 +110,7 @@ pub(crate) async fn run_secret(context: &Context, verb: SecretVerb) -> Result<()
         Some(_) => Vec::new(),
         None => input::read(create.file.as_deref())?,
     };
+    input::refuse_line_end(&data)?;
     let spec = v1::SecretSpec {
         annotations: Some(create.annotations()),
         data: data.into(),
@@ -173,10 +175,14 @@ async fn run<T: Payload>(context: &Context, verb: Verb) -> Result<(), Failure> {
             object.relabel(manager, label.into_iter().collect()).await?;
             emit_line(&id)
         }
-        Verb::Rm(object) => {
-            let object: T = find(manager, &object.object).await?;
-            object.remove(manager).await?;
-            emit_line(object.id())
+        Verb::Rm(args) => {
+            remove_each(&args.objects, async |object| {
+                let object: T = find(manager, object).await?;
+                let id = object.id().to_owned();
+                object.remove(manager).await?;
+                Ok(id)
+            })
+            .await
         }
     }
 }
@@ -251,16 +257,17 @@ async fn inspect<T: Payload>(context: &Context, flags: &InspectFlags) -> Result<
     if let Some(data) = object.data() {
         push("Size", format!("{} bytes", data.len()));
     }
-    emit(&table::fields(&fields))?;
-    match object.data() {
-        Some(data) => emit(&format!("\n{}", shown(data))),
-        None => Ok(()),
+    let mut text = table::fields(&fields);
+    if let Some(data) = object.data() {
+        text.push('\n');
+        text.push_str(&shown(data));
     }
+    emit(&text)
 }
 
-/// The payload as a terminal may show it. Control characters could do things to the terminal.
+/// The payload as a terminal may show it.
 fn shown(data: &[u8]) -> String {
-    let is_plain = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    let is_plain = |c: char| printable::is_printable(c) || c == '\n' || c == '\t';
     match std::str::from_utf8(data) {
         Ok(text) if text.chars().all(is_plain) => {
             let end = if text.ends_with('\n') { "" } else { "\n" };

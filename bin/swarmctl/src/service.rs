@@ -1,6 +1,7 @@
 //! `swarmctl service`: list, inspect, remove. Creating, updating and waiting are in modules below.
 
 mod create;
+mod doubts;
 mod flags;
 mod parse;
 mod progress;
@@ -14,11 +15,11 @@ use swarm_api::v1;
 use swarm_types::Timestamp;
 use v1::service_spec::Mode;
 
-use crate::cli::{Format, InspectFlags, ListFlags, ObjectArg};
+use crate::cli::{Format, InspectFlags, ListFlags, ObjectArgs};
 use crate::failure::Failure;
 use crate::logs::LogFlags;
 use crate::lookup::{Named as _, find, is_live, of_service};
-use crate::output::{Context, emit, emit_json, emit_line};
+use crate::output::{Context, emit, emit_json, remove_each};
 use crate::view::{LogDriverView, PortView, ServiceView, enum_name};
 use crate::{logs, node, table, task, units};
 
@@ -42,7 +43,7 @@ pub(crate) enum Verb {
     },
     /// Remove a service and its tasks.
     #[command(visible_alias = "remove")]
-    Rm(ObjectArg),
+    Rm(ObjectArgs),
     /// Print what the tasks of services wrote.
     #[command(visible_alias = "log")]
     Logs(LogFlags),
@@ -58,21 +59,24 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Update(flags) => create::update(context, *flags).await,
         Verb::Ls(flags) => ls(context, flags).await,
         Verb::Inspect { flags, all } => inspect(context, &flags, all).await,
-        Verb::Rm(object) => remove(context, &object).await,
+        Verb::Rm(objects) => remove(context, &objects).await,
         Verb::Logs(flags) => logs::of_services(context, flags).await,
     }
 }
 
-async fn remove(context: &Context, object: &ObjectArg) -> Result<(), Failure> {
+async fn remove(context: &Context, args: &ObjectArgs) -> Result<(), Failure> {
     let manager = &context.manager;
-    let service: v1::Service = find(manager, &object.object).await?;
-    let request = v1::RemoveServiceRequest {
-        service_id: service.id.clone(),
-    };
-    manager
-        .call(manager.control().remove_service(request))
-        .await?;
-    emit_line(&service.name())
+    remove_each(&args.objects, async |object| {
+        let service: v1::Service = find(manager, object).await?;
+        let request = v1::RemoveServiceRequest {
+            service_id: service.id.clone(),
+        };
+        manager
+            .call(manager.control().remove_service(request))
+            .await?;
+        Ok(service.name())
+    })
+    .await
 }
 
 async fn ls(context: &Context, flags: ListFlags) -> Result<(), Failure> {

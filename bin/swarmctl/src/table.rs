@@ -2,6 +2,7 @@
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use swarm_types::printable;
 
 /// Renders rows under a header. Every row has as many cells as the header.
 pub(crate) fn render(header: &[&str], rows: Vec<Vec<String>>) -> String {
@@ -9,7 +10,8 @@ pub(crate) fn render(header: &[&str], rows: Vec<Vec<String>>) -> String {
     table.load_style(NOTHING);
     table.set_header(header.iter().copied());
     table.add_row(header.iter().map(|title| "-".repeat(title.len())));
-    table.add_rows(rows);
+    let shown = |cell: &String| printable::line(cell).into_owned();
+    table.add_rows(rows.iter().map(|row| row.iter().map(shown)));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -25,7 +27,7 @@ pub(crate) fn fields(fields: &[(String, String)]) -> String {
         .unwrap_or(0);
     let line = |(name, value): &(String, String)| {
         let gap = " ".repeat(width - name.chars().count());
-        format!("{name}{gap}  {value}")
+        format!("{name}{gap}  {}", printable::line(value))
     };
     lines(fields.iter().map(line))
 }
@@ -64,6 +66,16 @@ mod tests {
         let long = "x".repeat(500);
         let text = render(&["A", "B"], vec![row(&[&long, "end"])]);
         assert!(text.ends_with(&format!("{long}  end\n")));
+    }
+
+    #[test]
+    fn what_others_chose_stays_in_its_cell() {
+        let name = "\u{1b}[2Jx\nroot  READY\u{202e}";
+        let shown = "\\u{1b}[2Jx\\nroot  READY\\u{202e}";
+        let text = render(&["A", "B"], vec![row(&[name, "end"])]);
+        assert_eq!(text.lines().nth(2).unwrap(), format!("{shown}  end"));
+        let pairs = [("Name".to_owned(), name.to_owned())];
+        assert_eq!(fields(&pairs), format!("Name  {shown}\n"));
     }
 
     #[test]

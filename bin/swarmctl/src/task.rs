@@ -6,11 +6,11 @@ use clap::Subcommand;
 use swarm_api::v1;
 use swarm_types::Timestamp;
 
-use crate::cli::{Format, InspectFlags, ListFlags, ObjectArg};
+use crate::cli::{Format, InspectFlags, ListFlags, ObjectArgs};
 use crate::failure::Failure;
 use crate::logs::LogFlags;
 use crate::lookup::{Named as _, find, is_live, of_service, place_of, replica_name};
-use crate::output::{Context, emit, emit_json, emit_line};
+use crate::output::{Context, emit, emit_json, remove_each};
 use crate::view::{PortView, TaskView, task_state};
 use crate::{logs, node, table, units};
 
@@ -30,7 +30,7 @@ pub(crate) enum Verb {
     Inspect(InspectFlags),
     /// Remove a task.
     #[command(visible_alias = "remove")]
-    Rm(ObjectArg),
+    Rm(ObjectArgs),
     /// Print what tasks wrote.
     #[command(visible_alias = "log")]
     Logs(LogFlags),
@@ -45,14 +45,17 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Ls { flags, all } => ls(context, flags, all).await,
         Verb::Inspect(flags) => inspect(context, &flags).await,
         Verb::Logs(flags) => logs::of_tasks(context, flags).await,
-        Verb::Rm(object) => {
+        Verb::Rm(args) => {
             let manager = &context.manager;
-            let task: v1::Task = find(manager, &object.object).await?;
-            let request = v1::RemoveTaskRequest {
-                task_id: task.id.clone(),
-            };
-            manager.call(manager.control().remove_task(request)).await?;
-            emit_line(&task.id)
+            remove_each(&args.objects, async |object| {
+                let task: v1::Task = find(manager, object).await?;
+                let request = v1::RemoveTaskRequest {
+                    task_id: task.id.clone(),
+                };
+                manager.call(manager.control().remove_task(request)).await?;
+                Ok(task.id)
+            })
+            .await
         }
     }
 }

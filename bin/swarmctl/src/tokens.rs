@@ -13,7 +13,7 @@ use crate::cli::{Format, ListFlags};
 use crate::cluster::Role;
 use crate::failure::{Exit, Failure};
 use crate::lookup::find;
-use crate::output::{Context, emit, emit_json, emit_line};
+use crate::output::{Context, emit, emit_json, emit_line, remove_each};
 use crate::{cluster, table, units};
 
 /// Flags of `cluster join-token`.
@@ -172,20 +172,19 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Ls(flags) => ls(context, flags).await,
         Verb::Rm { ids } => {
-            for id in ids {
-                let request = ext::RemoveJoinTokenRequest { id };
-                let manager = &context.manager;
+            let manager = &context.manager;
+            remove_each(&ids, async |id| {
+                let request = ext::RemoveJoinTokenRequest { id: id.to_owned() };
                 let mut identity = manager.identity();
                 let removed = manager.call(identity.remove_join_token(request)).await;
-                let removed = removed.map_err(|failure| {
+                removed.map(|removed| removed.id).map_err(|failure| {
                     if failure.exit() == Exit::NotFound {
                         return failure.hint("`swarmctl cluster tokens ls` lists them");
                     }
                     failure
-                })?;
-                emit_line(&removed.id)?;
-            }
-            Ok(())
+                })
+            })
+            .await
         }
     }
 }

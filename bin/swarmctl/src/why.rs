@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use swarm_api::ext;
-use swarm_types::Timestamp;
+use swarm_types::{Timestamp, printable};
 
 use crate::cli::{Format, InspectFlags};
 use crate::failure::Failure;
@@ -87,6 +87,8 @@ fn text(answer: &ext::WhyResponse, now: Timestamp) -> String {
         lines.extend(answer.next_steps.iter().map(|step| format!("  {step}")));
     }
     lines.push(String::new());
+    // A reason may hold what a node or a task said.
+    let lines: Vec<_> = lines.iter().map(|it| printable::line(it)).collect();
     lines.join("\n")
 }
 
@@ -174,6 +176,26 @@ What you can do:
   swarmctl node activate node-2
 ";
         assert_eq!(text(&answer, Timestamp::from_millis(100_000)), expected);
+    }
+
+    #[test]
+    fn what_a_worker_said_stays_in_its_line() {
+        let answer = ext::WhyResponse {
+            headline: "Task web.1 failed: a\u{9b}2J\nb.".to_owned(),
+            reasons: vec![ext::Reason {
+                text: "\u{1b}]0;x\u{7}".to_owned(),
+                ..Default::default()
+            }],
+            next_steps: vec!["swarmctl why x\r".to_owned()],
+            ..Default::default()
+        };
+        let text = text(&answer, Timestamp::EPOCH);
+        assert!(
+            text.starts_with("Task web.1 failed: a\\u{9b}2J\\nb.\n"),
+            "{text}"
+        );
+        assert!(text.contains("  - \\u{1b}]0;x\\u{7}\n"), "{text}");
+        assert!(text.ends_with("  swarmctl why x\\r\n"), "{text}");
     }
 
     #[test]

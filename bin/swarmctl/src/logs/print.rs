@@ -5,6 +5,7 @@ use std::io;
 
 use serde::Serialize;
 use swarm_api::v1;
+use swarm_types::printable;
 
 use super::names::{Names, Place};
 use crate::failure::Failure;
@@ -72,8 +73,10 @@ impl Printer {
             self.finish();
             let text = names.resolved(&String::from_utf8_lossy(&line.data));
             let node = names.node(&context.node_id);
-            let notice = format!("swarmctl: notice from {node}: {}\n", text.trim_end());
-            self.stderr.extend_from_slice(notice.as_bytes());
+            let notice = format!("swarmctl: notice from {node}: {}", text.trim_end());
+            self.stderr
+                .extend_from_slice(printable::line(&notice).as_bytes());
+            self.stderr.push(b'\n');
             return;
         }
         let head = self.head(line, &context, names);
@@ -103,7 +106,8 @@ impl Printer {
             head.push_str(&pairs.collect::<Vec<_>>().join(","));
             head.push(' ');
         }
-        head
+        // The line is what the task wrote, to the letter; what stands before it is not.
+        printable::line(&head).into_owned()
     }
 
     fn put_text(&mut self, line: &v1::LogMessage, context: &v1::LogContext, head: &str) {
@@ -145,7 +149,8 @@ impl Printer {
                 .collect(),
         };
         let text = serde_json::to_string(&document).expect("strings and numbers are JSON");
-        self.stdout.extend_from_slice(text.as_bytes());
+        self.stdout
+            .extend_from_slice(printable::json(&text).as_bytes());
         self.stdout.push(b'\n');
     }
 
@@ -173,7 +178,7 @@ impl Printer {
         match written {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(Failure::refused(format!("cannot write the lines: {error}"))),
+            Err(error) => Err(Failure::unwritten(&error)),
         }
     }
 }

@@ -49,6 +49,23 @@ fn read_all(from: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
     Ok(data)
 }
 
+/// Refuses a secret that is nothing but the line end which `echo` adds to a variable that is not
+/// set.
+///
+/// # Errors
+/// If it is.
+pub(super) fn refuse_line_end(data: &[u8]) -> Result<(), Failure> {
+    if data.is_empty() || !data.iter().all(|byte| matches!(byte, b'\n' | b'\r')) {
+        return Ok(());
+    }
+    Err(
+        Failure::usage("the data is only a line end, which is no secret").hint(
+            "write it with `printf %s \"$SECRET\"`, and look whether the variable is set and the \
+             file complete",
+        ),
+    )
+}
+
 fn unreadable(name: &str, error: &std::io::Error) -> Failure {
     Failure::usage(format!("cannot read {name}: {error}"))
 }
@@ -65,6 +82,21 @@ mod tests {
         let endless = std::io::repeat(7);
         let refusal = read_all(endless, "x").unwrap_err();
         assert!(refusal.message().starts_with("x has more than"));
+    }
+
+    #[test]
+    fn a_line_end_alone_is_no_secret() {
+        for (data, is_taken) in [
+            (&b"\n"[..], false),
+            (b"\r\n", false),
+            (b"\n\n", false),
+            (b"x\n", true),
+            (b" \n", true),
+            // The manager says that it is empty.
+            (b"", true),
+        ] {
+            assert_eq!(refuse_line_end(data).is_ok(), is_taken, "{data:?}");
+        }
     }
 
     #[test]

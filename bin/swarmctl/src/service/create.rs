@@ -6,13 +6,14 @@ use clap::{Args, ValueEnum};
 use swarm_api::v1;
 use v1::service_spec::Mode;
 
+use super::doubts;
 use super::flags::Flags;
 use super::references::{ChangedReferences, NewReferences};
 use super::wait;
 use crate::cli::ObjectArg;
 use crate::failure::Failure;
 use crate::lookup::{Named as _, find};
-use crate::output::{Context, emit_line};
+use crate::output::{Context, both, emit_line};
 use crate::units;
 
 /// The image of a service that names none: the file system of the node, since the native executor
@@ -83,13 +84,17 @@ pub(crate) async fn create(context: &Context, flags: Create) -> Result<(), Failu
     let mut spec = new_spec(&flags)?;
     let manager = &context.manager;
     flags.references.apply(manager, &mut spec).await?;
+    doubts::tell(&spec);
     let request = v1::CreateServiceRequest { spec: Some(spec) };
     let answer = manager
         .call(manager.control().create_service(request))
         .await?;
     let id = answer.service.map(|service| service.id).unwrap_or_default();
-    emit_line(&id)?;
-    wait_for(context, &id, &flags.name, flags.wait).await
+    let printed = emit_line(&id);
+    both(
+        printed,
+        wait_for(context, &id, &flags.name, flags.wait).await,
+    )
 }
 
 fn new_spec(flags: &Create) -> Result<v1::ServiceSpec, Failure> {
@@ -143,6 +148,7 @@ pub(crate) async fn update(context: &Context, flags: Update) -> Result<(), Failu
         return Err(Failure::refused("no changes detected")
             .hint("`swarmctl service update --help` lists what can be changed"));
     }
+    doubts::tell(&spec);
     let request = v1::UpdateServiceRequest {
         service_id: service.id.clone(),
         service_version: service.meta.as_ref().and_then(|meta| meta.version),
@@ -152,8 +158,11 @@ pub(crate) async fn update(context: &Context, flags: Update) -> Result<(), Failu
     manager
         .call(manager.control().update_service(request))
         .await?;
-    emit_line(&service.id)?;
-    wait_for(context, &service.id, &name, flags.wait).await
+    let printed = emit_line(&service.id);
+    both(
+        printed,
+        wait_for(context, &service.id, &name, flags.wait).await,
+    )
 }
 
 async fn wait_for(

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use swarm_api::{ext, v1};
+use swarm_types::printable;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::create::WaitFlags;
 use super::progress::{Judge, Progress, Verdict};
 use crate::failure::{Exit, Failure};
 use crate::lookup::{Named as _, of_service};
-use crate::output::Context;
+use crate::output::{Context, note};
 use crate::{node, units};
 
 /// How often the manager is asked.
@@ -55,7 +56,7 @@ pub(crate) async fn until_converged(
     match ended {
         Ok(()) => {
             let took = units::show_duration(started.elapsed());
-            anstream::eprintln!("{name}: {}, converged after {took}", wait.text);
+            note(&format!("{name}: {}, converged after {took}", wait.text));
             Ok(())
         }
         Err(end) => {
@@ -267,7 +268,7 @@ impl Display {
         };
         match self {
             Self::Bar(bar) => {
-                bar.set_message(line);
+                bar.set_message(printable::line(&line).into_owned());
                 bar.tick();
             }
             Self::Plain { name, last } => {
@@ -277,7 +278,7 @@ impl Display {
                     .map_or(line.as_str(), |_| text);
                 if key != last {
                     key.clone_into(last);
-                    anstream::eprintln!("{name}: {key}");
+                    crate::output::note(&format!("{name}: {key}"));
                 }
             }
         }

@@ -5,6 +5,7 @@
 mod fake;
 mod logs;
 mod nouns;
+mod unwritten;
 
 use std::future::Future;
 use std::process::{Command, Output, Stdio};

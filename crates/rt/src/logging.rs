@@ -1,5 +1,7 @@
 //! Logs to standard error.
 
+mod safe;
+
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};
@@ -27,8 +29,8 @@ pub fn init(filter: &str, format: Format) -> Result<(), Box<dyn Error + Send + S
         // Files and pipes get plain text.
         .with_ansi(io::stderr().is_terminal());
     match format {
-        Format::Text => builder.try_init(),
-        Format::Json => builder.json().try_init(),
+        Format::Text => builder.fmt_fields(safe::Fields).try_init(),
+        Format::Json => builder.json().map_writer(safe::Json).try_init(),
     }
 }
 

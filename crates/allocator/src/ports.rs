@@ -7,8 +7,8 @@
 //! A number that we give is the next free one behind the one that was given last, from the start
 //! after the end, so that what was freed just now is not given to somebody else at once.
 //!
-//! Differences from SwarmKit: an update that cannot be satisfied leaves the old numbers in place; an
-//! unknown protocol is refused, where Go panics.
+//! Differences from SwarmKit: an update that cannot be satisfied leaves the old numbers in place;
+//! an unknown protocol is refused, where Go panics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -246,8 +246,8 @@ impl Replicated {
     }
 }
 
-/// Whether tasks that are made from a service would differ from those that were made before, so that
-/// a replica which gave up gets another one. Scaling makes no difference.
+/// Whether tasks that are made from a service would differ from those that were made before, so
+/// that a replica which gave up gets another one. Scaling makes no difference.
 fn makes_other_tasks(old: &Service, new: &Service) -> bool {
     old.spec.task() != new.spec.task() || old.spec.endpoint != new.spec.endpoint
 }

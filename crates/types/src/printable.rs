@@ -1,5 +1,5 @@
 //! Text that others chose, made safe to show: a host name, a label or an error of a task must not
-//! move the cursor of whoever reads it, forge lines, or turn the direction of what stands beside it.
+//! move the cursor of whoever reads it, forge lines, or turn around what stands beside it.
 //!
 //! Owns which characters are shown as escapes, and their form. Where text leaves a program for a
 //! person (tables, explanations, log lines), it goes through here; JSON has its own escapes and

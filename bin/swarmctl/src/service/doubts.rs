@@ -1,5 +1,5 @@
-//! What of a spec the manager takes, and which is probably not what was meant. Said on stderr before
-//! the service is waited for; the command goes on.
+//! What of a spec the manager takes, and which is probably not what was meant. Said on stderr, and
+//! the command goes on.
 
 use swarm_api::v1;
 use swarm_types::constraint::Constraint;

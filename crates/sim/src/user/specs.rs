@@ -15,10 +15,15 @@ use crate::settings::Services;
 /// The label of services that never come to rest.
 const FRAGILE: &str = "sim.fragile";
 
+const STOPS_SLOWLY: &[&str] = &["fake.stop=4s"];
+/// Takes longer than a replacement waits at least; in the place of the one above, so that what
+/// other seeds do stays the same.
+const STOPS_FOR_LONG: &[&str] = &["fake.stop=80s"];
+
 /// Scripts of tasks that need patience and then run.
 const TROUBLE: &[&[&str]] = &[
     &["fake.prepare=2s", "fake.jitter=500ms"],
-    &["fake.stop=4s"],
+    STOPS_SLOWLY,
     &["fake.start=1s", "fake.stop=1s", "fake.jitter=1s"],
     &["fake.temporary=prepare:2"],
     &["fake.temporary=start:1", "fake.temporary=remove:2"],
@@ -89,10 +94,15 @@ fn template(
     is_fragile: bool,
     random: &mut Random,
 ) -> v1::TaskSpec {
+    let mut script = script;
+    let mut grace = random.happens(300).then(|| random.between(0, 5_000));
+    if script == STOPS_SLOWLY && grace.is_some_and(|millis| millis > 4_000) {
+        (script, grace) = (STOPS_FOR_LONG, Some(90_000));
+    }
     let container = v1::ContainerSpec {
         image: "host".to_owned(),
         args: script.iter().map(|word| (*word).to_owned()).collect(),
-        stop_grace_period: random.happens(300).then(|| wire(random.between(0, 5_000))),
+        stop_grace_period: grace.map(wire),
         ..Default::default()
     };
     v1::TaskSpec {

@@ -29,6 +29,9 @@ pub(crate) enum Command {
     /// What holds one task; started by the daemon itself.
     #[command(hide = true)]
     Shim {
+        /// How many files the task may have open, unless its spec says so.
+        #[arg(long)]
+        files: Option<u64>,
         /// The directory of the task.
         directory: PathBuf,
     },

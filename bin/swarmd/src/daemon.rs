@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Availability, Daemon, Executor, LogFormat};
 use crate::locking;
+use crate::open_files;
 
 /// Runs a node until SIGINT or SIGTERM, or until it fails.
 pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
@@ -31,6 +32,7 @@ pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
     let mut native = NativeConfig::new(args.state_dir.join("native"));
     native.path = search_path();
     native.hostname.clone_from(&args.hostname);
+    open_files::raise(&mut native)?;
     if let Some(text) = &args.generic_node_resources {
         native.generic_resources = resources::parse(text)
             .map_err(|error| anyhow::anyhow!("--generic-node-resources {text}: {error}"))?;

@@ -21,6 +21,7 @@ use swarm_rt::{Shutdown, logging};
 
 use crate::args::Dev;
 use crate::daemon::{search_path, stop_requested};
+use crate::open_files;
 use example::Example;
 
 /// A log of a cluster that lives for an afternoon; the usual 64 MiB would be mostly zeros.
@@ -90,6 +91,7 @@ async fn start_node(
     let mut native = NativeConfig::new(state_dir.join("native"));
     native.hostname = Some(name.to_owned());
     native.path = search_path();
+    open_files::raise(&mut native)?;
     let executor = NativeExecutor::new(native).map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut log = LogConfig::default();
     log.member.segment_bytes = LOG_SEGMENT_BYTES;

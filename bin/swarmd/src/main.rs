@@ -8,6 +8,7 @@ mod dev;
 mod join_check;
 mod locking;
 mod malloc;
+mod open_files;
 
 use std::process::ExitCode;
 
@@ -22,7 +23,8 @@ fn main() -> ExitCode {
     // These two are other programs that this file happens to contain; a shim must be a process
     // with a single thread, so nothing is started before them.
     match &args.command {
-        Some(args::Command::Shim { directory }) => {
+        Some(args::Command::Shim { files, directory }) => {
+            open_files::give_back(*files);
             return swarm_executor_native::shim::main(directory);
         }
         Some(args::Command::HelloWeb { arguments }) => return hello_web::main(arguments),

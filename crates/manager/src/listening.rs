@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_rt::lanes::{self, Keepalive, Lane};
+use swarm_rt::net::LocalListener;
 use swarm_rt::tasks::TaskError;
-use swarm_rt::{OnError, Tasks, net, tls};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use swarm_rt::{OnError, Tasks, files, net, tls};
+use tokio_stream::wrappers::TcpListenerStream;
 use tower::Layer as _;
 
 use crate::Config;
@@ -40,7 +41,7 @@ pub(crate) struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            limits: tls::Limits::default(),
+            limits: tls::Limits::default().within(files::limit()),
             call_timeout: guard::CALL_TIMEOUT,
             keepalive_interval: net::KEEPALIVE_INTERVAL,
             worker_keepalive_interval: WORKER_KEEPALIVE_INTERVAL,
@@ -50,7 +51,7 @@ impl Default for Bounds {
 }
 
 /// Serves clients on the control socket.
-pub(crate) fn serve_control(tasks: &Tasks, services: &Arc<Services>, socket: UnixListenerStream) {
+pub(crate) fn serve_control(tasks: &Tasks, services: &Arc<Services>, socket: LocalListener) {
     let stop = tasks.shutdown().clone();
     let router = services::control(services);
     tasks.spawn("control socket", OnError::Stop, async move {
@@ -78,6 +79,7 @@ impl Remote<'_> {
         let Services { store, gate, .. } = &**self.services;
         let (cluster, metrics) = (self.config.cluster.clone(), self.config.metrics.clone());
         let lanes = (0..lanes::count()).map(|_| Lane::new());
+        tell_limits(&self.bounds.limits);
         let listening = tls::listen(
             self.tasks,
             socket.into_inner(),
@@ -119,5 +121,18 @@ impl Remote<'_> {
                 served.await.map_err(TaskError::from)
             });
         Ok(())
+    }
+}
+
+/// Says how many connections the files of this process allow, if they are fewer than usual.
+fn tell_limits(limits: &tls::Limits) {
+    if limits.connections_max < tls::Limits::default().connections_max {
+        tracing::warn!(
+            files = files::limit(),
+            connections = limits.connections_max,
+            without_certificate = limits.anonymous_max,
+            "few files may be open at once, so fewer connections than usual are taken; raise the \
+             limit of the process (ulimit -n, LimitNOFILE=)"
+        );
     }
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use swarm_raft::disk::{Disk, DiskError, DiskErrorKind, DiskOp};
+use swarm_rt::files::{self, Spare};
 
 /// Zeros are written in pieces of this size when a file is made.
 const ZERO_BYTES: usize = 1024 * 1024;
@@ -20,6 +21,8 @@ const FILE_MODE: u32 = 0o600;
 #[derive(Debug)]
 pub struct RealDisk {
     dir: PathBuf,
+    /// The log goes on when everybody else has used up the files of this process.
+    spare: Spare,
     /// The file that was written last: the log writes and syncs one file over and over.
     open: Option<(String, File)>,
 }
@@ -28,6 +31,7 @@ impl Clone for RealDisk {
     fn clone(&self) -> Self {
         RealDisk {
             dir: self.dir.clone(),
+            spare: Spare::new(),
             open: None,
         }
     }
@@ -38,6 +42,7 @@ impl RealDisk {
     pub fn new(dir: &Path) -> Self {
         RealDisk {
             dir: dir.to_owned(),
+            spare: Spare::new(),
             open: None,
         }
     }
@@ -54,7 +59,9 @@ impl RealDisk {
         let path = self.path(op, name)?;
         let known = matches!(&self.open, Some((open, _)) if open == name);
         if !known {
-            let file = OpenOptions::new().read(true).write(true).open(&path);
+            let file = self
+                .spare
+                .open(|| OpenOptions::new().read(true).write(true).open(&path));
             let file = file.map_err(|error| failed(op, &path, &error))?;
             self.open = Some((name.to_owned(), file));
         }
@@ -66,7 +73,7 @@ impl Disk for RealDisk {
     fn list(&mut self) -> Result<Vec<String>, DiskError> {
         let error = |error: io::Error| failed(DiskOp::List, &self.dir, &error);
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(error)? {
+        for entry in self.spare.open(|| fs::read_dir(&self.dir)).map_err(error)? {
             // A name that is no text is none of ours.
             if let Ok(name) = entry.map_err(error)?.file_name().into_string() {
                 names.push(name);
@@ -78,12 +85,14 @@ impl Disk for RealDisk {
 
     fn create(&mut self, name: &str, size: u64) -> Result<(), DiskError> {
         let path = self.path(DiskOp::Create, name)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(&path);
+        let file = self.spare.open(|| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(FILE_MODE)
+                .open(&path)
+        });
         let mut file = file.map_err(|error| failed(DiskOp::Create, &path, &error))?;
         if let Err(error) = write_zeros(&mut file, size) {
             // Half a file is of no use, and its blocks may be what others need.
@@ -162,7 +171,8 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&mut self) -> Result<(), DiskError> {
-        sync_dir(&self.dir).map_err(|error| failed(DiskOp::SyncDir, &self.dir, &error))
+        let synced = self.spare.open(|| sync_dir(&self.dir));
+        synced.map_err(|error| failed(DiskOp::SyncDir, &self.dir, &error))
     }
 }
 
@@ -184,7 +194,9 @@ fn write_zeros(file: &mut File, size: u64) -> io::Result<()> {
 
 fn failed(op: DiskOp, path: &Path, error: &io::Error) -> DiskError {
     let is = |kinds: &[ErrorKind]| kinds.contains(&error.kind());
-    let kind = if is(&[ErrorKind::StorageFull, ErrorKind::QuotaExceeded]) {
+    let kind = if files::is_exhausted(error) {
+        DiskErrorKind::NoFiles
+    } else if is(&[ErrorKind::StorageFull, ErrorKind::QuotaExceeded]) {
         DiskErrorKind::Full
     } else if is(&[ErrorKind::NotFound]) {
         DiskErrorKind::Missing
@@ -193,7 +205,12 @@ fn failed(op: DiskOp, path: &Path, error: &io::Error) -> DiskError {
     } else {
         DiskErrorKind::Other
     };
-    DiskError::new(op, &path.display().to_string(), kind, error.to_string())
+    DiskError::new(
+        op,
+        &path.display().to_string(),
+        kind,
+        files::in_words(error),
+    )
 }
 
 #[cfg(test)]
@@ -255,6 +272,10 @@ mod tests {
         assert!(failed(DiskOp::Write, Path::new("x"), &full).is_full());
         let quota = io::Error::from(ErrorKind::QuotaExceeded);
         assert!(failed(DiskOp::Write, Path::new("x"), &quota).is_full());
+        // EMFILE
+        let files = io::Error::from_raw_os_error(24);
+        let files = failed(DiskOp::Write, Path::new("x"), &files);
+        assert!(files.passes() && !files.is_full(), "{files}");
         let other = io::Error::from(ErrorKind::PermissionDenied);
         assert!(!failed(DiskOp::Write, Path::new("x"), &other).is_full());
     }

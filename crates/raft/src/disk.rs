@@ -101,6 +101,8 @@ impl fmt::Display for DiskOp {
 pub enum DiskErrorKind {
     /// The disk, or the quota on it, is full. Freeing space helps.
     Full,
+    /// The process, or the machine, has as many files open as it may. Closing some helps.
+    NoFiles,
     /// No such file.
     Missing,
     /// The name is taken.
@@ -137,5 +139,13 @@ impl DiskError {
     /// Whether freeing space is the way out.
     pub fn is_full(&self) -> bool {
         self.kind == DiskErrorKind::Full
+    }
+
+    /// Whether it is worth trying again: something has to be freed, and nothing is broken.
+    pub fn passes(&self) -> bool {
+        match self.kind {
+            DiskErrorKind::Full | DiskErrorKind::NoFiles => true,
+            DiskErrorKind::Missing | DiskErrorKind::Exists | DiskErrorKind::Other => false,
+        }
     }
 }

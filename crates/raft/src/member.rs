@@ -390,14 +390,14 @@ fn core_config(config: &MemberConfig, identity: &Identity) -> CoreConfig {
 
 fn refusal(error: LogError) -> Refusal {
     match error.disk() {
-        Some(cause) if cause.is_full() => Refusal::DiskFull(cause.to_string()),
+        Some(cause) if cause.passes() => Refusal::DiskFull(cause.to_string()),
         Some(cause) => Refusal::LogStopped(cause.to_string()),
         None => Refusal::LogStopped(error.to_string()),
     }
 }
 
 fn drive_error(error: LogError) -> DriveError {
-    if error.is_full() {
+    if error.passes() {
         DriveError::Retry(error)
     } else {
         DriveError::Fatal(error)

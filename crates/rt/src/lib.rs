@@ -3,7 +3,8 @@
 //! # Owns
 //! The only places where the clock is read, random bytes are drawn, tasks are spawned and sockets
 //! are opened. [`net`] has the addresses and who calls, [`tls`] the connections between nodes, and
-//! [`metrics`] the figures that a node shows; [`lanes`] are threads for many quiet connections.
+//! [`metrics`] the figures that a node shows; [`lanes`] are threads for many quiet connections, and
+//! [`files`] are what all of these use up.
 //!
 //! # Does not own
 //! Any decision. A shell asks a pure crate what to do and comes here to do it.
@@ -23,10 +24,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
+mod crowd;
+pub mod files;
 pub mod lanes;
 pub mod logging;
 pub mod metrics;
 pub mod net;
+mod notices;
 pub mod plugin;
 pub mod random;
 pub mod shutdown;

@@ -18,6 +18,7 @@ pub use prometheus_client::metrics::gauge::Gauge;
 pub use prometheus_client::metrics::histogram::Histogram;
 pub use prometheus_client::registry::Registry;
 
+use crate::files;
 pub use http::serve;
 pub use refused::Refused;
 
@@ -41,8 +42,37 @@ struct Inner {
     refused: Family<Label, Counter>,
     connections: Family<Label, Gauge>,
     handshakes: Gauge,
+    files: Files,
     /// Of other parts, by their names.
     parts: Mutex<BTreeMap<&'static str, Part>>,
+}
+
+/// The files of the process, with the names that every exporter gives them.
+#[derive(Debug, Default)]
+struct Files {
+    open: Gauge,
+    max: Gauge,
+}
+
+impl Files {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "process_open_fds",
+            "Files that the process has open, sockets among them",
+            self.open.clone(),
+        );
+        registry.register(
+            "process_max_fds",
+            "Files that the process may have open",
+            self.max.clone(),
+        );
+    }
+
+    fn update(&self) {
+        let shown = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.open.set(files::open().map_or(0, shown));
+        self.max.set(shown(files::limit()));
+    }
 }
 
 /// The figures of a part that may be started anew.
@@ -92,12 +122,15 @@ impl Metrics {
             "TLS handshakes in progress on the remote listener",
             handshakes.clone(),
         );
+        let files = Files::default();
+        files.register(&mut registry);
         Self {
             inner: Arc::new(Inner {
                 registry: Mutex::new(registry),
                 refused,
                 connections,
                 handshakes,
+                files,
                 parts: Mutex::default(),
             }),
         }
@@ -154,6 +187,7 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut text = String::new();
         let parts = self.parts();
+        self.inner.files.update();
         // Writing into a string cannot fail.
         let _ = encode_registry(&mut text, &self.registry());
         for part in parts.values() {

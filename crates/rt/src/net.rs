@@ -3,6 +3,8 @@
 //! The control socket is plain HTTP/2: whoever may open it acts as the manager's own node.
 //! Everything else travels in the mutual TLS of [`crate::tls`].
 
+mod local;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,12 +14,13 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use swarm_types::NodeId;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 
 use crate::tls::Connection;
 pub use crate::tls::Peer;
+pub use local::LocalListener;
 
 /// Largest message that a manager takes (spec 1.1): 4 MiB.
 pub const SERVER_RECEIVE_BYTES_MAX: usize = 4 << 20;
@@ -102,7 +105,7 @@ pub async fn bind_tcp(address: &str) -> io::Result<(TcpListenerStream, SocketAdd
 ///
 /// # Errors
 /// The path with what is wrong.
-pub async fn bind_unix(path: &Path) -> io::Result<UnixListenerStream> {
+pub async fn bind_unix(path: &Path) -> io::Result<LocalListener> {
     let context =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     if let Some(directory) = path.parent()
@@ -132,7 +135,7 @@ pub async fn bind_unix(path: &Path) -> io::Result<UnixListenerStream> {
     let listener = UnixListener::bind(path).map_err(context)?;
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(context)?;
-    Ok(UnixListenerStream::new(listener))
+    Ok(LocalListener::new(listener))
 }
 
 /// A server with the limits and keep-alives that every listener of ours has.

@@ -2,8 +2,8 @@
 //! connections are open.
 //!
 //! Owns [`Credentials`], which listener and dialer share, and the configuration of TLS: versions
-//! 1.2 and 1.3, HTTP/2 by ALPN, no resumption (a resumed connection keeps the chain that was
-//! checked under an older root). Does not own what certificates mean: names, roles and validity
+//! 1.2 and 1.3, HTTP/2 (offered by ALPN, and meant where a peer names no protocol), no resumption
+//! (a resumed connection keeps the chain that was checked under an older root). Does not own what certificates mean: names, roles and validity
 //! are read by `swarm-ca`.
 //!
 //! New credentials count for new handshakes; connections that are open keep the identity that they
@@ -11,8 +11,11 @@
 
 mod connection;
 mod dial;
+mod greeting;
 pub mod https;
 mod listener;
+mod meter;
+mod refusals;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -38,7 +41,8 @@ pub use dial::{DialError, Security, ServerName, dial};
 pub use listener::{Incoming, Limits, Listening, listen};
 pub use words::explain;
 
-/// The application protocol that both sides must speak.
+/// The application protocol that both sides speak. Ours name it; a peer may name none, and is held
+/// to HTTP/2 by its first words.
 const ALPN_H2: &[u8] = b"h2";
 
 /// What a node proves itself with, and the roots that it believes, as PEM.

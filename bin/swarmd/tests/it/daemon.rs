@@ -21,6 +21,8 @@ const LOG_LINES_SHOWN: usize = 60;
 pub(crate) struct Daemon {
     name: String,
     arguments: Vec<String>,
+    /// How many files it may have open, if not as many as this process.
+    files: Option<u32>,
     log: PathBuf,
     /// Where the log of this run begins.
     log_start: usize,
@@ -29,9 +31,20 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(name: &str, directory: &Path, arguments: &[&str]) -> Self {
+        Self::start_with_files(name, directory, arguments, None)
+    }
+
+    /// The same with a limit on open files that it cannot raise.
+    pub(crate) fn start_with_files(
+        name: &str,
+        directory: &Path,
+        arguments: &[&str],
+        files: Option<u32>,
+    ) -> Self {
         let mut daemon = Self {
             name: name.to_owned(),
             arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+            files,
             log: directory.join(format!("{name}.log")),
             log_start: 0,
             child: None,
@@ -50,7 +63,8 @@ impl Daemon {
             .unwrap();
         writeln!(log, "--- start of {}", self.name).unwrap();
         self.log_start = usize::try_from(log.metadata().unwrap().len()).unwrap();
-        let child = Command::new(SWARMD)
+        let child = self
+            .program()
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -59,6 +73,16 @@ impl Daemon {
             .spawn()
             .unwrap();
         self.child = Some(child);
+    }
+
+    fn program(&self) -> Command {
+        let Some(files) = self.files else {
+            return Command::new(SWARMD);
+        };
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, SWARMD]);
+        shell
     }
 
     pub(crate) fn pid(&self) -> i32 {

@@ -13,6 +13,7 @@ mod daemon;
 mod damage;
 mod dev;
 mod external_ca;
+mod few_files;
 mod full_disk;
 mod identity;
 mod joining;

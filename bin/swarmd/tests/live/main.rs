@@ -16,6 +16,7 @@ mod lab;
 mod machine;
 mod manager;
 mod program;
+mod renewal;
 mod specs;
 mod three_machines;
 mod wait;

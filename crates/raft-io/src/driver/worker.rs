@@ -299,7 +299,7 @@ where
                 Err(DriveError::Retry(error)) => {
                     let text = swarm_rt::chain(&error).to_string();
                     if self.stalled.is_none() {
-                        tracing::error!(error = text, "the disk of the raft log is full");
+                        tracing::error!(error = text, "the raft log has to wait");
                     }
                     self.stalled = Some(text);
                     return Ok(());

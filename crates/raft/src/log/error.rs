@@ -7,7 +7,7 @@ use crate::seal::KeyId;
 /// Why a log cannot be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
-    /// The disk refused. A full disk can be retried; see [`DiskError::is_full`].
+    /// The disk refused. A full disk can be retried; see [`DiskError::passes`].
     #[error("log operation failed")]
     Disk(#[from] DiskError),
     /// A sync failed earlier, so what is on the disk is unknown.
@@ -100,8 +100,8 @@ impl LogError {
         }
     }
 
-    /// Whether freeing space on the disk is the way out.
-    pub fn is_full(&self) -> bool {
-        self.disk().is_some_and(DiskError::is_full)
+    /// Whether the disk passes: see [`DiskError::passes`].
+    pub fn passes(&self) -> bool {
+        self.disk().is_some_and(DiskError::passes)
     }
 }

@@ -359,13 +359,17 @@ fn a_member_that_starts_on_a_full_disk_has_room_for_small_proposals() {
 }
 
 #[test]
-fn a_write_that_meets_a_full_disk_is_retried_without_loss() {
+fn a_write_that_meets_a_full_disk_or_no_file_is_retried_without_loss() {
     let disk = SimDisk::new(1);
     let mut machine = open_alone(&disk, 1).unwrap();
     machine.propose("one").unwrap();
     machine.propose("two").unwrap();
-    for _ in 0..3 {
-        disk.fail_at(disk.operations() + 1, DiskErrorKind::Full);
+    for kind in [
+        DiskErrorKind::Full,
+        DiskErrorKind::NoFiles,
+        DiskErrorKind::Full,
+    ] {
+        disk.fail_at(disk.operations() + 1, kind);
         assert!(matches!(machine.settle(), Err(DriveError::Retry(_))));
         assert!(machine.state.is_empty());
         machine.member.tick();

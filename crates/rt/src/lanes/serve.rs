@@ -137,8 +137,7 @@ where
             }
             let is_dead = watch.as_mut().is_some_and(|it| it.poll(context).is_ready());
             if is_dead {
-                about.count_half_open();
-                tracing::info!(remote = %about.remote(), "a peer does not answer any more");
+                about.note_half_open();
                 return Poll::Ready(());
             }
             let (request, mut respond) = match http.poll_accept(context) {
@@ -183,7 +182,7 @@ fn note_break(about: &Connection, error: &h2::Error) {
     let kind = error.get_io().map(std::io::Error::kind);
     if kind == Some(std::io::ErrorKind::TimedOut) {
         // The kernel found out that nobody is there.
-        about.count_half_open();
+        about.note_half_open();
     }
     tracing::debug!(%error, remote = %about.remote(), "connection broken");
 }

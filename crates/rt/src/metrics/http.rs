@@ -2,21 +2,24 @@
 //!
 //! A scraper gets the text for `GET /metrics`; everything else is refused by its status code. What
 //! a client sends is read up to a bound and within a deadline, and each connection serves one
-//! request, so nobody can hold the node by this port.
+//! request, so nobody can hold the node by this port. Nor can slow readers hold the page: whoever
+//! comes when all places are taken gets that of an old one.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
-use super::Metrics;
-use crate::tasks::TaskError;
-use crate::{OnError, Shutdown, Tasks};
+use super::{Metrics, Refused};
+use crate::crowd::{Crowd, Origin};
+use crate::notices::Notices;
+use crate::{Clock, OnError, Shutdown, Tasks, files};
 
-/// Scrapers served at once; further ones wait in the system's queue.
+/// Clients served at once. A scraper takes a few milliseconds, so the oldest is none.
 const CLIENTS_MAX: usize = 16;
 /// The head of a request; scrapers send a few hundred bytes.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
@@ -29,44 +32,89 @@ const TEXT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=ut
 
 /// Serves the figures on an open listener until the tasks are told to stop.
 pub fn serve(tasks: &Tasks, listener: TcpListener, metrics: Metrics) {
-    let (owner, stop) = (tasks.clone(), tasks.shutdown().clone());
+    let stop = tasks.shutdown().clone();
     tasks.spawn("metrics listener", OnError::Log, async move {
-        accept(&owner, &listener, &metrics, &stop).await
+        accept(&listener, &metrics, &stop).await;
+        Ok(())
     });
 }
 
-async fn accept(
-    tasks: &Tasks,
-    listener: &TcpListener,
-    metrics: &Metrics,
-    stop: &Shutdown,
-) -> Result<(), TaskError> {
-    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+async fn accept(listener: &TcpListener, metrics: &Metrics, stop: &Shutdown) {
+    let mut clients = Clients::default();
+    let (mut notices, clock) = (Notices::default(), Clock::new());
     loop {
-        let place = Arc::clone(&places).acquire_owned();
-        let accepted = async {
-            let place = place.await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            () = stop.begun() => return Ok(()),
-            accepted = accepted => accepted,
-        };
-        let (mut stream, _) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "metrics listener cannot accept");
-                tokio::time::sleep(ACCEPT_RETRY).await;
+        let accepted = tokio::select! {
+            () = stop.begun() => return,
+            Some(ended) = clients.set.join_next() => {
+                clients.forget(ended);
                 continue;
             }
+            accepted = listener.accept() => accepted,
         };
+        match accepted {
+            Ok((stream, remote)) => clients.serve(stream, remote, metrics),
+            Err(error) => {
+                if notices.ask(clock.monotonic()).is_some() {
+                    let error = files::in_words(&error);
+                    tracing::warn!(error, "scrapers have to wait");
+                }
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Those who are being served; they end with the listener.
+#[derive(Default)]
+struct Clients {
+    set: JoinSet<u64>,
+    by_number: BTreeMap<u64, (Origin, AbortHandle)>,
+    crowd: Crowd,
+    next: u64,
+}
+
+impl Clients {
+    fn serve(&mut self, mut stream: TcpStream, remote: SocketAddr, metrics: &Metrics) {
+        let origin = Origin::from(remote.ip());
+        if self.crowd.count() >= CLIENTS_MAX {
+            metrics.refused(Refused::SlowScraper);
+            self.displace(origin);
+        }
+        let number = self.next;
+        self.next += 1;
         let metrics = metrics.clone();
-        tasks.spawn("metrics client", OnError::Log, async move {
-            let _place = place;
+        let handle = self.set.spawn(async move {
             // A client that is slow, or gone, is no failure of ours.
             let _ = tokio::time::timeout(EXCHANGE_TIMEOUT, answer(&mut stream, &metrics)).await;
-            Ok(())
+            number
         });
+        self.crowd.enter(origin, number);
+        self.by_number.insert(number, (origin, handle));
+    }
+
+    /// Ends one that is old, of those that are many if there are such.
+    fn displace(&mut self, newcomer: Origin) {
+        let oldest = self.by_number.keys().next().copied();
+        if let Some(number) = self.crowd.give_way(newcomer).or(oldest) {
+            self.remove(number);
+        }
+    }
+
+    fn remove(&mut self, number: u64) {
+        if let Some((origin, handle)) = self.by_number.remove(&number) {
+            handle.abort();
+            self.crowd.leave(origin, number);
+        }
+    }
+
+    fn forget(&mut self, ended: Result<u64, JoinError>) {
+        match ended {
+            Ok(number) => self.remove(number),
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "a scraper was not served");
+            }
+        }
     }
 }
 
@@ -129,7 +177,7 @@ fn response(status: &str, content_type: &str, body: &str) -> String {
 mod tests {
     use super::*;
 
-    async fn ask(address: std::net::SocketAddr, request: &[u8]) -> String {
+    async fn ask(address: SocketAddr, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request).await.unwrap();
         let mut answer = Vec::new();
@@ -165,18 +213,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_that_say_nothing_do_not_keep_others_waiting_for_ever() {
+    async fn clients_that_are_silent_or_slow_do_not_keep_others_waiting() {
         let tasks = Tasks::new(Shutdown::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        serve(&tasks, listener, Metrics::new());
-        let mut silent = Vec::new();
-        for _ in 0..CLIENTS_MAX - 1 {
-            silent.push(TcpStream::connect(address).await.unwrap());
+        let metrics = Metrics::new();
+        serve(&tasks, listener, metrics.clone());
+        let mut held = Vec::new();
+        // The first half says nothing, the other does not read.
+        for number in 0..2 * CLIENTS_MAX {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            if number >= CLIENTS_MAX {
+                let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\n\r").await;
+            }
+            held.push(stream);
         }
         let answer = ask(address, b"GET /metrics HTTP/1.1\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        drop(silent);
+        let displaced = metrics.refused_count(Refused::SlowScraper);
+        assert!(displaced > 0);
+        drop(held);
         tasks.finish(Duration::from_secs(5)).await.unwrap();
     }
 }

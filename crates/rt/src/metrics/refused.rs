@@ -36,7 +36,7 @@ reasons! {
     HandshakeFailed => "handshake_failed",
     /// Handshake and HTTP/2 preface took too long.
     HandshakeTimeout => "handshake_timeout",
-    /// The peer did not agree to HTTP/2 in the handshake.
+    /// The peer agrees to other protocols alone in the handshake, or does not begin as HTTP/2 does.
     NoHttp2 => "no_http2",
     /// The other end of an open connection is gone without a word.
     HalfOpen => "half_open",
@@ -46,6 +46,12 @@ reasons! {
     TooManyConnections => "too_many_connections",
     /// There are as many connections without a certificate as the manager takes.
     TooManyAnonymous => "too_many_anonymous",
+    /// A node has as many connections as one may.
+    TooManyOfNode => "too_many_of_node",
+    /// A connection carried more pings, settings and window updates than its calls explain.
+    FrameFlood => "frame_flood",
+    /// A client of the figures was so slow that its place went to another one.
+    SlowScraper => "slow_scraper",
     /// A connection without a certificate stayed longer than it takes to get one.
     AnonymousTooLong => "anonymous_too_long",
     /// A method was called without a certificate.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -21,8 +21,12 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::Limits;
+use super::meter::{Meter, Overdrawn, goodbye};
+use super::refusals::Refusals;
+use crate::crowd::{Crowd, Origin};
 use crate::lanes::{Gatherer, Socket};
-use crate::metrics::{Gauge, Metrics, Refused};
+use crate::metrics::{Gauge, Refused};
 
 /// How long a connection that is being closed lives on, so that the reason reaches the peer.
 pub const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -57,10 +61,12 @@ pub struct Connection {
     remote: SocketAddr,
     peer: Peer,
     closing: OnceLock<String>,
+    /// Its place is needed: there is no time for last words.
+    is_urgent: AtomicBool,
     /// The task that reads the socket, to wake it when the connection is to close.
     reader: Mutex<Option<Waker>>,
     calls: AtomicU32,
-    metrics: Metrics,
+    refusals: Arc<Refusals>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -103,8 +109,15 @@ impl Connection {
     }
 
     /// The other end turned out to be gone without a word.
-    pub(crate) fn count_half_open(&self) {
-        self.metrics.refused(Refused::HalfOpen);
+    pub(crate) fn note_half_open(&self) {
+        let text = "the peer does not answer any more";
+        self.refusals.end(self.remote, Refused::HalfOpen, text);
+    }
+
+    /// Closes it without last words.
+    fn close_at_once(&self, reason: &str) {
+        self.is_urgent.store(true, Ordering::Release);
+        self.close(reason);
     }
 
     fn close(&self, reason: &str) {
@@ -135,7 +148,7 @@ pub struct Connections {
 #[derive(Debug)]
 struct Inner {
     open: Mutex<Open>,
-    metrics: Metrics,
+    refusals: Arc<Refusals>,
 }
 
 #[derive(Debug, Default)]
@@ -143,19 +156,25 @@ struct Open {
     next: u64,
     by_number: BTreeMap<u64, Arc<Connection>>,
     by_node: BTreeMap<(NodeId, u64), ()>,
-    anonymous: usize,
+    anonymous: Crowd,
 }
 
-/// What a new connection runs into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full(pub(super) Refused);
+/// What a new connection runs into, or an old one that has to go for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Full {
+    pub(super) reason: Refused,
+    pub(super) text: String,
+}
+
+/// A connection that has to go for another one, and why.
+type Displaced = (Arc<Connection>, Full);
 
 impl Connections {
-    pub(super) fn new(metrics: Metrics) -> Self {
+    pub(super) fn new(refusals: Arc<Refusals>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 open: Mutex::default(),
-                metrics,
+                refusals,
             }),
         }
     }
@@ -201,27 +220,27 @@ impl Connections {
         nodes
     }
 
-    /// Takes a connection in.
+    /// Takes a connection in; another one may have to go for it.
     pub(super) fn admit(
         &self,
         stream: TlsStream<Socket>,
         preface: [u8; PREFACE_BYTES],
         remote: SocketAddr,
         peer: Peer,
-        limits: &super::Limits,
+        limits: &Limits,
     ) -> Result<TlsIo, Full> {
-        let gauge = self.inner.metrics.connections(kind_of(&peer));
+        let refusals = &self.inner.refusals;
+        let gauge = refusals.metrics().connections(kind_of(&peer));
         let is_anonymous = peer == Peer::Anonymous;
-        let connection = {
+        let (connection, displaced) = {
             let mut open = lock(&self.inner.open);
-            if open.by_number.len() >= limits.connections_max {
-                return Err(Full(Refused::TooManyConnections));
-            }
-            if is_anonymous && open.anonymous >= limits.anonymous_max {
-                return Err(Full(Refused::TooManyAnonymous));
-            }
-            open.insert(remote, peer, self.inner.metrics.clone())
+            let displaced = open.make_room(remote, &peer, limits)?;
+            (open.insert(remote, peer, Arc::clone(refusals)), displaced)
         };
+        if let Some((old, Full { reason, text })) = displaced {
+            refusals.end(old.remote, reason, &text);
+            old.close_at_once(&text);
+        }
         gauge.inc();
         let hang_up = is_anonymous.then(|| {
             let lifetime = Box::pin(tokio::time::sleep(ANONYMOUS_LIFETIME));
@@ -231,6 +250,8 @@ impl Connections {
             stream: Box::new(stream),
             preface,
             preface_read: 0,
+            meter: Meter::new(refusals.clock().monotonic()),
+            is_deaf: false,
             hang_up,
             open: Place {
                 connection,
@@ -248,21 +269,105 @@ impl Connections {
                 let key = (identity.node.clone(), connection.number);
                 open.by_node.remove(&key);
             }
-            Peer::Anonymous => open.anonymous -= 1,
+            Peer::Anonymous => {
+                let origin = Origin::from(connection.remote.ip());
+                open.anonymous.leave(origin, connection.number);
+            }
             Peer::Local => {}
         }
     }
 }
 
 impl Open {
-    fn insert(&mut self, remote: SocketAddr, peer: Peer, metrics: Metrics) -> Arc<Connection> {
+    /// Finds a place for a connection: which other one has to go for it, if one does.
+    fn make_room(
+        &mut self,
+        remote: SocketAddr,
+        peer: &Peer,
+        limits: &Limits,
+    ) -> Result<Option<Displaced>, Full> {
+        let most = limits.connections_max;
+        if self.by_number.len() >= most {
+            let text = format!(
+                "the manager has {most} connections, which is the most with the files that it may \
+                 open; raise its limit (ulimit -n, LimitNOFILE=)"
+            );
+            let reason = Refused::TooManyConnections;
+            return Err(Full { reason, text });
+        }
+        match peer {
+            Peer::Anonymous => self.make_room_for_anonymous(remote, limits),
+            Peer::Certified(identity) => Ok(self.make_room_for_node(&identity.node, limits)),
+            Peer::Local => Ok(None),
+        }
+    }
+
+    fn make_room_for_anonymous(
+        &mut self,
+        remote: SocketAddr,
+        limits: &Limits,
+    ) -> Result<Option<Displaced>, Full> {
+        let reason = Refused::TooManyAnonymous;
+        let (origin, most) = (Origin::from(remote.ip()), limits.anonymous_per_address_max);
+        if self.anonymous.of(origin) >= most {
+            let text = format!(
+                "{} has {most} connections without a certificate, which is the most from one \
+                 address; close some",
+                remote.ip()
+            );
+            return Err(Full { reason, text });
+        }
+        let most = limits.anonymous_max;
+        if self.anonymous.count() < most {
+            return Ok(None);
+        }
+        let text = format!(
+            "there are {most} connections without a certificate, which is the most; join again \
+             later"
+        );
+        let Some(number) = self.anonymous.give_way(origin) else {
+            return Err(Full { reason, text });
+        };
+        let full = Full { reason, text };
+        Ok(self
+            .by_number
+            .get(&number)
+            .map(|old| (Arc::clone(old), full)))
+    }
+
+    fn make_room_for_node(&self, node: &NodeId, limits: &Limits) -> Option<Displaced> {
+        let numbers = self
+            .by_node
+            .range((node.clone(), 0)..=(node.clone(), u64::MAX));
+        let open = numbers
+            .filter_map(|((_, number), ())| self.by_number.get(number))
+            .filter(|it| it.closing().is_none());
+        let most = limits.node_connections_max;
+        if open.clone().count() < most {
+            return None;
+        }
+        let text = format!(
+            "node {node} has {most} connections, which is the most of one node, and opens another \
+             one: this was the oldest"
+        );
+        let reason = Refused::TooManyOfNode;
+        let oldest = open.clone().next()?;
+        Some((Arc::clone(oldest), Full { reason, text }))
+    }
+
+    fn insert(
+        &mut self,
+        remote: SocketAddr,
+        peer: Peer,
+        refusals: Arc<Refusals>,
+    ) -> Arc<Connection> {
         let number = self.next;
         self.next += 1;
         match &peer {
             Peer::Certified(identity) => {
                 self.by_node.insert((identity.node.clone(), number), ());
             }
-            Peer::Anonymous => self.anonymous += 1,
+            Peer::Anonymous => self.anonymous.enter(Origin::from(remote.ip()), number),
             Peer::Local => {}
         }
         let connection = Arc::new(Connection {
@@ -270,9 +375,10 @@ impl Open {
             remote,
             peer,
             closing: OnceLock::new(),
+            is_urgent: AtomicBool::new(false),
             reader: Mutex::new(None),
             calls: AtomicU32::new(0),
-            metrics,
+            refusals,
         });
         self.by_number.insert(number, Arc::clone(&connection));
         connection
@@ -322,6 +428,9 @@ pub struct TlsIo {
     /// Was read to see that the peer speaks HTTP/2, and is handed on to who serves it.
     preface: [u8; PREFACE_BYTES],
     preface_read: usize,
+    meter: Meter,
+    /// The peer is not listened to any more.
+    is_deaf: bool,
     hang_up: Option<(HangUp, Pin<Box<Sleep>>)>,
     open: Place,
 }
@@ -358,6 +467,11 @@ impl TlsIo {
                 *reader = Some(context.waker().clone());
             }
         }
+        if let Some(reason) = connection.closing()
+            && connection.is_urgent.load(Ordering::Acquire)
+        {
+            return Poll::Ready(aborted(reason));
+        }
         let is_speaking = matches!(self.hang_up, Some((HangUp::LastWords, _)));
         if connection.closing().is_some() && !is_speaking {
             let timer = Box::pin(tokio::time::sleep(LAST_WORDS));
@@ -369,14 +483,39 @@ impl TlsIo {
         ready!(timer.as_mut().poll(context));
         let text = match why {
             HangUp::Lifetime => {
-                let metrics = &self.open.connections.inner.metrics;
-                metrics.refused(Refused::AnonymousTooLong);
-                "a connection without a certificate may not stay"
+                let text = "a connection without a certificate may not stay";
+                let reason = Refused::AnonymousTooLong;
+                connection.refusals.end(connection.remote, reason, text);
+                text
             }
             HangUp::LastWords => connection.closing().unwrap_or_default(),
         };
-        Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, text))
+        Poll::Ready(aborted(text))
     }
+
+    /// The peer sends more of what it needs no answer to than anybody does who means well. It is
+    /// told so and not listened to any more.
+    fn hush(&mut self, over: Overdrawn, context: &mut Context<'_>) {
+        self.is_deaf = true;
+        let text = format!(
+            "more frames of HTTP/2 than the calls on this connection explain, the last of them {}; \
+             send fewer pings, settings and window updates",
+            over.kind
+        );
+        let connection = &self.open.connection;
+        let (remote, reason) = (connection.remote, Refused::FrameFlood);
+        connection.refusals.end(remote, reason, &text);
+        connection.close(&text);
+        if self.meter.is_between_frames() {
+            // If it does not fit in at once, the peer does not read anyway.
+            let _ = Pin::new(&mut *self.stream).poll_write(context, &goodbye(&text));
+            let _ = Pin::new(&mut *self.stream).poll_flush(context);
+        }
+    }
+}
+
+fn aborted(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, text)
 }
 
 impl Connected for TlsIo {
@@ -397,6 +536,9 @@ impl AsyncRead for TlsIo {
             return Poll::Ready(Err(over));
         }
         let this = &mut *self;
+        if this.is_deaf {
+            return Poll::Pending;
+        }
         if let Some(rest) = this.preface.get(this.preface_read..)
             && !rest.is_empty()
         {
@@ -405,7 +547,17 @@ impl AsyncRead for TlsIo {
             this.preface_read += taken;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut *this.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut *this.stream).poll_read(context, buffer))?;
+        let clock = this.open.connection.refusals.clock();
+        let read = &buffer.filled()[before..];
+        let Err(over) = this.meter.received(read, || clock.monotonic()) else {
+            return Poll::Ready(Ok(()));
+        };
+        buffer.set_filled(before);
+        this.hush(over, context);
+        // Begins to wait for the end.
+        this.poll_hang_up(context).map(Err)
     }
 }
 
@@ -415,7 +567,9 @@ impl AsyncWrite for TlsIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut *self.stream).poll_write(context, bytes))?;
+        self.meter.sent(&bytes[..written]);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -431,7 +585,14 @@ impl AsyncWrite for TlsIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream).poll_write_vectored(context, slices)
+        let written = ready!(Pin::new(&mut *self.stream).poll_write_vectored(context, slices))?;
+        let mut left = written;
+        for slice in slices {
+            let own = slice.len().min(left);
+            self.meter.sent(&slice[..own]);
+            left -= own;
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

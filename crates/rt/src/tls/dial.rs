@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::greeting::Greeting;
 use super::{ALPN_H2, Credentials, CredentialsError, State, provider, verify, words};
 use crate::Clock;
 use crate::net::{CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
@@ -181,12 +182,12 @@ impl Dialer {
         let connector = TlsConnector::from(Arc::clone(&self.config));
         let connecting = connector.connect(self.name.to_rustls(), tcp);
         let stream = connecting.await.map_err(|error| self.in_words(error))?;
-        if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
-            let text = "the manager does not agree to HTTP/2: is it one?";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
+        // A manager that names no protocol speaks HTTP/2, or its greeting shows that it does not:
+        // those of older builds of Go's SwarmKit name none after they have renewed their
+        // certificate.
         Ok(Spoken {
             stream: Box::new(stream),
+            greeting: Greeting::default(),
             own: self.own(),
             clock: self.clock.clone(),
         })
@@ -218,8 +219,10 @@ fn in_words(error: io::Error, own: Option<&CertIdentity>, clock: &Clock) -> io::
 
 /// A connection whose failures are put into words: with TLS 1.3 a manager refuses a certificate
 /// only after the client has finished its handshake, so the refusal is an error of the first read.
+/// Whether the other end speaks HTTP/2 shows in its first read as well.
 struct Spoken {
     stream: Box<TlsStream<TcpStream>>,
+    greeting: Greeting,
     own: Option<Arc<CertIdentity>>,
     clock: Clock,
 }
@@ -230,10 +233,14 @@ impl AsyncRead for Spoken {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut *self.stream).poll_read(context, buffer);
-        read.map_err(|error| match words::tls_error(&error) {
-            Some(_) => in_words(error, self.own.as_deref(), &self.clock),
-            None => error,
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut *self.stream).poll_read(context, buffer));
+        Poll::Ready(match read {
+            Ok(()) => self.greeting.check(&buffer.filled()[before..]),
+            Err(error) if words::tls_error(&error).is_some() => {
+                Err(in_words(error, self.own.as_deref(), &self.clock))
+            }
+            Err(error) => Err(error),
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -22,10 +22,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 
 use super::connection::{Connections, Full, PREFACE_BYTES, Peer, TlsIo};
+use super::refusals::Refusals;
 use super::{ALPN_H2, Credentials, provider, verify, words};
+use crate::crowd::Origin;
 use crate::lanes::{Lane, Socket};
 use crate::metrics::{Metrics, Refused};
-use crate::{Clock, OnError, Tasks};
+use crate::notices::Notices;
+use crate::{OnError, Tasks, files};
 
 /// Connections between the listener and who serves them; the handshakes wait when it is full.
 const READY_MAX: usize = 64;
@@ -48,6 +51,12 @@ pub struct Limits {
     pub connections_max: usize,
     /// Of these, without a certificate.
     pub anonymous_max: usize,
+    /// Of these, from one address; further ones from there are closed. When all without a
+    /// certificate are taken, one of the address that has the most goes for one from elsewhere.
+    pub anonymous_per_address_max: usize,
+    /// Open connections of one node; its oldest goes for another one. A node needs one or two, and
+    /// one that lost its network comes back before the old ones are known to be gone.
+    pub node_connections_max: usize,
 }
 
 impl Default for Limits {
@@ -58,8 +67,43 @@ impl Default for Limits {
             handshakes_per_address_max: 512,
             connections_max: 50_000,
             anonymous_max: 1_024,
+            anonymous_per_address_max: 512,
+            node_connections_max: 16,
         }
     }
+}
+
+impl Limits {
+    /// The same, for a process that may have so many files open: handshakes and connections
+    /// together leave some to the log, the control socket, tasks and whatever else opens files.
+    #[must_use]
+    pub fn within(self, files: u64) -> Self {
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        let room = files.saturating_sub(reserved(files));
+        let share = |of: usize, part: usize| (of / part).max(1);
+        let handshakes_max = self.handshakes_max.min(share(room, 8));
+        let connections_max = self.connections_max.min(room - handshakes_max.min(room));
+        let anonymous_max = self.anonymous_max.min(share(connections_max, 4));
+        let handshakes_per_address_max = self
+            .handshakes_per_address_max
+            .min(share(handshakes_max, 2));
+        let anonymous_per_address_max = self.anonymous_per_address_max.min(share(anonymous_max, 2));
+        Self {
+            handshakes_max,
+            handshakes_per_address_max,
+            connections_max,
+            anonymous_max,
+            anonymous_per_address_max,
+            ..self
+        }
+    }
+}
+
+/// Files that are no connections of this listener's: a quarter, within bounds.
+fn reserved(files: usize) -> usize {
+    const RESERVED_MIN: usize = 64;
+    const RESERVED_MAX: usize = 4_096;
+    (files / 4).clamp(RESERVED_MIN, RESERVED_MAX)
 }
 
 /// Where connections are served.
@@ -95,7 +139,8 @@ pub fn listen(
     metrics: Metrics,
     lanes: Vec<Lane>,
 ) -> Listening {
-    let connections = Connections::new(metrics.clone());
+    let refusals = Arc::new(Refusals::new(metrics));
+    let connections = Connections::new(Arc::clone(&refusals));
     let (sender, ready) = mpsc::channel(READY_MAX);
     let mut senders = Vec::new();
     let mut workers = Vec::new();
@@ -108,8 +153,7 @@ pub fn listen(
         acceptor: TlsAcceptor::from(Arc::new(config(credentials))),
         connections: connections.clone(),
         limits,
-        metrics,
-        clock: Clock::new(),
+        refusals,
         ready: sender,
         lanes: senders,
         in_progress: Mutex::default(),
@@ -130,7 +174,7 @@ pub fn listen(
     }
 }
 
-fn config(credentials: &Credentials) -> ServerConfig {
+pub(super) fn config(credentials: &Credentials) -> ServerConfig {
     let live = || Arc::new(verify::Live(credentials.state.subscribe()));
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS12, &rustls::version::TLS13])
@@ -148,18 +192,18 @@ struct Door {
     acceptor: TlsAcceptor,
     connections: Connections,
     limits: Limits,
-    metrics: Metrics,
-    clock: Clock,
+    refusals: Arc<Refusals>,
     ready: mpsc::Sender<TlsIo>,
     /// For workers; without any they are served like everybody else.
     lanes: Vec<(Lane, mpsc::Sender<TlsIo>)>,
     /// Handshakes in progress by address.
-    in_progress: Mutex<BTreeMap<IpAddr, usize>>,
+    in_progress: Mutex<BTreeMap<Origin, usize>>,
 }
 
 async fn accept(door: &Arc<Door>, listener: &TcpListener) {
     // Bounded by `handshakes_max`; ends with this function.
     let mut handshakes = JoinSet::new();
+    let mut notices = Notices::default();
     loop {
         let has_room = handshakes.len() < door.limits.handshakes_max;
         let accepted = tokio::select! {
@@ -167,14 +211,26 @@ async fn accept(door: &Arc<Door>, listener: &TcpListener) {
             accepted = listener.accept(), if has_room => accepted,
         };
         match accepted {
-            Ok((stream, remote)) => match Step::begin(door, remote.ip()) {
+            Ok((stream, remote)) => match Step::begin(door, remote.ip().into()) {
                 Some(step) => {
                     handshakes.spawn(enter(Arc::clone(door), stream, remote, step));
                 }
-                None => door.refuse(remote, Refused::TooManyHandshakes, "too many at once"),
+                None => {
+                    let most = door.limits.handshakes_per_address_max;
+                    let text = format!(
+                        "{} has {most} handshakes in progress, which is the most from one address; \
+                         open fewer at once",
+                        remote.ip()
+                    );
+                    let reason = Refused::TooManyHandshakes;
+                    door.refusals.refuse(remote, reason, &text);
+                }
             },
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if notices.ask(door.refusals.clock().monotonic()).is_some() {
+                    let error = files::in_words(&error);
+                    tracing::warn!(error, "connections have to wait");
+                }
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
@@ -184,21 +240,21 @@ async fn accept(door: &Arc<Door>, listener: &TcpListener) {
 /// A handshake in progress, counted until it is dropped.
 struct Step {
     door: Arc<Door>,
-    address: IpAddr,
+    origin: Origin,
 }
 
 impl Step {
-    fn begin(door: &Arc<Door>, address: IpAddr) -> Option<Self> {
+    fn begin(door: &Arc<Door>, origin: Origin) -> Option<Self> {
         let mut in_progress = door.in_progress();
-        let count = in_progress.entry(address).or_insert(0);
+        let count = in_progress.entry(origin).or_insert(0);
         if *count >= door.limits.handshakes_per_address_max {
             return None;
         }
         *count += 1;
-        door.metrics.handshakes().inc();
+        door.refusals.metrics().handshakes().inc();
         Some(Self {
             door: Arc::clone(door),
-            address,
+            origin,
         })
     }
 }
@@ -206,13 +262,13 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         let mut in_progress = self.door.in_progress();
-        if let Some(count) = in_progress.get_mut(&self.address) {
+        if let Some(count) = in_progress.get_mut(&self.origin) {
             *count -= 1;
             if *count == 0 {
-                in_progress.remove(&self.address);
+                in_progress.remove(&self.origin);
             }
         }
-        self.door.metrics.handshakes().dec();
+        self.door.refusals.metrics().handshakes().dec();
     }
 }
 
@@ -225,7 +281,7 @@ async fn enter(door: Arc<Door>, stream: TcpStream, remote: SocketAddr, step: Ste
         Ok(greeted) => greeted.and_then(|(stream, preface, peer)| {
             door.connections
                 .admit(stream, preface, remote, peer, &door.limits)
-                .map_err(|Full(reason)| Failure::new(reason, "the manager is full"))
+                .map_err(|Full { reason, text }| Failure { reason, text })
         }),
         Err(_) => {
             let text = format!("nothing came of it within {} s", limit.as_secs());
@@ -235,7 +291,7 @@ async fn enter(door: Arc<Door>, stream: TcpStream, remote: SocketAddr, step: Ste
     drop(step);
     match entered {
         Ok(io) => door.show_in(io).await,
-        Err(failure) => door.refuse(remote, failure.reason, &failure.text),
+        Err(failure) => door.refusals.refuse(remote, failure.reason, &failure.text),
     }
 }
 
@@ -261,12 +317,11 @@ async fn greet(door: &Door, stream: TcpStream) -> Result<Greeted, Failure> {
         .acceptor
         .accept(Socket::Own(stream))
         .await
-        .map_err(|error| handshake_failure(&error, door.clock.now()))?;
+        .map_err(|error| handshake_failure(&error, door.refusals.clock().now()))?;
+    // A peer that offers protocols and not HTTP/2 among them did not get here. One that offers none
+    // speaks HTTP/2 or shows right below that it does not: clients of Go's SwarmKit offer none
+    // after they have renewed their certificate.
     let (_, session) = stream.get_ref();
-    if session.alpn_protocol() != Some(ALPN_H2) {
-        let text = "the peer does not agree to HTTP/2";
-        return Err(Failure::new(Refused::NoHttp2, text));
-    }
     let peer = match session.peer_certificates().and_then(<[_]>::first) {
         None => Peer::Anonymous,
         Some(leaf) => match swarm_ca::identity::read_der(leaf) {
@@ -277,16 +332,35 @@ async fn greet(door: &Door, stream: TcpStream) -> Result<Greeted, Failure> {
             }
         },
     };
+    read_preface(door, &mut stream).await?;
+    Ok((stream, PREFACE, peer))
+}
+
+/// Reads what an HTTP/2 client says first, as far as it is that: who speaks another protocol may
+/// wait for an answer after fewer bytes.
+async fn read_preface(door: &Door, stream: &mut TlsStream<Socket>) -> Result<(), Failure> {
     let mut preface = [0; PREFACE_BYTES];
-    stream
-        .read_exact(&mut preface)
-        .await
-        .map_err(|error| handshake_failure(&error, door.clock.now()))?;
-    if preface != PREFACE {
-        let text = "the peer does not speak HTTP/2";
-        return Err(Failure::new(Refused::NoHttp2, text));
+    let mut read = 0;
+    while read < PREFACE_BYTES {
+        let more = stream
+            .read(&mut preface[read..])
+            .await
+            .map_err(|error| handshake_failure(&error, door.refusals.clock().now()))?;
+        read += more;
+        let said = &preface[..read];
+        if !PREFACE.starts_with(said) {
+            let text = format!(
+                "the peer does not speak HTTP/2: it began with {}",
+                words::first_line(said)
+            );
+            return Err(Failure::new(Refused::NoHttp2, text));
+        }
+        if more == 0 {
+            let text = "the peer closed the connection before it began to speak HTTP/2";
+            return Err(Failure::new(Refused::HandshakeFailed, text));
+        }
     }
-    Ok((stream, preface, peer))
+    Ok(())
 }
 
 fn handshake_failure(error: &io::Error, now: swarm_types::Timestamp) -> Failure {
@@ -327,15 +401,9 @@ impl Door {
         self.lanes.get(index)
     }
 
-    fn in_progress(&self) -> std::sync::MutexGuard<'_, BTreeMap<IpAddr, usize>> {
+    fn in_progress(&self) -> std::sync::MutexGuard<'_, BTreeMap<Origin, usize>> {
         self.in_progress
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn refuse(&self, remote: SocketAddr, reason: Refused, text: &str) {
-        self.metrics.refused(reason);
-        // Anybody who reaches the port can cause this line, so it is not a warning.
-        tracing::info!(%remote, reason = reason.label(), text, "connection refused");
     }
 }

@@ -1,8 +1,11 @@
 //! Real handshakes on loopback.
 
+mod admission;
 mod authority;
+mod floods;
 mod hostile;
 mod https;
+mod no_alpn;
 mod spot;
 mod strangers;
 

@@ -151,6 +151,15 @@ pub(super) fn reason(error: &Error) -> Refused {
     }
 }
 
+/// The first line of what a peer said, escaped and cut to a length that a log line bears.
+pub(super) fn first_line(said: &[u8]) -> String {
+    const SHOWN_BYTES_MAX: usize = 40;
+    let line = said.split(|&byte| matches!(byte, b'\r' | b'\n')).next();
+    let line = line.unwrap_or_default();
+    let shown = &line[..line.len().min(SHOWN_BYTES_MAX)];
+    format!("`{}`", shown.escape_ascii())
+}
+
 fn time(time: UnixTime) -> Timestamp {
     let nanos = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     Timestamp::from_nanos(nanos.saturating_mul(1_000_000_000))

@@ -18,7 +18,10 @@ fn impatient() -> Limits {
 }
 
 /// TLS of a client without a certificate that believes anybody.
-fn client(alpn: &[&[u8]], versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+pub(super) fn client(
+    alpn: &[&[u8]],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ClientConfig {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .unwrap()
@@ -83,16 +86,24 @@ async fn peers_that_speak_something_else_are_hung_up_on() {
         .await
         .unwrap_err();
     listening.refused(Refused::NoHttp2, 1).await;
+    // Whether it named HTTP/2 or nothing, and whatever it waits for after its first words.
+    for (count, (alpn, said)) in (2..).zip([
+        (&[&b"h2"[..]][..], &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..]),
+        (&[], b"GET / HTTP/1.0\r\n\r\n"),
+        (&[], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r!"),
+        (&[], b"\0"),
+    ]) {
+        let config = Arc::new(client(alpn, rustls::ALL_VERSIONS));
+        let mut stream = handshake(&config, listening.address, "x").await.unwrap();
+        stream.write_all(said).await.unwrap();
+        hung_up(&mut stream).await;
+        listening.refused(Refused::NoHttp2, count).await;
+    }
     let config = Arc::new(client(&[], rustls::ALL_VERSIONS));
     let mut stream = handshake(&config, listening.address, "x").await.unwrap();
+    stream.shutdown().await.unwrap();
     hung_up(&mut stream).await;
-    listening.refused(Refused::NoHttp2, 2).await;
-    let config = Arc::new(client(&[b"h2"], rustls::ALL_VERSIONS));
-    let mut stream = handshake(&config, listening.address, "x").await.unwrap();
-    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-    stream.write_all(request).await.unwrap();
-    hung_up(&mut stream).await;
-    listening.refused(Refused::NoHttp2, 3).await;
+    listening.refused(Refused::HandshakeFailed, 2).await;
     listening.finish(&node(authority.tls("w1", WORKER))).await;
 }
 

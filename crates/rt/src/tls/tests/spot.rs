@@ -83,11 +83,11 @@ async fn call(channel: &mut Channel, content: &str, body: Body) -> Result<Vec<u8
 /// Frames of HTTP/2, by their number.
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
+pub(super) const SETTINGS: u8 = 4;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -98,10 +98,10 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// A client that decides what goes out together: with that of hyper, the end of a body comes with
 /// the rest or after it as the machine finds time.
-struct Wire(TlsStream<TcpStream>);
+pub(super) struct Wire(pub(super) TlsStream<TcpStream>);
 
 impl Wire {
-    async fn open(rig: &Rig, credentials: &Credentials) -> Self {
+    pub(super) async fn open(rig: &Rig, credentials: &Credentials) -> Self {
         let stream = TcpStream::connect(rig.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let connector = TlsConnector::from(Arc::clone(&credentials.client.node));
@@ -115,7 +115,7 @@ impl Wire {
 
     /// Makes a call in one piece, with these frames of data of which the last says that it is.
     /// The data of the answer.
-    async fn call(&mut self, stream: u32, pieces: &[&[u8]]) -> Vec<u8> {
+    pub(super) async fn call(&mut self, stream: u32, pieces: &[&[u8]]) -> Vec<u8> {
         // POST and https, then the path, the authority and the content type as they are.
         let mut head = b"\x83\x87\x04\x05/spot\x01\x07manager".to_vec();
         head.extend(b"\x0f\x10\x10application/grpc");

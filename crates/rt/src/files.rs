@@ -125,7 +125,7 @@ impl Spare {
     }
 
     /// Replaces what was given away, as soon as that is possible.
-    fn refill(&mut self) {
+    pub fn refill(&mut self) {
         if self.held.is_none() {
             self.held = File::open(NOTHING).ok();
         }

@@ -20,7 +20,7 @@ async fn the_control_socket_is_served_without_a_file_left_and_waits_without_a_sp
     let path = directory.join("control.sock");
     let mut listener = net::bind_unix(&path).await.unwrap();
     let mut clients = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..7 {
         clients.push(UnixStream::connect(&path).await.unwrap());
     }
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
@@ -47,10 +47,14 @@ async fn the_control_socket_is_served_without_a_file_left_and_waits_without_a_sp
     eaten.pop();
     let next = tokio::time::timeout(DEADLINE, listener.next());
     served.push(next.await.unwrap().unwrap().unwrap());
-    // Those that are given back first become spares again.
-    served.truncate(1);
-    eaten.truncate(2);
+    // When there are files again the spares are replaced, so that they are there the next time.
+    served.clear();
     let next = tokio::time::timeout(DEADLINE, listener.next());
-    next.await.unwrap().unwrap().unwrap();
+    served.push(next.await.unwrap().unwrap().unwrap());
+    while let Ok(file) = File::open("/dev/null") {
+        eaten.push(file);
+    }
+    let next = tokio::time::timeout(DEADLINE, listener.next());
+    served.push(next.await.unwrap().unwrap().unwrap());
     std::fs::remove_dir_all(directory).unwrap();
 }

@@ -43,6 +43,8 @@ impl LocalListener {
         let Self {
             listener, spares, ..
         } = self;
+        // Before they are needed: then there is nothing to take.
+        spares.iter_mut().for_each(Spare::refill);
         let mut accept = || match listener.poll_accept(context) {
             Poll::Ready(accepted) => accepted.map(|(stream, _)| Poll::Ready(stream)),
             Poll::Pending => Ok(Poll::Pending),

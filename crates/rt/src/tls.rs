@@ -3,8 +3,8 @@
 //!
 //! Owns [`Credentials`], which listener and dialer share, and the configuration of TLS: versions
 //! 1.2 and 1.3, HTTP/2 (offered by ALPN, and meant where a peer names no protocol), no resumption
-//! (a resumed connection keeps the chain that was checked under an older root). Does not own what certificates mean: names, roles and validity
-//! are read by `swarm-ca`.
+//! (a resumed connection keeps the chain that was checked under an older root). Does not own what
+//! certificates mean: names, roles and validity are read by `swarm-ca`.
 //!
 //! New credentials count for new handshakes; connections that are open keep the identity that they
 //! were opened with until they end, or until [`Connections`] closes them.

@@ -56,5 +56,6 @@ async fn the_control_socket_is_served_without_a_file_left_and_waits_without_a_sp
     }
     let next = tokio::time::timeout(DEADLINE, listener.next());
     served.push(next.await.unwrap().unwrap().unwrap());
+    eaten.clear();
     std::fs::remove_dir_all(directory).unwrap();
 }

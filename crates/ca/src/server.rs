@@ -20,10 +20,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use swarm_api::v1;
-use swarm_reconcile::{Batch, Outcome, Wake};
-use swarm_store::{
-    Action, Commit, Root, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet,
-};
+use swarm_reconcile::{Batch, OVERSIZE_KEPT_MAX, Outcome, Wake};
+use swarm_store::{Action, Commit, Fit, Oversize, Room, Root, Write, WriteSet};
 use swarm_types::{AnyObject, Cluster, IdSource, Node, NodeId, Timestamp, Version};
 use v1::issuance_status::State;
 use v1::node_spec::Membership;
@@ -122,6 +120,8 @@ pub struct Server {
     /// When nodes are asked to renew next; `None` without a rotation.
     tick_at: Option<Timestamp>,
     expiry: Watch,
+    /// What no entry of the log can hold, until somebody asks.
+    oversize: Vec<Oversize>,
 }
 
 impl Server {
@@ -143,6 +143,7 @@ impl Server {
             log_retry_at: None,
             tick_at: None,
             expiry: Watch::new(now),
+            oversize: Vec::new(),
         };
         server.look_at_all(now, view);
         server
@@ -252,9 +253,10 @@ impl Server {
             return None;
         }
         let mut batch = Batch::default();
-        self.pack_certificates(view, &mut batch);
+        let mut room = Room::default();
+        self.pack_certificates(view, &mut room, &mut batch);
         if self.tick_at.is_some_and(|at| at <= now) {
-            self.pack_rotation(view, now, ids, &mut batch);
+            self.pack_rotation(view, now, ids, (&mut room, &mut batch));
         }
         (!batch.sets.is_empty()).then_some(batch)
     }
@@ -262,9 +264,19 @@ impl Server {
     /// Takes the result of the transaction in flight.
     pub fn handle_outcome(&mut self, now: Timestamp, outcome: &Outcome) {
         let items = std::mem::take(&mut self.in_flight);
+        let mut given_up: &[usize] = &[];
         let refused = match outcome {
             Outcome::Committed { version, refused } => {
                 self.version_min = self.version_min.max(*version);
+                Some(refused)
+            }
+            Outcome::Parted {
+                version,
+                refused,
+                oversize,
+            } => {
+                self.version_min = self.version_min.max(*version);
+                given_up = oversize;
                 Some(refused)
             }
             Outcome::Failed => {
@@ -273,6 +285,9 @@ impl Server {
             }
         };
         for (position, item) in items.into_iter().enumerate() {
+            if given_up.contains(&position) {
+                continue;
+            }
             let is_lost = refused.is_none_or(|refused| refused.contains(&position));
             // Nodes that were not asked are asked in a later tick.
             if let Item::Certificate(finished) = item {
@@ -401,7 +416,7 @@ impl Server {
         self.is_under_way(node) || results.any(|finished| finished.job.subject.node == *node)
     }
 
-    fn pack_certificates(&mut self, view: &Root, batch: &mut Batch) {
+    fn pack_certificates(&mut self, view: &Root, room: &mut Room, batch: &mut Batch) {
         let Some(cluster) = view.cluster() else {
             return;
         };
@@ -409,11 +424,7 @@ impl Server {
             return;
         }
         self.refresh_issuer(cluster);
-        let mut bytes = 0;
-        while batch.sets.len() < TRANSACTION_CHANGES_MAX && bytes < TRANSACTION_BYTES_MAX {
-            let Some(finished) = self.finished.pop_front() else {
-                return;
-            };
+        while let Some(finished) = self.finished.pop_front() {
             let node = &finished.job.subject.node;
             let is_current = self.issuer.as_deref() == Some(&*finished.job.issuer);
             let written = view.node(node).filter(|_| is_current);
@@ -422,21 +433,40 @@ impl Server {
                 self.enqueue(&node);
                 continue;
             };
-            let write = Write::update(node);
-            bytes += write.bytes();
-            batch
-                .sets
-                .push(WriteSet(vec![Write::require(&**cluster), write]));
-            self.in_flight.push(Item::Certificate(finished));
+            let set = vec![Write::require(&**cluster), Write::update(node)];
+            match room.take(&set) {
+                Fit::Yes => {
+                    batch.sets.push(WriteSet(set));
+                    self.in_flight.push(Item::Certificate(finished));
+                }
+                Fit::Full => {
+                    self.finished.push_front(finished);
+                    return;
+                }
+                Fit::Never(oversize) => self.give_up(oversize),
+            }
         }
     }
 
+    /// A node whose object has no room for a certificate asks in vain, until it asks again.
+    fn give_up(&mut self, oversize: Oversize) {
+        if self.oversize.len() < OVERSIZE_KEPT_MAX {
+            self.oversize.push(oversize);
+        }
+    }
+
+    /// What no entry of the log can hold and was given up since somebody asked last.
+    pub fn take_oversize(&mut self) -> Vec<Oversize> {
+        std::mem::take(&mut self.oversize)
+    }
+
+    /// What does not fit is asked in a later tick.
     fn pack_rotation(
         &mut self,
         view: &Root,
         now: Timestamp,
         ids: &mut dyn IdSource,
-        batch: &mut Batch,
+        (room, batch): (&mut Room, &mut Batch),
     ) {
         self.tick_at = None;
         let Some(cluster) = view.cluster() else {
@@ -446,20 +476,23 @@ impl Server {
             return;
         };
         self.tick_at = Some(now.saturating_add(rotation::TICK));
-        if survey.is_complete() {
+        let writes: Vec<Write> = if survey.is_complete() {
             let secrets = [tokens::secret(ids), tokens::secret(ids)];
             let done = rotation::completed(cluster, secrets);
-            batch
-                .sets
-                .extend(done.map(|cluster| WriteSet(vec![Write::update(cluster)])));
+            done.map(Write::update).into_iter().collect()
         } else {
-            let asked = survey
-                .next(now)
-                .into_iter()
-                .map(|node| rotation::asked(node));
-            batch
-                .sets
-                .extend(asked.map(|node| WriteSet(vec![Write::update(node)])));
+            let asked = survey.next(now).into_iter();
+            asked
+                .map(|node| Write::update(rotation::asked(node)))
+                .collect()
+        };
+        for write in writes {
+            let set = vec![write];
+            match room.take(&set) {
+                Fit::Yes => batch.sets.push(WriteSet(set)),
+                Fit::Full => break,
+                Fit::Never(oversize) => self.give_up(oversize),
+            }
         }
         self.in_flight.resize(batch.sets.len(), Item::Rotation);
     }

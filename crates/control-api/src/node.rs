@@ -8,9 +8,9 @@ use std::sync::Arc;
 use swarm_api::v1;
 use swarm_ca::expiry;
 use swarm_reconcile::Ctx;
-use swarm_store::{By, Root, Write, WriteSet};
+use swarm_store::{By, Root, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet};
 use swarm_types::{
-    Kind, Node, NodeId, NodeState, TaskState, TaskStatus, Timestamp, convert, weights,
+    Kind, LEFT_BEHIND, Node, NodeId, NodeState, TaskState, TaskStatus, Timestamp, convert, weights,
 };
 use v1::node_spec::{Availability, Membership};
 use v1::raft_member_status::Reachability;
@@ -21,8 +21,8 @@ use crate::plan::Plan;
 use crate::refusal::{Refusal, rules};
 use crate::request;
 
-/// The message of a task whose node was removed; users see it.
-const ORPHANED_MESSAGE: &str = "Task belonged to a node that has been deleted";
+/// Tasks that are orphaned in the transaction that removes their node, at most.
+const REMOVAL_TASKS_MAX: usize = TRANSACTION_CHANGES_MAX - 2;
 
 rules! {
     DEMOTES_LAST_MANAGER: FailedPrecondition,
@@ -160,7 +160,9 @@ fn check_weight(spec: &v1::NodeSpec) -> Result<(), Refusal> {
 }
 
 /// Removes a node: lists its certificate as removed, orphans its tasks that have not ended, and
-/// deletes it, all in one transaction. `members` is `None` while the Raft group is unavailable.
+/// deletes it, all in one transaction. Of more tasks than fit one the dispatcher orphans the rest,
+/// in as many as it takes; so it does after a change of leader. `members` is `None` while the Raft
+/// group is unavailable.
 ///
 /// The entry for its certificate is dropped a week after the certificate ended; without a
 /// certificate that can be read it stays for ever.
@@ -194,26 +196,32 @@ pub fn remove_node(
         .blacklisted_certificates
         .insert(id.to_string(), entry);
     drop_expired(&mut cluster.blacklisted_certificates, ctx.now);
-    let mut writes = vec![Write::update(cluster)];
-    writes.extend(orphaned_tasks(root, &id, ctx.now));
-    writes.push(Write::delete(&**node));
+    let mut writes = vec![Write::update(cluster), Write::delete(&**node)];
+    let left = TRANSACTION_BYTES_MAX.saturating_sub(writes.iter().map(Write::bytes).sum());
+    writes.extend(orphaned_tasks(root, &id, ctx.now, left));
     Ok(Plan::new(WriteSet(writes), id.as_id(), |_, _| {
         Some(v1::RemoveNodeResponse {})
     }))
 }
 
-/// In the same transaction as the removal, because nobody looks at these tasks afterwards. Tasks
-/// that have ended stay as they are.
-fn orphaned_tasks(root: &Root, id: &NodeId, now: Timestamp) -> Vec<Write> {
+/// In the same transaction as the removal, as many as fit. Tasks that have ended stay as they are.
+fn orphaned_tasks(root: &Root, id: &NodeId, now: Timestamp, bytes_max: usize) -> Vec<Write> {
     let live = root
         .tasks_on_node(id)
         .filter(|task| task.state() < TaskState::Complete);
+    let mut left = bytes_max;
     live.map(|task| {
         let mut task = (**task).clone();
-        let status = TaskStatus::new(TaskState::Orphaned, now, ORPHANED_MESSAGE);
+        let status = TaskStatus::new(TaskState::Orphaned, now, LEFT_BEHIND);
         task.advance(status)
             .expect("I-TASK-1: ORPHANED is the last of the states");
         Write::update(task)
+    })
+    .take(REMOVAL_TASKS_MAX)
+    .take_while(|write| {
+        let fits = write.bytes() <= left;
+        left = left.saturating_sub(write.bytes());
+        fits
     })
     .collect()
 }

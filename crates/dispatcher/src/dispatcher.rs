@@ -30,6 +30,7 @@ use crate::expiry::Wheel;
 use crate::intake::Intake;
 use crate::lean::Lean;
 use crate::nodes::NodeIntent;
+use crate::notices::Notices;
 use crate::orphans;
 use crate::pulse::Pulses;
 use crate::sessions::Session;
@@ -138,6 +139,7 @@ pub struct Dispatcher {
     intake: Intake,
     secrets: secrets::SecretRequests,
     lean: Lean,
+    notices: Notices,
     /// Ends of streams; one for each stream at most.
     ends: VecDeque<Message>,
     /// Nodes that may have a message to be sent.
@@ -165,6 +167,7 @@ impl Dispatcher {
             intake: Intake::default(),
             secrets: secrets::SecretRequests::default(),
             lean: Lean::default(),
+            notices: Notices::default(),
             ends: VecDeque::new(),
             ready: BTreeSet::new(),
             version_min: view.version(),
@@ -180,6 +183,7 @@ impl Dispatcher {
                 dispatcher.timers.set(Timer::Orphan(node.id.clone()), at);
             }
         }
+        dispatcher.find_left_behind(now, view);
         dispatcher
     }
 
@@ -233,8 +237,10 @@ impl Dispatcher {
         view: &Root,
     ) -> Result<(), DispatchError> {
         self.check_session(node, session)?;
-        for (task, status) in statuses::check(node, updates, view)? {
-            self.intake.put_status(now, task, status);
+        let (reports, cuts) = statuses::check(node, updates, view)?;
+        self.notices.cut(cuts);
+        for report in reports {
+            self.intake.put_status(now, report);
         }
         Ok(())
     }
@@ -288,6 +294,7 @@ impl Dispatcher {
         for node in view.all::<Node>() {
             self.observe_node(now, node);
         }
+        self.find_left_behind(now, view);
     }
 
     /// Does what is due.
@@ -379,6 +386,13 @@ impl Dispatcher {
     /// Takes the result of the batch in flight.
     pub fn handle_outcome(&mut self, now: Timestamp, outcome: &Outcome) {
         self.intake.handle_outcome(now, outcome);
+    }
+
+    /// What was given up or cut since somebody asked last.
+    pub fn take_notices(&mut self) -> Notices {
+        let mut notices = std::mem::take(&mut self.notices);
+        notices.oversize = std::mem::take(&mut self.intake.oversize);
+        notices
     }
 
     /// When something is due next, and what.

@@ -15,6 +15,8 @@ pub enum Code {
     PermissionDenied,
     /// The dispatcher stops; find the new leader.
     Aborted,
+    /// More than the manager takes.
+    ResourceExhausted,
     /// SwarmKit gives no code in this case.
     Unknown,
 }
@@ -76,6 +78,19 @@ impl DispatchError {
              another one, or start it with --hostname"
         );
         Self::new(Code::InvalidArgument, text)
+    }
+
+    pub(crate) fn description_too_large(
+        node: &NodeId,
+        part: &str,
+        bytes: usize,
+        limit: usize,
+    ) -> Self {
+        let text = format!(
+            "node {node} describes itself with {bytes} bytes of {part}, at most {limit} are taken; \
+             make the node say less, then let it try again"
+        );
+        Self::new(Code::ResourceExhausted, text)
     }
 
     pub(crate) fn registrations_full(node: &NodeId, waiting: usize) -> Self {

@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use swarm_reconcile::{Batch, Outcome};
-use swarm_store::{Root, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet};
+use swarm_reconcile::{Batch, OVERSIZE_KEPT_MAX, Outcome};
+use swarm_store::{Fit, Oversize, Room, Root, Write, WriteSet};
 use swarm_types::{NodeId, Task, TaskId, TaskStatus, Timestamp, Version, VolumeId};
 
+use crate::allowance::Allowances;
+use crate::bounds::bare_status;
 use crate::config::Config;
 use crate::nodes::NodeIntent;
 use crate::orphans::{self, Orphans};
@@ -37,6 +39,10 @@ pub(crate) struct Intake {
     /// Volumes that a node has let go of; one entry for each stored publication at most.
     volumes: BTreeSet<(VolumeId, NodeId)>,
     pub(crate) orphans: Orphans,
+    /// Reports that wait because their nodes wrote too much.
+    allowances: Allowances,
+    /// What no entry of the log can hold, until somebody asks.
+    pub(crate) oversize: Vec<Oversize>,
     /// When node states go out.
     nodes_at: Option<Timestamp>,
     /// When everything goes out.
@@ -66,18 +72,40 @@ impl Intake {
     pub(crate) fn forget_node(&mut self, node: &NodeId) {
         self.nodes.remove(node);
         self.orphans.forget(node);
+        self.allowances.forget(node);
     }
 
-    /// A status was reported. A report that arrives late does not displace a later state.
-    pub(crate) fn put_status(&mut self, now: Timestamp, task: TaskId, status: TaskStatus) {
+    /// A status was reported. A report that arrives late does not displace a later state. One of
+    /// the state that is stored waits if the node has reported too much of that kind.
+    pub(crate) fn put_status(&mut self, now: Timestamp, report: Report) {
+        let Report {
+            node,
+            task,
+            status,
+            is_step,
+        } = report;
+        if let Some(held) = self.allowances.held(&node, &task) {
+            if status.state < held.state {
+                return;
+            }
+            if !is_step {
+                *held = status;
+                return;
+            }
+            self.allowances.release(&node, &task);
+        }
+        self.queue_status(task, status);
+        self.arm(now);
+    }
+
+    fn queue_status(&mut self, task: TaskId, status: TaskStatus) {
         match self.statuses.get_mut(&task) {
-            Some(queued) if status.state < queued.state => return,
+            Some(queued) if status.state < queued.state => {}
             Some(queued) => *queued = status,
             None => {
                 self.statuses.insert(task, status);
             }
         }
-        self.arm(now);
     }
 
     /// A node has let go of a volume.
@@ -99,13 +127,15 @@ impl Intake {
 
     /// When to call [`Intake::poll`]; `None` while a batch is in flight.
     pub(crate) fn timeout(&self) -> Option<Timestamp> {
-        let due = self.nodes_at.into_iter().chain(self.flush_at).min();
+        let due = self.nodes_at.into_iter().chain(self.flush_at);
+        let due = due.chain(self.allowances.timeout()).min();
         due.filter(|_| self.in_flight.is_empty())
     }
 
     /// Node states and task statuses that wait.
     pub(crate) fn backlog(&self) -> (usize, usize) {
-        (self.nodes.len(), self.statuses.len())
+        let statuses = self.statuses.len() + self.allowances.len();
+        (self.nodes.len(), statuses)
     }
 
     /// Views below this version are too old to decide on.
@@ -115,10 +145,18 @@ impl Intake {
 
     /// The next batch, once its time has come and the one before is through.
     pub(crate) fn poll(&mut self, view: &Root, now: Timestamp, config: &Config) -> Option<Batch> {
+        if !self.in_flight.is_empty() || view.version() < self.version_min {
+            return None;
+        }
+        while let Some(reports) = self.allowances.pop_due(now) {
+            for (task, status) in reports {
+                self.queue_status(task, status);
+            }
+            self.flush_at = Some(now);
+        }
         let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         let all = is_due(self.flush_at);
-        let is_old = view.version() < self.version_min;
-        if !(all || is_due(self.nodes_at)) || !self.in_flight.is_empty() || is_old {
+        if !(all || is_due(self.nodes_at)) {
             return None;
         }
         let mut packer = Packer::default();
@@ -143,15 +181,28 @@ impl Intake {
     /// Takes the result of the batch in flight.
     pub(crate) fn handle_outcome(&mut self, now: Timestamp, outcome: &Outcome) {
         let items = std::mem::take(&mut self.in_flight);
+        let mut given_up: &[usize] = &[];
         let refused = match outcome {
             Outcome::Committed { version, refused } => {
                 self.require(*version);
+                Some(refused)
+            }
+            Outcome::Parted {
+                version,
+                refused,
+                oversize,
+            } => {
+                self.require(*version);
+                given_up = oversize;
                 Some(refused)
             }
             Outcome::Failed => None,
         };
         let mut lost = false;
         for (position, item) in items.into_iter().enumerate() {
+            if given_up.contains(&position) {
+                continue;
+            }
             if refused.is_none_or(|refused| refused.contains(&position)) {
                 lost = true;
                 self.put_back(item);
@@ -197,7 +248,8 @@ impl Intake {
             return false;
         };
         if let Some(write) = intent.write(view, now, &node) {
-            packer.push(Item::Node(node, intent), write);
+            let pushed = packer.push(Item::Node(node, intent), write);
+            self.settle(pushed);
         }
         true
     }
@@ -211,15 +263,11 @@ impl Intake {
         packer: &mut Packer,
     ) -> bool {
         if let Some((id, status)) = self.statuses.pop_first() {
-            let update = view
-                .task(&id)
-                .and_then(|stored| with_status(stored, &status, now, config));
-            if let Some(task) = update {
-                packer.push(Item::Status(id, status), Write::update(task));
-            }
+            self.pack_status(view, now, config, (id, status), packer);
         } else if let Some((volume, node)) = self.volumes.pop_first() {
             if let Some(write) = volumes::write(&volume, &node, view) {
-                packer.push(Item::Volume(volume, node), write);
+                let pushed = packer.push(Item::Volume(volume, node), write);
+                self.settle(pushed);
             }
         } else if let Some(node) = self.orphans.pop() {
             self.pack_orphans(view, now, config, node, packer);
@@ -227,6 +275,43 @@ impl Intake {
             return false;
         }
         true
+    }
+
+    fn pack_status(
+        &mut self,
+        view: &Root,
+        now: Timestamp,
+        config: &Config,
+        (id, status): (TaskId, TaskStatus),
+        packer: &mut Packer,
+    ) {
+        let Some(stored) = view.task(&id) else {
+            return;
+        };
+        let is_refresh = status.state == stored.state();
+        let node = stored.node_id.as_ref().filter(|_| is_refresh);
+        if let Some(node) = node
+            && !self.allowances.has_room(now, node)
+        {
+            self.allowances.hold(now, node, id, status);
+            return;
+        }
+        let write = |status: &TaskStatus| with_status(stored, status, now, config);
+        let Some(update) = write(&status).map(Write::update) else {
+            return;
+        };
+        if let Some(node) = node {
+            self.allowances.charge(now, node, update.bytes());
+        }
+        let bare = bare_status(&status);
+        match packer.push(Item::Status(id.clone(), status), update) {
+            // The state itself has to get through: without it nobody knows how the task does.
+            Pushed::Never(_) if let Some(update) = write(&bare).map(Write::update) => {
+                let pushed = packer.push(Item::Status(id, bare), update);
+                self.settle(pushed);
+            }
+            pushed @ (Pushed::Taken | Pushed::Full(_) | Pushed::Never(_)) => self.settle(pushed),
+        }
     }
 
     fn pack_orphans(
@@ -237,22 +322,36 @@ impl Intake {
         node: NodeId,
         packer: &mut Packer,
     ) {
-        if !view
-            .node(&node)
-            .is_some_and(|stored| orphans::is_lost(stored))
+        let orphaned: fn(&Task, Timestamp, Option<&NodeId>) -> Option<Task> = match view.node(&node)
         {
-            return;
-        }
+            Some(stored) if orphans::is_lost(stored) => orphans::orphaned,
+            Some(_) => return,
+            None => orphans::left_behind,
+        };
         let leader = config.leader.as_ref();
         let tasks = view
             .tasks_on_node(&node)
-            .filter_map(|task| orphans::orphaned(task, now, leader));
+            .filter_map(|task| orphaned(task, now, leader));
         for task in tasks {
-            if packer.is_full() {
-                self.orphans.look_again(&node);
+            let pushed = packer.push(Item::Orphan(node.clone()), Write::update(task));
+            let is_full = matches!(pushed, Pushed::Full(_));
+            self.settle(pushed);
+            if is_full {
                 return;
             }
-            packer.push(Item::Orphan(node.clone()), Write::update(task));
+        }
+    }
+
+    /// Puts back what did not fit, and remembers what never will.
+    fn settle(&mut self, pushed: Pushed) {
+        match pushed {
+            Pushed::Taken => {}
+            Pushed::Full(item) => self.put_back(item),
+            Pushed::Never(oversize) => {
+                if self.oversize.len() < OVERSIZE_KEPT_MAX {
+                    self.oversize.push(oversize);
+                }
+            }
         }
     }
 }
@@ -287,24 +386,52 @@ fn with_status(
     Some(task)
 }
 
+/// A status on its way.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) node: NodeId,
+    pub(crate) task: TaskId,
+    pub(crate) status: TaskStatus,
+    /// Whether the state is further than the stored one.
+    pub(crate) is_step: bool,
+}
+
 /// Fills a batch up to the limits of a transaction.
 #[derive(Default)]
 struct Packer {
     batch: Batch,
     items: Vec<Item>,
-    bytes: usize,
+    room: Room,
+    is_full: bool,
+}
+
+/// What became of a write.
+enum Pushed {
+    Taken,
+    /// It belongs into the next batch.
+    Full(Item),
+    /// It fits no batch.
+    Never(Oversize),
 }
 
 impl Packer {
-    fn push(&mut self, item: Item, write: Write) {
-        self.bytes += write.bytes();
-        self.batch.sets.push(WriteSet(vec![write]));
-        self.items.push(item);
+    fn push(&mut self, item: Item, write: Write) -> Pushed {
+        let set = vec![write];
+        match self.room.take(&set) {
+            Fit::Yes => {
+                self.batch.sets.push(WriteSet(set));
+                self.items.push(item);
+                Pushed::Taken
+            }
+            Fit::Full => {
+                self.is_full = true;
+                Pushed::Full(item)
+            }
+            Fit::Never(oversize) => Pushed::Never(oversize),
+        }
     }
 
-    /// A single object is far below the difference to the largest transaction that the log takes,
-    /// so it may be the one that passes the limit.
     fn is_full(&self) -> bool {
-        self.items.len() >= TRANSACTION_CHANGES_MAX || self.bytes >= TRANSACTION_BYTES_MAX
+        self.is_full || self.room.is_full()
     }
 }

@@ -43,7 +43,9 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod allowance;
 mod assignments;
+mod bounds;
 mod clones;
 mod config;
 mod dispatcher;
@@ -54,6 +56,7 @@ mod hostname;
 mod intake;
 mod lean;
 mod nodes;
+mod notices;
 mod orphans;
 mod pulse;
 mod sessions;
@@ -63,8 +66,13 @@ mod tests;
 mod volumes;
 mod wire;
 
+pub use allowance::{REFRESH_BURST_BYTES, REFRESH_BYTES_PER_SECOND};
 pub use assignments::{
     ASSIGNMENT_BATCH_CHANGES, ASSIGNMENT_BATCH_DELAY, ASSIGNMENT_MESSAGE_TASKS_MAX,
+};
+pub use bounds::{
+    CutStatus, DESCRIPTION_PART_BYTES_MAX, HOSTNAME_BYTES_MAX, PLATFORM_BYTES_MAX,
+    STATUS_CONTAINER_BYTES_MAX, STATUS_PORTS_BYTES_MIN, STATUS_TEXT_BYTES_MAX,
 };
 pub use config::{
     Config, GRACE_MULTIPLIER, HEARTBEAT_EPSILON, HEARTBEAT_PERIOD_MIN, SessionExtras,
@@ -77,6 +85,7 @@ pub use dispatcher::{
 pub use driven::{SECRET_BYTES_LIMIT, SECRET_RETRY_MAX, SECRET_RETRY_MIN, SecretAnswer};
 pub use error::{Code, DispatchError};
 pub use intake::{NODE_BATCH_DELAY, UPDATE_BATCH_DELAY, UPDATE_BATCH_ITEMS, UPDATE_RETRY_DELAY};
+pub use notices::{NOTICES_MAX, Notices};
 pub use orphans::NODE_DOWN_PERIOD;
 pub use pulse::Pulses;
 pub use sessions::{

@@ -16,7 +16,7 @@ pub(crate) const UNKNOWN_HEARTBEAT_FAILURE: &str =
     "heartbeat failure for node in \"unknown\" state";
 
 /// The latest intention for a node replaces an earlier one that was not written yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum NodeIntent {
     /// The leader changed.
     Unknown,

@@ -35,6 +35,8 @@ pub(crate) struct Session {
     registered_at: Timestamp,
     /// Registrations in a row before this one.
     attempts: u32,
+    /// Since when, and how often, the node has said something new about itself in this session.
+    refreshes: (Timestamp, u32),
     /// Where it and the ones before it came from.
     pub(crate) places: Places,
     /// What the node object must say before the node hears from us.
@@ -81,6 +83,7 @@ impl Session {
             slot,
             registered_at: now,
             attempts,
+            refreshes: (now, 0),
             places,
             wanted,
             is_confirmed: false,
@@ -141,6 +144,30 @@ impl Session {
             return Err(DispatchError::rate_limited(node));
         }
         Ok(self.attempts)
+    }
+
+    /// Counts another description within the session. One that says nothing new costs no write.
+    ///
+    /// # Errors
+    /// When the node says something new too often.
+    pub(crate) fn count_refresh(
+        &mut self,
+        now: Timestamp,
+        node: &NodeId,
+        wanted: &NodeIntent,
+    ) -> Result<(), DispatchError> {
+        if self.wanted == *wanted {
+            return Ok(());
+        }
+        let (since, count) = &mut self.refreshes;
+        if now.saturating_since(*since) > RATE_LIMIT_PERIOD {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        if *count > RATE_LIMIT_COUNT {
+            return Err(DispatchError::rate_limited(node));
+        }
+        Ok(())
     }
 
     /// Whether `text` names this session.

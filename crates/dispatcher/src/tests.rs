@@ -3,6 +3,7 @@
 mod assignments;
 mod drivers;
 mod orphans;
+mod oversize;
 mod property;
 mod rig;
 mod sessions;

@@ -32,7 +32,7 @@ mod seed;
 use swarm_api::v1;
 use swarm_ca::expiry::Warning;
 use swarm_ca::server::{JobId, Server, SignJob, Signed};
-use swarm_dispatcher::Dispatcher;
+use swarm_dispatcher::{Dispatcher, Notices};
 use swarm_reconcile::{Batch, Outcome, Queue, QueueStatus, Wake};
 use swarm_store::{Commit, Root, WriteSet};
 use swarm_types::{IdSource, Timestamp};
@@ -229,6 +229,17 @@ impl Leader {
     /// Certificates about which people are to be warned and were not yet.
     pub fn poll_warnings(&mut self, view: &Root, now: Timestamp) -> Vec<Warning> {
         self.ca.poll_warnings(view, now)
+    }
+
+    /// What was too large since somebody asked last: writes that were given up, and reports of
+    /// nodes that were cut.
+    pub fn take_notices(&mut self) -> Notices {
+        let mut notices = self.dispatcher.take_notices();
+        for each in &mut self.loops {
+            notices.oversize.extend(each.take_oversize());
+        }
+        notices.oversize.extend(self.ca.take_oversize());
+        notices
     }
 
     /// The certificate authority, to look at.

@@ -1,7 +1,7 @@
 //! A queue with the type of its loop erased.
 
 use swarm_reconcile::{Batch, Outcome, Queue, QueueStatus, Reconciler, Wake};
-use swarm_store::{Commit, Root};
+use swarm_store::{Commit, Oversize, Root};
 use swarm_types::{IdSource, Timestamp};
 
 /// What the leader needs of a loop. The methods are those of [`Queue`].
@@ -18,6 +18,7 @@ pub(crate) trait Loop: Send {
     ) -> Option<Batch>;
     fn poll_timeout(&self) -> Option<Wake>;
     fn status(&self) -> QueueStatus;
+    fn take_oversize(&mut self) -> Vec<Oversize>;
     fn cache_drift(&self, view: &Root) -> Option<String>;
 }
 
@@ -47,6 +48,9 @@ impl<R: Reconciler + Send> Loop for Queue<R> {
     }
     fn status(&self) -> QueueStatus {
         Self::status(self)
+    }
+    fn take_oversize(&mut self) -> Vec<Oversize> {
+        Self::take_oversize(self)
     }
     fn cache_drift(&self, view: &Root) -> Option<String> {
         self.reconciler().cache_drift(view)

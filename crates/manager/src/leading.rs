@@ -20,7 +20,7 @@ use swarm_rt::tasks::TaskError;
 use swarm_rt::tls::Credentials;
 use swarm_rt::{Clock, OsIds, Shutdown};
 use swarm_store::{Filter, Received, Subscription, View};
-use swarm_types::NodeId;
+use swarm_types::{NodeId, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::figures::SchedulingDelay;
@@ -40,6 +40,8 @@ const INPUTS_PER_TURN_MAX: usize = 256;
 const MESSAGES_PER_TURN_MAX: usize = 64;
 /// Between two attempts to write the first objects of a cluster.
 const SEED_RETRY: Duration = Duration::from_secs(1);
+/// Between two times at which something is said about what was too large, 32 lines or so at a time.
+const NOTICE_PAUSE: Duration = Duration::from_secs(10);
 /// The weight of every manager in the list that agents get (spec 5.4).
 const MANAGER_WEIGHT: i64 = 10;
 
@@ -148,6 +150,8 @@ struct Term {
     sessions_shown: Gauge,
     metrics: Metrics,
     delay: SchedulingDelay,
+    /// When something was said about what was too large.
+    told_at: Option<Timestamp>,
 }
 
 /// What ended a wait.
@@ -200,6 +204,7 @@ impl Term {
             sessions_shown: me.sessions.clone(),
             metrics: me.metrics.clone(),
             delay: me.delay.clone(),
+            told_at: None,
         })
     }
 
@@ -283,12 +288,41 @@ impl Term {
             let (node, text) = (&warning.node, &warning.text);
             tracing::warn!(%node, next_step = warning.next_step, "a node: {text}");
         }
+        self.tell_notices(now);
         let is_more = self.deliver_some(&view);
         // Questions come up while messages are made.
         while let Some(request) = self.leader.dispatcher().poll_secret_request(&view) {
             self.drivers.begin(request);
         }
         is_more
+    }
+
+    /// Says what was too large. Counted each time, and written at most once in a while: whoever
+    /// sends such things may send many.
+    fn tell_notices(&mut self, now: Timestamp) {
+        let notices = self.leader.take_notices();
+        for _ in &notices.oversize {
+            self.metrics.refused(Refused::OversizedWrite);
+        }
+        for _ in 0..notices.cuts_count {
+            self.metrics.refused(Refused::OversizedReport);
+        }
+        if notices.oversize.is_empty() && notices.cuts.is_empty() {
+            return;
+        }
+        if self
+            .told_at
+            .is_some_and(|at| now < at.saturating_add(NOTICE_PAUSE))
+        {
+            return;
+        }
+        self.told_at = Some(now);
+        for oversize in &notices.oversize {
+            tracing::error!("{oversize}");
+        }
+        for cut in &notices.cuts {
+            tracing::warn!("{cut}");
+        }
     }
 
     fn deliver_some(&mut self, view: &View) -> bool {

@@ -168,6 +168,7 @@ pub(crate) fn status_of(error: &DispatchError) -> Status {
         Code::Unavailable => tonic::Code::Unavailable,
         Code::PermissionDenied => tonic::Code::PermissionDenied,
         Code::Aborted => tonic::Code::Aborted,
+        Code::ResourceExhausted => tonic::Code::ResourceExhausted,
         Code::Unknown => tonic::Code::Unknown,
     };
     Status::new(code, error.message.clone())

@@ -4,6 +4,7 @@ mod bad_input;
 mod capture;
 mod figures;
 mod logs;
+mod oversize;
 mod refusals;
 mod secure;
 mod sessions;

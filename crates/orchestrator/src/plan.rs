@@ -1,7 +1,7 @@
 //! Builds a step that never outgrows one transaction. Owns the bounds and nothing else.
 
 use swarm_reconcile::Step;
-use swarm_store::{TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet};
+use swarm_store::{SET_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet};
 use swarm_types::{Task, TaskState, Timestamp};
 
 /// A step in the making. What does not fit is refused, and the step says that there is more.
@@ -21,7 +21,12 @@ impl Plan {
         let changes = writes.iter().filter(is_change).count();
         let is_full = self.changes + changes > TRANSACTION_CHANGES_MAX
             || self.bytes + bytes > TRANSACTION_BYTES_MAX;
-        // A set that is larger than a transaction goes alone; the log decides about it.
+        if bytes > SET_BYTES_MAX {
+            // Nothing holds it, so it holds up nothing: the queue gives it up, with words.
+            self.step.sets.push(WriteSet(writes.into()));
+            return true;
+        }
+        // A set that is larger than a transaction goes alone.
         if is_full && self.changes > 0 {
             self.step.more = true;
             return false;
@@ -90,5 +95,11 @@ mod tests {
         let mut plan = Plan::default();
         assert!(plan.push([write(TRANSACTION_BYTES_MAX)]));
         assert!(!plan.push([write(1)]));
+        let mut plan = Plan::default();
+        assert!(plan.push([write(SET_BYTES_MAX)]));
+        assert!(
+            plan.push([write(1)]),
+            "what never fits does not hold up the others"
+        );
     }
 }

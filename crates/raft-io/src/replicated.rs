@@ -30,7 +30,7 @@ mod machine;
 #[cfg(test)]
 mod tests;
 
-use machine::{Machine, Shared, Writer};
+use machine::{Machine, Shared, Told, Writer};
 
 /// Writes of clients that may be under way; the loops need a few places of their own.
 const WRITES_MAX: usize = PIPELINE_COMMITS_MAX / 2;
@@ -152,6 +152,7 @@ pub struct ReplicatedStore {
     clock: Clock,
     keeper: Arc<dyn KeyKeeper>,
     writes: Arc<Semaphore>,
+    entry_bytes_max: usize,
 }
 
 impl std::fmt::Debug for ReplicatedStore {
@@ -206,6 +207,7 @@ impl ReplicatedStore {
             }),
         });
         let mut options = Options::alone(&cluster.to_string());
+        let entry_bytes_max = config.member.proposal_bytes_max;
         options.member = config.member;
         options.tick = config.tick;
         let machine = Machine {
@@ -219,6 +221,7 @@ impl ReplicatedStore {
             clock,
             keeper,
             writes: Arc::new(Semaphore::new(WRITES_MAX)),
+            entry_bytes_max,
         })
     }
 
@@ -288,7 +291,15 @@ impl ReplicatedStore {
         if transaction.is_empty() {
             return Ok((value, None));
         }
-        let pending = writer.propose(&self.handle, transaction, None);
+        let staged = writer.pipeline.stage(transaction);
+        let (size, limit) = (staged.bytes.len(), self.entry_bytes_max);
+        if size > limit {
+            // Taken back here: if the log refused it, it would refuse all that follow as well.
+            writer.pipeline.unstage(&staged);
+            let reason = Refusal::TooLarge { size, limit }.to_string();
+            return Err(WriteError::TooLarge { reason });
+        }
+        let pending = writer.propose(&self.handle, staged, None);
         let pending = pending.map_err(|error| WriteError::of(&error))?;
         Ok((value, Some(pending)))
     }
@@ -298,28 +309,25 @@ impl ReplicatedStore {
     /// commits on which they failed are published. Does not wait.
     pub fn submit(&self, sets: Vec<WriteSet>, done: impl FnOnce(Outcome) + Send + 'static) {
         let mut writer = self.shared.writer();
-        let mut transaction = writer.pipeline.begin(self.clock.now());
-        let mut refused = Vec::new();
-        for (position, set) in sets.into_iter().enumerate() {
-            if transaction.apply_owned(set).is_err() {
-                refused.push(position);
-            }
-        }
-        if transaction.is_empty() {
-            let done: Done = Box::new(done);
+        let now = self.clock.now();
+        let packed = writer.pipeline.pack(now, sets, self.entry_bytes_max);
+        let told = Told {
+            refused: packed.refused,
+            oversize: packed.oversize,
+            done: Box::new(done),
+        };
+        let Some(staged) = packed.staged else {
             if let Some(id) = writer.pipeline.last_waiting() {
-                writer.refused.entry(id).or_default().push((refused, done));
+                writer.refused.entry(id).or_default().push(told);
                 return;
             }
             let version = writer.pipeline.published().version();
             drop(writer);
-            done(Outcome::Committed { version, refused });
+            told.committed(version);
             return;
-        }
-        let version = transaction.commit_version();
-        let waiting = (version, refused, Box::new(done) as Done);
+        };
         // The outcome is told when the entry is applied, or dropped.
-        drop(writer.propose(&self.handle, transaction, Some(waiting)));
+        drop(writer.propose(&self.handle, staged, Some(told)));
     }
 
     /// Waits until this manager leads and everything before is applied. Cancel safe.

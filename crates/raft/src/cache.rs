@@ -137,7 +137,8 @@ impl EntryCache {
     }
 
     /// Forgets the oldest entries up to and including `applied`, until those that are left take
-    /// `keep` bytes at most. Only for a member without peers, which nobody asks for them.
+    /// `keep` bytes at most. Only for entries that nobody asks for: a member has no peers, or a
+    /// snapshot covers them.
     pub(crate) fn forget_applied(&mut self, applied: u64, keep: u64) {
         while self.bytes > keep && self.forget_first(applied) {}
     }

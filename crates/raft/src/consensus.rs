@@ -40,6 +40,9 @@ pub const MAX_UNCOMMITTED_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of entries handed out for applying at a time at most. Bounds a pass of a long replay.
 const MAX_COMMITTED_BYTES_PER_PASS: u64 = 16 * 1024 * 1024;
 
+/// Bytes of entries kept behind a snapshot at most, however few they are.
+const BYTES_BEHIND_SNAPSHOT_MAX: u64 = 64 * 1024 * 1024;
+
 /// Bytes of entries in one append message: SwarmKit's value. A larger entry travels alone.
 const MAX_BYTES_PER_MESSAGE: u64 = 65535;
 
@@ -222,6 +225,8 @@ impl Core {
         let cache = self.raw.mut_store();
         cache.set_snapshot(metadata);
         cache.compact(forget);
+        // A peer that needs more than these gets the snapshot.
+        cache.forget_applied(meta.at.index, BYTES_BEHIND_SNAPSHOT_MAX);
     }
 
     /// Whether a peer waits for a snapshot that goes further than the newest one.

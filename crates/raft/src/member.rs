@@ -13,7 +13,7 @@ use swarm_api::raftpb;
 
 use crate::checks::MessageError;
 use crate::consensus::{
-    self, Committed, Core, CoreConfig, Ready, Refusal, Role, SnapshotOutcome, StartError,
+    self, Committed, Core, CoreConfig, Payload, Ready, Refusal, Role, SnapshotOutcome, StartError,
 };
 use crate::disk::{Disk, DiskError};
 use crate::log::{
@@ -34,6 +34,9 @@ use snapshots::{InFlight, Rekeying};
 /// Applied entries between snapshots, as in SwarmKit.
 pub const SNAPSHOT_INTERVAL_DEFAULT: u64 = 10_000;
 
+/// Bytes of applied entries between snapshots: 1 GiB. Ten thousand large entries are 15 GiB of log.
+pub const SNAPSHOT_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
+
 /// Entries kept behind a snapshot for followers that lag, as in SwarmKit.
 pub const ENTRIES_FOR_SLOW_FOLLOWERS_DEFAULT: u64 = 500;
 
@@ -44,6 +47,8 @@ pub struct MemberConfig {
     pub segment_bytes: u64,
     /// Applied entries after which a snapshot is due; 0 means never.
     pub snapshot_interval: u64,
+    /// Bytes of applied entries after which a snapshot is due, however few they are.
+    pub snapshot_bytes: u64,
     /// Snapshots kept besides the newest.
     pub keep_old_snapshots: u64,
     /// Entries kept behind a snapshot for followers that lag.
@@ -65,6 +70,7 @@ impl Default for MemberConfig {
         MemberConfig {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             snapshot_interval: SNAPSHOT_INTERVAL_DEFAULT,
+            snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
             keep_old_snapshots: 0,
             entries_for_slow_followers: ENTRIES_FOR_SLOW_FOLLOWERS_DEFAULT,
             election_ticks: consensus::ELECTION_TICKS_DEFAULT,
@@ -73,6 +79,14 @@ impl Default for MemberConfig {
             applied_bytes_alone: consensus::APPLIED_BYTES_ALONE_DEFAULT,
             seed: 0,
         }
+    }
+}
+
+/// Bytes that an entry adds to the log; what is beside its data does not count.
+fn payload_bytes(entry: &Committed) -> u64 {
+    match &entry.payload {
+        Payload::Data(data) => data.len() as u64,
+        Payload::Empty | Payload::ConfChange(_) => 0,
     }
 }
 
@@ -165,6 +179,8 @@ pub struct Member<D> {
     identity: Identity,
     keys: Keyring,
     newest_snapshot: Position,
+    /// Bytes of the entries that were applied since the newest snapshot began.
+    applied_bytes: u64,
     /// A snapshot that is being written.
     in_flight: Option<InFlight>,
     /// A change of the data key that is under way.
@@ -238,6 +254,7 @@ impl<D: Disk + Clone> Member<D> {
             identity,
             keys: start.keys,
             newest_snapshot,
+            applied_bytes: 0,
             in_flight: None,
             rekeying: None,
             snapshot_not_before: 0,
@@ -291,6 +308,7 @@ impl<D: Disk + Clone> Member<D> {
         self.persist(&ready).map_err(drive_error)?;
         self.queued = (0, 0);
         let done = self.core.advance();
+        self.applied_bytes += done.committed.iter().map(payload_bytes).sum::<u64>();
         let mut messages = done.messages;
         for message in &mut messages {
             self.fill_snapshot(message).map_err(DriveError::Fatal)?;

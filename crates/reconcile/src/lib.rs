@@ -34,7 +34,9 @@ use std::fmt;
 use swarm_store::{Change, Root, Write, WriteSet};
 use swarm_types::{IdSource, Timestamp};
 
-pub use queue::{Batch, Outcome, Queue, QueueStatus, RETRY_DELAY, STEPS_PER_TRANSACTION_MAX};
+pub use queue::{
+    Batch, OVERSIZE_KEPT_MAX, Outcome, Queue, QueueStatus, RETRY_DELAY, STEPS_PER_TRANSACTION_MAX,
+};
 
 /// A control loop: a pure function from a view to writes, one key at a time.
 pub trait Reconciler {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use swarm_store::{Commit, Root, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet};
+use swarm_store::{Commit, Fit, Oversize, Room, Root, WriteSet};
 use swarm_types::{IdSource, Timers, Timestamp, Version};
 
 use crate::{Accepted, Ctx, Reconciler, Step, Wake};
@@ -15,6 +15,10 @@ pub const STEPS_PER_TRANSACTION_MAX: usize = 1_000;
 /// A loop whose transaction the log refused waits so long before it asks again: a disk that is full
 /// is full for a while, and asking at once would keep a processor busy with refusals.
 pub const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Sets that were given up and of which nobody asked yet, at most; of more it is enough to know
+/// these.
+pub const OVERSIZE_KEPT_MAX: usize = 16;
 
 /// Reason to be asked again at once.
 const HAS_MORE_KEYS: &str = "more keys than are looked at in one turn";
@@ -39,8 +43,31 @@ pub enum Outcome {
         /// Positions of refused sets, ascending.
         refused: Vec<usize>,
     },
+    /// Not all of it fitted an entry of the log. What did fit was committed.
+    Parted {
+        /// The version that this led to, or the one on which nothing fitted.
+        version: Version,
+        /// Sets that had conflicts, or that fit another transaction.
+        refused: Vec<usize>,
+        /// Sets that no entry can hold. Sent again they would not fit again.
+        oversize: Vec<usize>,
+    },
     /// Nothing was written: the log refused it, or leadership is gone.
     Failed,
+}
+
+impl Outcome {
+    /// The end of a batch that was committed with a version, but for some of its sets.
+    pub fn committed(version: Version, refused: Vec<usize>, oversize: Vec<usize>) -> Self {
+        if oversize.is_empty() {
+            return Self::Committed { version, refused };
+        }
+        Self::Parted {
+            version,
+            refused,
+            oversize,
+        }
+    }
 }
 
 /// What a queue has to do, for status pages and metrics.
@@ -82,6 +109,8 @@ pub struct Queue<R: Reconciler> {
     cut_short: Option<Timestamp>,
     steps: u64,
     conflicts: u64,
+    /// Sets that were given up because no entry of the log can hold them, until somebody asks.
+    oversize: Vec<Oversize>,
 }
 
 /// The wait after a refusal of the log.
@@ -112,6 +141,7 @@ impl<R: Reconciler> Queue<R> {
             cut_short: None,
             steps: 0,
             conflicts: 0,
+            oversize: Vec::new(),
         }
     }
 
@@ -186,7 +216,7 @@ impl<R: Reconciler> Queue<R> {
             self.reconciler.prepare(view, now);
         }
         let mut batch = Batch::default();
-        let mut room = Room::new();
+        let mut room = Room::default();
         // On the same view a key would decide the same again, and create every object twice.
         let mut again = Vec::new();
         for _ in 0..self.reconciler.steps_per_transaction() {
@@ -198,12 +228,19 @@ impl<R: Reconciler> Queue<R> {
                 now,
                 ids: &mut *ids,
             };
-            let step = self.reconciler.reconcile(view, &key, &mut ctx);
-            if !room.take(&step.writes) {
-                // Decided for nothing; the key gets its turn in the next transaction.
-                self.reconciler.settled(&key, Accepted::No);
-                self.dirty.insert(key);
-                break;
+            let mut step = self.reconciler.reconcile(view, &key, &mut ctx);
+            match room.take(&step.writes) {
+                Fit::Yes => {}
+                Fit::Full => {
+                    // Decided for nothing; the key gets its turn in the next transaction.
+                    self.reconciler.settled(&key, Accepted::No);
+                    self.dirty.insert(key);
+                    break;
+                }
+                Fit::Never(oversize) => {
+                    step.writes.clear();
+                    self.give_up(&key, oversize);
+                }
             }
             if step.more {
                 again.push(key.clone());
@@ -253,33 +290,64 @@ impl<R: Reconciler> Queue<R> {
             if set.0.is_empty() {
                 continue;
             }
-            if !room.take(&set.0) {
-                return false;
+            match room.take(&set.0) {
+                Fit::Yes => {
+                    batch.sets.push(set);
+                    self.in_flight.push(key.clone());
+                }
+                Fit::Full => return false,
+                Fit::Never(oversize) => self.give_up(key, oversize),
             }
-            batch.sets.push(set);
-            self.in_flight.push(key.clone());
         }
         true
+    }
+
+    /// Drops a set that can never be written. Its key is looked at again when something changes
+    /// about it, and not before: it would be decided the same.
+    fn give_up(&mut self, key: &R::Key, oversize: Oversize) {
+        self.reconciler.settled(key, Accepted::No);
+        if self.oversize.len() < OVERSIZE_KEPT_MAX {
+            self.oversize.push(oversize);
+        }
+    }
+
+    /// What was given up since somebody asked last, [`OVERSIZE_KEPT_MAX`] at most.
+    pub fn take_oversize(&mut self) -> Vec<Oversize> {
+        std::mem::take(&mut self.oversize)
     }
 
     /// Takes the result of the batch in flight.
     pub fn handle_outcome(&mut self, outcome: &Outcome) {
         let keys = std::mem::take(&mut self.in_flight);
+        let mut given_up: &[usize] = &[];
         let (version, refused) = match outcome {
             Outcome::Committed { version, refused } => (*version, Some(refused)),
+            Outcome::Parted {
+                version,
+                refused,
+                oversize,
+            } => {
+                given_up = oversize;
+                (*version, Some(refused))
+            }
             Outcome::Failed => {
                 self.pause = Pause::Begins;
                 (self.version_min, None)
             }
         };
         self.version_min = self.version_min.max(version);
-        if refused.is_some_and(|refused| refused.len() < keys.len()) {
+        if refused.is_some_and(|refused| refused.len() + given_up.len() < keys.len()) {
             self.committed = self.committed.max(version);
         }
         for (position, key) in keys.into_iter().enumerate() {
             let lost = refused.is_none_or(|refused| refused.binary_search(&position).is_ok());
-            self.reconciler
-                .settled(&key, if lost { Accepted::No } else { Accepted::Yes });
+            let is_written = !lost && given_up.binary_search(&position).is_err();
+            let accepted = if is_written {
+                Accepted::Yes
+            } else {
+                Accepted::No
+            };
+            self.reconciler.settled(&key, accepted);
             if lost {
                 self.conflicts += 1;
                 self.dirty.insert(key);
@@ -307,42 +375,6 @@ impl<R: Reconciler> Queue<R> {
     /// The timer of a key, for explanations.
     pub fn wake_of(&self, key: &R::Key) -> Option<Wake> {
         self.wakes.get(key).copied()
-    }
-}
-
-/// How much still fits a transaction.
-struct Room {
-    changes: usize,
-    bytes: usize,
-    is_fresh: bool,
-}
-
-impl Room {
-    fn new() -> Self {
-        Self {
-            changes: TRANSACTION_CHANGES_MAX,
-            bytes: TRANSACTION_BYTES_MAX,
-            is_fresh: true,
-        }
-    }
-
-    /// Reserves room for a set; a set alone in its transaction always fits. What a set only
-    /// requires changes nothing and takes no room.
-    fn take(&mut self, writes: &[Write]) -> bool {
-        if writes.is_empty() {
-            return true;
-        }
-        let bytes: usize = writes.iter().map(Write::bytes).sum();
-        let is_change = |write: &&Write| !matches!(write, Write::Require { .. });
-        let changes = writes.iter().filter(is_change).count();
-        let fits = changes <= self.changes && bytes <= self.bytes;
-        if !fits && !self.is_fresh {
-            return false;
-        }
-        self.changes = self.changes.saturating_sub(changes);
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.is_fresh = false;
-        true
     }
 }
 

@@ -245,7 +245,7 @@ impl Manager {
         };
         while let Some((author, outcome)) = process.replica.outcomes.pop_front() {
             self.refusals += u64::from(outcome == Outcome::Failed);
-            if let Outcome::Committed { refused, .. } = &outcome
+            if let Outcome::Committed { refused, .. } | Outcome::Parted { refused, .. } = &outcome
                 && !refused.is_empty()
             {
                 self.refusals += 1;
@@ -327,7 +327,7 @@ impl Manager {
             let lost = term.heartbeats.check_lost(now, &view, &proposal.sets);
             self.lost_seen = std::mem::replace(&mut self.lost_seen, Ok(())).and(lost);
             let is_refused = chance(faults.refuse_per_mille / 2);
-            replica.submit(now, &proposal.sets, author, is_refused);
+            replica.submit(now, proposal.sets, author, is_refused);
         }
         while let Some(job) = term.leader.poll_sign_job(&view) {
             let longest = if chance(faults.sign_slow_per_mille) {
@@ -350,6 +350,7 @@ impl Manager {
             questions.insert(question.id, question);
         }
         drop(term.leader.poll_warnings(&view, now));
+        drop(term.leader.take_notices());
         while let Some(message) = term.leader.dispatcher().poll_message(&view) {
             term.deliver(
                 io,

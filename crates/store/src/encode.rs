@@ -14,7 +14,7 @@ use swarm_types::convert::{self, ConvertError};
 use crate::error::StoreError;
 use sink::Sink;
 
-pub(crate) use commit::encoded_len;
+pub(crate) use commit::{change_len, encode_changes, encoded_len};
 pub use commit::{decode_commit, encode_commit};
 pub use snapshot::{read_snapshot, snapshot_parts, write_snapshot};
 pub use task::TaskEncoder;

@@ -143,10 +143,7 @@ impl Event {
     }
 
     fn weight(&self) -> usize {
-        self.picked
-            .as_ref()
-            .map_or(self.commit.changes.len(), |picked| picked.len())
-            .max(1)
+        self.changes().map(Change::weight).sum::<usize>().max(1)
     }
 }
 

@@ -11,13 +11,14 @@ use crate::transaction::{Change, Commit};
 /// How much is kept. Old objects stay in memory only because of this window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryLimits {
-    /// Changes at most, over all commits; a commit larger than this empties the window.
+    /// Changes at most, over all commits, a large one counting as several ([`Change::weight`]); a
+    /// commit larger than this empties the window.
     pub changes_max: usize,
 }
 
 impl Default for HistoryLimits {
     fn default() -> Self {
-        // About 400 bytes per old object: 40 MB at the most for tasks.
+        // About 400 bytes per old object: 40 MB at the most for tasks, and 100 MB of what is large.
         Self {
             changes_max: 100_000,
         }
@@ -56,11 +57,12 @@ impl History {
 
     /// Adds the newest commit and drops the oldest ones beyond the limit.
     pub fn push(&mut self, commit: Arc<Commit>) {
-        if weight(&commit) > self.limits.changes_max {
+        let weight = commit.weight();
+        if weight > self.limits.changes_max {
             *self = Self::new(self.limits, commit.version);
             return;
         }
-        self.changes += weight(&commit);
+        self.changes += weight;
         self.commits.push_back(commit);
         while self.changes > self.limits.changes_max {
             self.drop_oldest();
@@ -71,7 +73,7 @@ impl History {
         let Some(commit) = self.commits.pop_front() else {
             return;
         };
-        self.changes -= weight(&commit);
+        self.changes -= commit.weight();
         self.floor = commit.version;
     }
 
@@ -113,11 +115,6 @@ impl History {
     pub fn floor(&self) -> Version {
         self.floor
     }
-}
-
-/// What a commit counts for. An empty one counts too: nothing else would bound how many there are.
-fn weight(commit: &Commit) -> usize {
-    commit.changes.len().max(1)
 }
 
 /// The changes of one object in some commits.

@@ -38,12 +38,14 @@ mod history;
 mod index;
 mod map;
 mod pipeline;
+mod room;
 mod root;
 mod store;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod weight;
 mod write;
 
 pub use encode::{
@@ -54,10 +56,13 @@ pub use error::{FindError, StoreError};
 pub use feed::{Event, Filter, Hub, Key, Received, SUBSCRIBER_CHANGES_MAX, Selector, Subscription};
 pub use find::By;
 pub use history::{Compacted, History, HistoryLimits};
-pub use pipeline::{Applied, ApplyError, PIPELINE_COMMITS_MAX, Pipeline, Staged};
+pub use pipeline::{Applied, ApplyError, PIPELINE_COMMITS_MAX, Packed, Pipeline, Staged};
+pub use room::{Fit, Oversize, Room};
 pub use root::{Root, View};
 pub use store::Store;
 pub use transaction::{Action, Change, Commit, Transaction};
+pub use weight::CHANGE_BYTES;
 pub use write::{
-    Conflict, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet, batches,
+    Conflict, ENTRY_BYTES_MAX, SET_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX,
+    Write, WriteSet, batches,
 };

@@ -12,10 +12,11 @@ use prost::Message;
 use swarm_types::convert::Interner;
 use swarm_types::{Timestamp, Version};
 
-use crate::encode::{DecodeError, decode_commit, encode_commit};
+use crate::encode::{DecodeError, decode_commit};
 use crate::error::StoreError;
 use crate::root::Root;
 use crate::transaction::{Commit, Transaction};
+use crate::write::WriteSet;
 
 /// Commits that may wait at most; beyond that the writer has to wait.
 pub const PIPELINE_COMMITS_MAX: usize = 1_024;
@@ -50,6 +51,21 @@ pub struct Staged {
     /// The version that the commit leads to.
     pub version: Version,
 }
+
+/// What became of write sets that were to be written together.
+#[derive(Debug)]
+pub struct Packed {
+    /// What goes to the log; `None` when there is nothing to write.
+    pub staged: Option<Staged>,
+    /// The sets at these positions were not applied and are to be looked at again: what they touch
+    /// had changed, or they did not fit beside the others.
+    pub refused: Vec<usize>,
+    /// The sets at these positions do not fit an entry of the log, not even alone.
+    pub oversize: Vec<usize>,
+}
+
+/// Bytes of an entry beside its changes at most: an id, a version and a time.
+const ENVELOPE_BYTES_MAX: usize = 64;
 
 /// A log entry that became the newest version.
 #[derive(Debug)]
@@ -124,8 +140,39 @@ impl Pipeline {
         self.waiting.len()
     }
 
+    /// Applies write sets, each or not, and turns them into a proposal of at most `bytes_max`
+    /// bytes. When they are more, those in front are taken and the rest is refused, but for a set
+    /// that does not fit alone: whoever sent it must not send it again.
+    pub fn pack(&mut self, now: Timestamp, sets: Vec<WriteSet>, bytes_max: usize) -> Packed {
+        let mut transaction = self.begin(now);
+        let (mut refused, mut applied) = (Vec::new(), Vec::with_capacity(sets.len()));
+        for (position, set) in sets.into_iter().enumerate() {
+            match transaction.apply_owned(set) {
+                Ok(()) => applied.push((position, transaction.len())),
+                Err(_) => refused.push(position),
+            }
+        }
+        let mut oversize = Vec::new();
+        let mut bytes = transaction.encoded(self.next_id);
+        if bytes.len() > bytes_max {
+            oversize = cut(&mut transaction, &applied, bytes_max, &mut refused);
+            bytes = transaction.encoded(self.next_id);
+        }
+        let staged = (!transaction.is_empty()).then(|| self.stage_encoded(transaction, bytes));
+        Packed {
+            staged,
+            refused,
+            oversize,
+        }
+    }
+
     /// Turns a transaction that was begun on this head into a proposal.
     pub fn stage(&mut self, transaction: Transaction) -> Staged {
+        let bytes = transaction.encoded(self.next_id);
+        self.stage_encoded(transaction, bytes)
+    }
+
+    fn stage_encoded(&mut self, transaction: Transaction, bytes: Vec<u8>) -> Staged {
         let (root, commit) = transaction.finish();
         assert!(
             commit.version == self.head.version().next(),
@@ -133,7 +180,6 @@ impl Pipeline {
         );
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1).max(1);
-        let bytes = encode_commit(id, &commit);
         let version = commit.version;
         self.head = root.clone();
         self.waiting.push_back(Waiting {
@@ -232,9 +278,43 @@ impl Pipeline {
     }
 }
 
+/// Keeps as many of the applied sets, from the front, as fit. Each is given with its position and
+/// the number of changes after it. Adds the others to `refused`, and returns those that would not
+/// fit alone.
+fn cut(
+    transaction: &mut Transaction,
+    applied: &[(usize, usize)],
+    bytes_max: usize,
+    refused: &mut Vec<usize>,
+) -> Vec<usize> {
+    let lens = transaction.change_lens();
+    let room = bytes_max.saturating_sub(ENVELOPE_BYTES_MAX);
+    let (mut left, mut keep, mut is_cut) = (room, 0, false);
+    let mut oversize = Vec::new();
+    let mut before = 0;
+    for (position, end) in applied {
+        let bytes: usize = lens[before..*end].iter().sum();
+        before = *end;
+        if bytes > room {
+            oversize.push(*position);
+            is_cut = true;
+        } else if is_cut || bytes > left {
+            refused.push(*position);
+            is_cut = true;
+        } else {
+            left -= bytes;
+            keep = *end;
+        }
+    }
+    transaction.undo(keep);
+    refused.sort_unstable();
+    oversize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::write::Write;
     use swarm_types::{Task, TaskId, TaskState};
 
     fn create(pipeline: &mut Pipeline, id: &str) -> Staged {
@@ -352,5 +432,60 @@ mod tests {
             Err(ApplyError::Decode(_))
         ));
         assert_eq!(pipeline.published().version(), before);
+    }
+
+    fn large(id: &str, bytes: usize) -> WriteSet {
+        let mut task = Task::new(id.parse().unwrap(), Arc::default());
+        task.annotations = Some(Box::new(swarm_api::v1::Annotations {
+            name: "x".repeat(bytes),
+            ..Default::default()
+        }));
+        WriteSet(vec![Write::create(task)])
+    }
+
+    #[test]
+    fn sets_that_do_not_fit_together_are_written_one_after_the_other() {
+        let mut pipeline = Pipeline::new(Root::default(), 1);
+        let now = Timestamp::from_millis(7);
+        let sets = [large("a", 400), large("b", 400), large("c", 400)];
+        let packed = pipeline.pack(now, sets.to_vec(), 1_100);
+        assert_eq!((packed.refused, packed.oversize), (vec![2], vec![]));
+        assert!(packed.staged.unwrap().bytes.len() <= 1_100);
+        assert!(pipeline.head().task(&id("b")).is_some());
+        assert!(pipeline.head().task(&id("c")).is_none());
+        let packed = pipeline.pack(now, sets[2..].to_vec(), 1_100);
+        assert_eq!((packed.refused, packed.oversize), (vec![], vec![]));
+        assert!(pipeline.head().task(&id("c")).is_some());
+    }
+
+    #[test]
+    fn a_set_that_does_not_fit_alone_is_named_and_the_others_are_written() {
+        let mut pipeline = Pipeline::new(Root::default(), 1);
+        let now = Timestamp::from_millis(7);
+        let sets = vec![large("a", 100), large("huge", 2_000), large("b", 100)];
+        let packed = pipeline.pack(now, sets, 1_000);
+        assert_eq!((packed.refused, packed.oversize), (vec![2], vec![1]));
+        let first = packed.staged.unwrap();
+        assert!(pipeline.head().task(&id("a")).is_some());
+        assert!(pipeline.head().task(&id("huge")).is_none());
+        let packed = pipeline.pack(now, vec![large("huge", 2_000)], 1_000);
+        assert!(packed.staged.is_none() && packed.oversize == [0]);
+        // What was cut left nothing behind.
+        let next = create(&mut pipeline, "b");
+        for staged in [first, next] {
+            assert_eq!(
+                pipeline.applied(&staged.bytes).unwrap().own,
+                Some(staged.id)
+            );
+        }
+        let mut replica = Pipeline::new(Root::default(), 9);
+        let sets = vec![large("a", 100), large("huge", 2_000)];
+        let staged = replica.pack(now, sets, 1_000).staged.unwrap();
+        let mut other = Pipeline::new(Root::default(), 20);
+        other.applied(&staged.bytes).unwrap();
+        assert_eq!(
+            other.published().task(&id("a")),
+            replica.head().task(&id("a"))
+        );
     }
 }

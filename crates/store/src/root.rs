@@ -159,6 +159,11 @@ impl Root {
             .map(|id| self.indexed_task(&id))
     }
 
+    /// Nodes on which there are tasks, in the order of their ids; they may be gone themselves.
+    pub fn nodes_of_tasks(&self) -> impl Iterator<Item = &NodeId> {
+        self.tasks.indices.node.values()
+    }
+
     /// Tasks of one replica, in the order of their ids.
     pub fn tasks_in_slot(
         &self,

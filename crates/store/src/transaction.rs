@@ -9,6 +9,7 @@ use swarm_types::{
     Service, Task, Timestamp, Version, Volume,
 };
 
+use crate::encode::{change_len, encode_changes};
 use crate::error::StoreError;
 use crate::root::{HasTable, Root, sealed};
 use crate::tables::{Stored, Table, is_table_name, lower};
@@ -183,7 +184,7 @@ impl Transaction {
 
     /// Takes changes back until so many are left. A copy of the root to return to would be simpler,
     /// but while it lives each write copies its whole path through every tree.
-    fn undo(&mut self, keep: usize) {
+    pub(crate) fn undo(&mut self, keep: usize) {
         while self.changes.len() > keep {
             let Some(change) = self.changes.pop() else {
                 return;
@@ -222,6 +223,16 @@ impl Transaction {
     /// How many changes were made so far.
     pub fn len(&self) -> usize {
         self.changes.len()
+    }
+
+    /// What was changed so far, as the log will have it with this id.
+    pub(crate) fn encoded(&self, id: u64) -> Vec<u8> {
+        encode_changes(id, self.version, self.now, &self.changes)
+    }
+
+    /// How many bytes each change takes in the log.
+    pub(crate) fn change_lens(&self) -> Vec<usize> {
+        self.changes.iter().map(change_len).collect()
     }
 
     /// Whether nothing was changed so far.

@@ -6,9 +6,14 @@ use crate::error::StoreError;
 
 /// Changes in one transaction that comes from a batch (SwarmKit's `MaxChangesPerTransaction`).
 pub const TRANSACTION_CHANGES_MAX: usize = 200;
-/// Encoded bytes in one transaction that comes from a batch: three quarters of the largest
-/// proposal, 1.5 MiB, as in SwarmKit.
-pub const TRANSACTION_BYTES_MAX: usize = 1_572_864 / 4 * 3;
+/// Bytes of one entry of the log at most: 1.5 MiB, as in SwarmKit.
+pub const ENTRY_BYTES_MAX: usize = 1_572_864;
+/// Encoded bytes in one transaction that comes from a batch: three quarters of an entry, as in
+/// SwarmKit.
+pub const TRANSACTION_BYTES_MAX: usize = ENTRY_BYTES_MAX / 4 * 3;
+/// Encoded bytes of one set at most. The rest of the entry is for what a commit adds: versions,
+/// times and frames of two hundred changes.
+pub const SET_BYTES_MAX: usize = ENTRY_BYTES_MAX - 32 * 1024;
 
 /// A write as a value. An update or delete carries the version that its author saw.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +68,14 @@ impl Write {
             kind: O::KIND,
             id: object.raw_id().clone(),
             version: Some(object.meta().version),
+        }
+    }
+
+    /// What is written.
+    pub fn target(&self) -> (Kind, &Id) {
+        match self {
+            Self::Create(object) | Self::Update(object) => (object.kind(), object.raw_id()),
+            Self::Delete { kind, id, .. } | Self::Require { kind, id, .. } => (*kind, id),
         }
     }
 

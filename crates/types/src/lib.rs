@@ -58,7 +58,7 @@ pub use objects::{
     Resource, Secret, Service, ServiceSpec, Slot, UpdateStatus, Version, Volume,
 };
 pub use state::{StateRegression, TaskState};
-pub use task::{Task, TaskBody, TaskStatus};
+pub use task::{LEFT_BEHIND, Task, TaskBody, TaskStatus};
 pub use text::Text;
 pub use time::Timestamp;
 pub use timers::Timers;

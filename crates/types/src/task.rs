@@ -11,6 +11,9 @@ use crate::state::{StateRegression, TaskState};
 use crate::text::Text;
 use crate::time::Timestamp;
 
+/// The message of a task whose node was removed; users see it, and it is SwarmKit's.
+pub const LEFT_BEHIND: &str = "Task belonged to a node that has been deleted";
+
 /// A task. Who writes what: the orchestrator creates it and owns the desired state; the allocator
 /// owns the networks, the endpoint and the step to PENDING; the scheduler owns the node, the
 /// volumes, the claimed generic resources and the step to ASSIGNED; from then on the agent owns the

@@ -368,7 +368,7 @@ fn removal_lists_the_certificate_and_orphans_tasks_that_have_not_ended() {
         ]
     );
     let orphan: &Arc<Task> = world.root.task(&id("t-running")).unwrap();
-    assert_eq!(&*orphan.status().message, ORPHANED_MESSAGE);
+    assert_eq!(&*orphan.status().message, LEFT_BEHIND);
     assert_eq!(orphan.status().timestamp, Some(world.now()));
     assert_eq!(orphan.desired_state(), TaskState::Running);
     let cluster = world.root.cluster().unwrap();
@@ -376,6 +376,40 @@ fn removal_lists_the_certificate_and_orphans_tasks_that_have_not_ended() {
         cluster.blacklisted_certificates.get("n"),
         Some(&v1::BlacklistedCertificate::default())
     );
+}
+
+#[test]
+fn removal_of_a_node_with_many_tasks_fits_one_transaction() {
+    for (count, bytes) in [(3_000, 0), (12, 400_000)] {
+        let mut world = World::new();
+        down(&mut world, "n");
+        let service = world.create(web("web")).unwrap().id;
+        for number in 0..count {
+            let name = format!("t{number}");
+            world.task(&name, &service, "n", TaskState::Running);
+            let mut task = (**world.root.task(&id::<TaskId>(&name)).unwrap()).clone();
+            task.annotations = Some(Box::new(v1::Annotations {
+                name: "x".repeat(bytes),
+                ..Default::default()
+            }));
+            world.put(task);
+        }
+        let request = v1::RemoveNodeRequest {
+            node_id: "n".to_owned(),
+            force: false,
+        };
+        let mut writes = Vec::new();
+        let removed = world.write(|root, ctx| {
+            let plan = remove_node(root, None, ctx, request)?;
+            writes.clone_from(&plan.writes().0);
+            Ok(plan)
+        });
+        removed.unwrap();
+        assert!(writes.len() <= TRANSACTION_CHANGES_MAX);
+        let sum: usize = writes.iter().map(Write::bytes).sum();
+        assert!(sum <= TRANSACTION_BYTES_MAX, "{sum} bytes");
+        assert!(writes.len() > 3, "as many tasks as fit");
+    }
 }
 
 #[test]

@@ -26,7 +26,10 @@ impl Dispatcher {
             }
             AnyObject::Node(node) => match change.action {
                 Action::Create | Action::Update => self.observe_node(now, node),
-                Action::Remove => self.remove_node(&node.id),
+                Action::Remove => {
+                    self.remove_node(&node.id);
+                    self.observe_left_behind(now, view, &node.id);
+                }
             },
             AnyObject::Cluster(_) => self.observe_period(now, view),
             // Nodes are not told when an object that their tasks use changes (spec 5.7).
@@ -114,6 +117,23 @@ impl Dispatcher {
                 .is_some_and(|control| control.handle_node(node));
             if is_news {
                 self.ready.insert(node.id.clone());
+            }
+        }
+    }
+
+    /// Tasks that were too many to be orphaned together with the removal of their node.
+    fn observe_left_behind(&mut self, now: Timestamp, view: &Root, node: &NodeId) {
+        self.intake.orphans.handle_removed(view, node);
+        if !self.intake.orphans.is_idle() {
+            self.intake.arm(now);
+        }
+    }
+
+    /// The same for all nodes of which tasks are left. Costs as much as there are nodes.
+    pub(super) fn find_left_behind(&mut self, now: Timestamp, view: &Root) {
+        for node in view.nodes_of_tasks() {
+            if view.node(node).is_none() {
+                self.observe_left_behind(now, view, node);
             }
         }
     }

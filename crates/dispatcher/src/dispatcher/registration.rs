@@ -7,6 +7,7 @@ use swarm_store::Root;
 use swarm_types::{IdSource, NodeId, SessionId, Timestamp};
 
 use super::{Dispatcher, SessionOpen, SessionStart, Timer};
+use crate::bounds;
 use crate::clones::{Place, Places};
 use crate::config::draw_period;
 use crate::error::DispatchError;
@@ -35,6 +36,7 @@ impl Dispatcher {
             return Err(DispatchError::node_not_found());
         }
         if let Some(description) = &open.description {
+            bounds::check_description(node, description)?;
             hostname::check(node, description)?;
         }
         self.check_room(node)?;
@@ -47,6 +49,7 @@ impl Dispatcher {
         let until = deadline(now, draw_period(self.pulses.period(), draw));
         match self.sessions.get_mut(node) {
             Some(session) if session.is_named(open.previous_session) => {
+                session.count_refresh(now, node, &wanted)?;
                 session.refresh(wanted.clone());
                 session.pulse.renew(until);
             }

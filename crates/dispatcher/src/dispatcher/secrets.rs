@@ -8,6 +8,7 @@ use swarm_types::{NodeId, Secret, Task, TaskState, TaskStatus, Timestamp, Versio
 
 use super::{Dispatcher, StreamId, Timer};
 use crate::driven::{Need, SECRET_BYTES_LIMIT, SecretAnswer};
+use crate::intake::Report;
 
 /// Questions under way at most. A driver that hangs must not take the answers of others with it for
 /// longer than its deadline.
@@ -145,6 +146,9 @@ impl Dispatcher {
         let Some(stored) = view.task(task) else {
             return;
         };
+        let Some(node) = &stored.node_id else {
+            return;
+        };
         if stored.state() > TaskState::Assigned {
             return;
         }
@@ -157,7 +161,14 @@ impl Dispatcher {
             err: format!("secret {name}: {reason}").into(),
             ..stored.status().clone()
         };
-        self.intake.put_status(now, task.clone(), status);
+        let report = Report {
+            node: node.clone(),
+            task: task.clone(),
+            status,
+            // The questions have a pace of their own.
+            is_step: true,
+        };
+        self.intake.put_status(now, report);
     }
 }
 

@@ -120,6 +120,7 @@ fn refused(code: Code) -> Option<Refused> {
         Code::NotFound => Some(Refused::NotRegistered),
         Code::PermissionDenied => Some(Refused::OtherNodesTask),
         Code::Unavailable => Some(Refused::RegistrationRate),
+        Code::ResourceExhausted => Some(Refused::OversizedReport),
         Code::Unknown => Some(Refused::UnknownNode),
         Code::Aborted => None,
     }

@@ -9,7 +9,7 @@ use swarm_api::{raftpb, v1};
 use swarm_raft::Position;
 use swarm_raft::log::LogError;
 use swarm_reconcile::Outcome;
-use swarm_store::{Pipeline, Store, Transaction, read_snapshot, write_snapshot};
+use swarm_store::{Pipeline, Staged, Store, read_snapshot, write_snapshot};
 use swarm_types::Version;
 
 use super::Done;
@@ -25,10 +25,23 @@ pub(super) struct Shared {
 pub(super) struct Writer {
     pub(super) pipeline: Pipeline,
     /// Who waits for a staged commit, by the proposal's id. Bounded as the pipeline is.
-    pub(super) waiting: BTreeMap<u64, (Version, Vec<usize>, Done)>,
+    pub(super) waiting: BTreeMap<u64, Told>,
     /// Who was refused on a head of which this commit was the newest part. The one who asks again
     /// on the published view before it is there would be refused again. One for each loop at most.
-    pub(super) refused: BTreeMap<u64, Vec<(Vec<usize>, Done)>>,
+    pub(super) refused: BTreeMap<u64, Vec<Told>>,
+}
+
+/// Who is told how a batch ended, and what is known of that already.
+pub(super) struct Told {
+    pub(super) refused: Vec<usize>,
+    pub(super) oversize: Vec<usize>,
+    pub(super) done: Done,
+}
+
+impl Told {
+    pub(super) fn committed(self, version: Version) {
+        (self.done)(Outcome::committed(version, self.refused, self.oversize));
+    }
 }
 
 impl Shared {
@@ -40,27 +53,26 @@ impl Shared {
 }
 
 impl Writer {
-    /// Stages a transaction and hands it to the log, in one step under the lock, so that the order
-    /// of commits is the order of proposals.
+    /// Hands a staged commit to the log, under the lock under which it was staged, so that the
+    /// order of commits is the order of proposals.
     pub(super) fn propose(
         &mut self,
         handle: &Handle,
-        transaction: Transaction,
-        waiting: Option<(Version, Vec<usize>, Done)>,
+        mut staged: Staged,
+        told: Option<Told>,
     ) -> Result<Pending, ProposeError> {
-        let mut staged = self.pipeline.stage(transaction);
         let data = Bytes::from(std::mem::take(&mut staged.bytes));
         match handle.submit(data, staged.epoch) {
             Ok(pending) => {
-                if let Some(waiting) = waiting {
-                    self.waiting.insert(staged.id, waiting);
+                if let Some(told) = told {
+                    self.waiting.insert(staged.id, told);
                 }
                 Ok(pending)
             }
             Err(error) => {
                 self.pipeline.unstage(&staged);
-                if let Some((_, _, done)) = waiting {
-                    done(Outcome::Failed);
+                if let Some(told) = told {
+                    (told.done)(Outcome::Failed);
                 }
                 Err(error)
             }
@@ -97,12 +109,9 @@ impl Apply for Machine {
         self.shared.store.publish(applied.root, applied.commit);
         drop(writer);
         self.shared.store.fan_out();
-        if let Some((version, refused, done)) = waiting {
-            done(Outcome::Committed { version, refused });
-        }
-        for (refused, done) in refused.into_iter().flatten() {
-            let version = published;
-            done(Outcome::Committed { version, refused });
+        // An entry of our own is published with the version that it was staged for.
+        for told in waiting.into_iter().chain(refused.into_iter().flatten()) {
+            told.committed(published);
         }
     }
 
@@ -115,9 +124,9 @@ impl Apply for Machine {
         let dropped = writer.pipeline.drop_from(data);
         let mut waiting: Vec<Done> = Vec::new();
         for id in &dropped {
-            waiting.extend(writer.waiting.remove(id).map(|(_, _, done)| done));
+            waiting.extend(writer.waiting.remove(id).map(|told| told.done));
             let refused = writer.refused.remove(id).into_iter().flatten();
-            waiting.extend(refused.map(|(_, done)| done));
+            waiting.extend(refused.map(|told| told.done));
         }
         drop(writer);
         for done in waiting {
@@ -131,9 +140,8 @@ impl Apply for Machine {
         let waiting = std::mem::take(&mut writer.waiting).into_values();
         let refused = std::mem::take(&mut writer.refused).into_values().flatten();
         drop(writer);
-        let refused = refused.map(|(_, done)| done);
-        for done in waiting.map(|(_, _, done)| done).chain(refused) {
-            done(Outcome::Failed);
+        for told in waiting.chain(refused) {
+            (told.done)(Outcome::Failed);
         }
     }
 

@@ -254,7 +254,7 @@ async fn a_write_that_is_too_large_is_refused_without_those_around_it() {
 }
 
 #[tokio::test]
-async fn submissions_around_a_refused_one_are_told_the_truth() {
+async fn submissions_around_one_that_is_too_large_are_written() {
     let disk = SimDisk::new(1);
     let store = open_sim(&disk).await;
     let limit = swarm_raft::consensus::PROPOSAL_BYTES_MAX;
@@ -269,15 +269,48 @@ async fn submissions_around_a_refused_one_are_told_the_truth() {
     let after = submit(&store, &[create("after")]);
     drop(go);
     assert!(matches!(outcome(before).await, Outcome::Committed { .. }));
-    assert_eq!(outcome(large).await, Outcome::Failed);
-    assert_eq!(outcome(after).await, Outcome::Failed);
+    let Outcome::Parted {
+        refused, oversize, ..
+    } = outcome(large).await
+    else {
+        panic!("it was written");
+    };
+    assert_eq!((refused, oversize), (vec![], vec![0]));
+    assert!(matches!(outcome(after).await, Outcome::Committed { .. }));
     write(&store, "next", 0).await.unwrap();
     let view = store.view();
     let names: Vec<String> = view
         .all::<Service>()
         .map(|one| one.id.to_string())
         .collect();
-    assert_eq!(names, ["before", "gate", "next"]);
+    assert_eq!(names, ["after", "before", "gate", "next"]);
+    within(store.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn sets_that_are_too_many_for_one_entry_are_told_apart() {
+    let store = open_sim(&SimDisk::new(1)).await;
+    let limit = swarm_store::ENTRY_BYTES_MAX;
+    assert_eq!(limit, swarm_raft::consensus::PROPOSAL_BYTES_MAX);
+    let set = |name: &str, bytes| WriteSet(vec![Write::Create(service(name, bytes).into())]);
+    let third = limit / 3;
+    let sets = [
+        set("a", third),
+        set("b", third),
+        set("huge", limit),
+        set("c", third),
+    ];
+    let Outcome::Parted {
+        version,
+        refused,
+        oversize,
+    } = outcome(submit(&store, &sets)).await
+    else {
+        panic!("all of it was written");
+    };
+    assert_eq!(version, store.view().version());
+    assert_eq!((refused, oversize), (vec![3], vec![2]));
+    assert!(has(&store, "a") && has(&store, "b") && !has(&store, "c"));
     within(store.close()).await.unwrap();
 }
 

@@ -14,6 +14,8 @@ use crate::snapshot::{self, SnapshotMeta, SnapshotReader, SnapshotTicket, Snapsh
 pub(super) struct InFlight {
     at: Position,
     key: KeyId,
+    /// Bytes of the entries that it covers and the one before did not.
+    bytes: u64,
 }
 
 /// Files under an older data key are still needed until there is a snapshot that covers them.
@@ -52,7 +54,10 @@ impl<D: Disk + Clone> Member<D> {
         let is_wanted = match self.rekeying {
             // A snapshot of this very position may be there, and it has the old key.
             Some(rekeying) if behind > 0 => applied >= rekeying.until,
-            Some(_) | None => interval > 0 && behind >= interval,
+            Some(_) | None => {
+                let is_long = self.applied_bytes >= self.config.snapshot_bytes;
+                interval > 0 && (behind >= interval || is_long && behind > 0)
+            }
         };
         is_wanted && self.in_flight.is_none() && applied >= self.snapshot_not_before
     }
@@ -68,6 +73,7 @@ impl<D: Disk + Clone> Member<D> {
         self.in_flight = Some(InFlight {
             at: meta.at,
             key: self.keys.current().id(),
+            bytes: self.applied_bytes,
         });
         let (key, salt) = (self.keys.current().clone(), self.log.fresh_salt());
         Some(SnapshotTicket {
@@ -81,6 +87,8 @@ impl<D: Disk + Clone> Member<D> {
     /// Takes note of a snapshot file that is durable, and forgets what it makes superfluous.
     pub fn finish_snapshot(&mut self, meta: &SnapshotMeta) -> Result<(), DriveError> {
         let in_flight = self.in_flight.take();
+        let covered = in_flight.map_or(0, |it| it.bytes);
+        self.applied_bytes = self.applied_bytes.saturating_sub(covered);
         if meta.at.index <= self.newest_snapshot.index {
             // A newer one came from the leader meanwhile.
             return self.forget().map_err(forget_error);
@@ -186,6 +194,7 @@ impl<D: Disk + Clone> Member<D> {
         writer.finish()?;
         self.log.mark_snapshot(meta.at, Reset::Discard)?;
         self.newest_snapshot = meta.at;
+        self.applied_bytes = 0;
         Ok(())
     }
 

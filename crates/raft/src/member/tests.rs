@@ -232,6 +232,36 @@ fn a_restart_replays_snapshot_and_log_and_keeps_its_own_id() {
 }
 
 #[test]
+fn few_large_entries_bring_a_snapshot_as_well() {
+    let disk = SimDisk::new(3);
+    let config = MemberConfig {
+        snapshot_interval: 1_000,
+        snapshot_bytes: 10_000,
+        ..config()
+    };
+    let keys = Keyring::new(key(4));
+    let mut machine = Machine::open_with(&disk, config, start_with(keys, 1, 3, alone())).unwrap();
+    machine.settle().unwrap();
+    let text = "x".repeat(3_000);
+    for _ in 0..3 {
+        machine.propose(&text).unwrap();
+        machine.settle().unwrap();
+        assert!(!machine.member.snapshot_due());
+    }
+    machine.propose(&text).unwrap();
+    machine.settle().unwrap();
+    assert!(machine.member.snapshot_due());
+    machine.snapshot().unwrap();
+    assert!(machine.member.newest_snapshot().index > 0);
+    machine.propose(&text).unwrap();
+    machine.settle().unwrap();
+    assert!(
+        !machine.member.snapshot_due(),
+        "it counts from the snapshot"
+    );
+}
+
+#[test]
 fn another_cluster_is_refused() {
     let disk = SimDisk::new(1);
     open_alone(&disk, 1).unwrap();

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use swarm_store::{Action, Change};
-use swarm_types::{AnyObject, Id, Task, TaskId, TaskState};
+use swarm_store::{Action, Change, Write};
+use swarm_types::{AnyObject, Id, Task, TaskId, TaskState, TaskStatus};
 
 use super::*;
 
@@ -154,6 +154,48 @@ fn a_failed_batch_makes_all_its_keys_dirty_again_after_a_pause() {
     let again = queue.poll_transaction(&root, end, &mut NoIds).unwrap();
     assert_eq!(again.sets.len(), 3);
     assert_eq!(queue.poll_timeout(), None);
+}
+
+/// A world with tasks of so many bytes.
+fn world_of(sizes: &[usize]) -> Root {
+    let mut transaction = Root::default().begin(Timestamp::EPOCH);
+    for (index, bytes) in sizes.iter().enumerate() {
+        let words = TaskStatus::new(TaskState::New, Timestamp::EPOCH, "x".repeat(*bytes));
+        let task = Task::new(format!("t{index}").parse().unwrap(), Arc::default());
+        let task = task.with_states(words, TaskState::Running);
+        transaction.create(task).unwrap();
+    }
+    transaction.finish().0
+}
+
+#[test]
+fn a_set_that_no_entry_can_hold_is_given_up_alone_and_not_tried_again() {
+    let root = world_of(&[1, swarm_store::ENTRY_BYTES_MAX, 1]);
+    let mut queue = Queue::new(Stopper, &root);
+    let batch = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    assert_eq!(batch.sets.len(), 2, "the others are written");
+    let given_up = queue.take_oversize();
+    assert_eq!(given_up.len(), 1);
+    assert_eq!(given_up[0].id.to_string(), "t1");
+    let (root, _, outcome) = commit(&root, &batch);
+    queue.handle_outcome(&outcome);
+    assert!(!queue.is_runnable(), "{:?}", queue.status());
+    assert_eq!(queue.poll_timeout(), None, "nobody waits for it");
+    assert!(queue.take_oversize().is_empty());
+    assert_eq!(queue.poll_transaction(&root, late(), &mut NoIds), None);
+}
+
+#[test]
+fn of_a_parted_batch_only_what_fits_elsewhere_is_decided_again() {
+    let root = world(3);
+    let mut queue = Queue::new(Stopper, &root);
+    queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    queue.handle_outcome(&Outcome::committed(root.version(), vec![2], vec![1]));
+    assert_eq!(queue.poll_timeout(), None, "this is no reason for a pause");
+    let again = queue.poll_transaction(&root, late(), &mut NoIds).unwrap();
+    assert_eq!(again.sets.len(), 1);
+    let (_, id) = again.sets[0].0[0].target();
+    assert_eq!(id.to_string(), "t00002");
 }
 
 /// Stops every task in one step, one set for each, and decides from what it observed.

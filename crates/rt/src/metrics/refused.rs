@@ -70,6 +70,10 @@ reasons! {
     UnknownMethod => "unknown_method",
     /// A message is larger than the limit.
     OversizedMessage => "oversized_message",
+    /// A write does not fit an entry of the log, not even alone.
+    OversizedWrite => "oversized_write",
+    /// A node describes itself, or a task, with more than is stored.
+    OversizedReport => "oversized_report",
     /// One connection has too many calls in progress.
     TooManyCalls => "too_many_calls",
     /// A call did not send its request in time.

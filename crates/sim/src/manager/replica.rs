@@ -17,8 +17,8 @@ use swarm_raft::snapshot::{SnapshotTicket, SnapshotWriter};
 use swarm_raft::{Identity, Member, MemberConfig, MemberStart, Payload, Refusal};
 use swarm_reconcile::Outcome;
 use swarm_store::{
-    Commit, HistoryLimits, Pipeline, Root, Store, Transaction, WriteSet, read_snapshot,
-    write_snapshot,
+    Commit, ENTRY_BYTES_MAX, HistoryLimits, Pipeline, Root, Staged, Store, Transaction, WriteSet,
+    read_snapshot, write_snapshot,
 };
 use swarm_types::{Timestamp, Version};
 
@@ -72,11 +72,27 @@ struct Proposal {
     author: Author,
 }
 
+/// Whom an outcome is for, and what is known of it already.
 #[derive(Debug)]
-struct Waiting {
-    version: Version,
-    refused: Vec<usize>,
+struct Told {
     author: Author,
+    refused: Vec<usize>,
+    oversize: Vec<usize>,
+}
+
+impl Told {
+    fn all(author: Author) -> Self {
+        Self {
+            author,
+            refused: Vec::new(),
+            oversize: Vec::new(),
+        }
+    }
+
+    fn committed(self, version: Version) -> (Author, Outcome) {
+        let outcome = Outcome::committed(version, self.refused, self.oversize);
+        (self.author, outcome)
+    }
 }
 
 /// Why the process has to end.
@@ -92,9 +108,9 @@ pub(crate) struct Replica {
     queue: VecDeque<Proposal>,
     /// Who proposed the entry at an index.
     proposed: BTreeMap<u64, Author>,
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, Told>,
     /// Who was refused on a head of which this commit was the newest part.
-    refused: BTreeMap<u64, Vec<(Author, Vec<usize>)>>,
+    refused: BTreeMap<u64, Vec<Told>>,
     epoch: u64,
     is_stalled: bool,
     snapshot: Option<(SnapshotTicket, Vec<u8>)>,
@@ -169,29 +185,27 @@ impl Replica {
     pub(crate) fn submit(
         &mut self,
         now: Timestamp,
-        sets: &[WriteSet],
+        sets: Vec<WriteSet>,
         author: Author,
         is_refused: bool,
     ) {
-        let mut transaction = self.pipeline.begin(now);
-        let mut refused = Vec::new();
-        for (position, set) in sets.iter().enumerate() {
-            if transaction.apply_set(set).is_err() {
-                refused.push(position);
+        let packed = self.pipeline.pack(now, sets, ENTRY_BYTES_MAX);
+        let told = Told {
+            author,
+            refused: packed.refused,
+            oversize: packed.oversize,
+        };
+        match packed.staged {
+            Some(staged) => self.hand_over(staged, told, is_refused),
+            None => {
+                if let Some(id) = self.pipeline.last_waiting() {
+                    self.refused.entry(id).or_default().push(told);
+                    return;
+                }
+                let version = self.pipeline.published().version();
+                self.outcomes.push_back(told.committed(version));
             }
         }
-        if transaction.is_empty() {
-            if let Some(id) = self.pipeline.last_waiting() {
-                let refused = (author, refused);
-                self.refused.entry(id).or_default().push(refused);
-                return;
-            }
-            let version = self.pipeline.published().version();
-            let outcome = Outcome::Committed { version, refused };
-            self.outcomes.push_back((author, outcome));
-            return;
-        }
-        self.stage(transaction, author, refused, is_refused);
     }
 
     /// Runs a transaction of a user; `false` when the user was refused.
@@ -209,34 +223,26 @@ impl Replica {
             let outcome = Outcome::Committed { version, refused };
             self.outcomes.push_back((author, outcome));
         } else {
-            self.stage(transaction, author, Vec::new(), false);
+            let staged = self.pipeline.stage(transaction);
+            if staged.bytes.len() > ENTRY_BYTES_MAX {
+                self.pipeline.unstage(&staged);
+                self.outcomes.push_back((author, Outcome::Failed));
+            } else {
+                self.hand_over(staged, Told::all(author), false);
+            }
         }
         Ok(())
     }
 
-    fn stage(
-        &mut self,
-        transaction: Transaction,
-        author: Author,
-        refused: Vec<usize>,
-        is_refused: bool,
-    ) {
-        let mut staged = self.pipeline.stage(transaction);
+    fn hand_over(&mut self, mut staged: Staged, told: Told, is_refused: bool) {
         if is_refused {
             self.pipeline.unstage(&staged);
-            self.outcomes.push_back((author, Outcome::Failed));
+            self.outcomes.push_back((told.author, Outcome::Failed));
             return;
         }
         let data = Bytes::from(std::mem::take(&mut staged.bytes));
-        let version = staged.version;
-        self.waiting.insert(
-            staged.id,
-            Waiting {
-                version,
-                refused,
-                author,
-            },
-        );
+        let author = told.author;
+        self.waiting.insert(staged.id, told);
         self.queue.push_back(Proposal {
             epoch: staged.epoch,
             data,
@@ -310,8 +316,8 @@ impl Replica {
             if let Some(waiting) = self.waiting.remove(&id) {
                 self.outcomes.push_back((waiting.author, Outcome::Failed));
             }
-            for (author, _) in self.refused.remove(&id).into_iter().flatten() {
-                self.outcomes.push_back((author, Outcome::Failed));
+            for told in self.refused.remove(&id).into_iter().flatten() {
+                self.outcomes.push_back((told.author, Outcome::Failed));
             }
         }
     }
@@ -352,19 +358,8 @@ impl Replica {
         });
         self.store.publish(applied.root, applied.commit);
         self.store.fan_out();
-        if let Some(Waiting {
-            version,
-            refused,
-            author,
-        }) = waiting
-        {
-            let outcome = Outcome::Committed { version, refused };
-            self.outcomes.push_back((author, outcome));
-        }
-        for (author, refused) in refused.into_iter().flatten() {
-            let version = published;
-            let outcome = Outcome::Committed { version, refused };
-            self.outcomes.push_back((author, outcome));
+        for told in waiting.into_iter().chain(refused.into_iter().flatten()) {
+            self.outcomes.push_back(told.committed(published));
         }
     }
 

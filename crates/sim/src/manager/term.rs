@@ -325,6 +325,7 @@ pub(super) fn rpc_error(error: &DispatchError) -> RpcError {
         Code::Unavailable => 14,
         Code::PermissionDenied => 7,
         Code::Aborted => 10,
+        Code::ResourceExhausted => 8,
         Code::Unknown => 2,
     };
     RpcError::new(code, error.message.clone())

@@ -17,21 +17,42 @@ use crate::write::TRANSACTION_BYTES_MAX;
 ///
 /// Two fields of our own carry the version and the time of the commit; others skip them.
 pub fn encode_commit(id: u64, commit: &Commit) -> Vec<u8> {
+    encode_changes(id, commit.version, commit.at, &commit.changes)
+}
+
+/// The same for a commit in the making.
+pub(crate) fn encode_changes(
+    id: u64,
+    version: Version,
+    at: Timestamp,
+    changes: &[Change],
+) -> Vec<u8> {
     let mut out = Vec::new();
     let mut tasks = TaskEncoder::default();
     out.number(1, id);
-    for (index, change) in commit.changes.iter().enumerate() {
+    for (index, change) in changes.iter().enumerate() {
         out.framed(2, |out| write_action(change, &mut tasks, out));
         if index == 0 {
             // Mostly the others are like the first one; what is wrong about that costs a copy.
-            let guess = (out.len() + ENTRY_SLACK_BYTES) * (commit.changes.len() - 1);
+            let guess = (out.len() + ENTRY_SLACK_BYTES) * (changes.len() - 1);
             out.reserve(guess.min(TRANSACTION_BYTES_MAX));
         }
     }
-    out.number(EXTENSION_VERSION, commit.version.0);
-    out.signed(EXTENSION_AT, commit.at.as_nanos());
+    out.number(EXTENSION_VERSION, version.0);
+    out.signed(EXTENSION_AT, at.as_nanos());
     out
 }
+
+/// How many bytes a change takes in the log.
+pub(crate) fn change_len(change: &Change) -> usize {
+    match change.action {
+        Action::Create | Action::Update => encoded_len(&change.object),
+        Action::Remove => REMOVAL_BYTES_MAX,
+    }
+}
+
+/// A removal has an id and some frames.
+const REMOVAL_BYTES_MAX: usize = 192;
 
 /// How much longer than the first change of a commit the others may be without a second look for
 /// room.

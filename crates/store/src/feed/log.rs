@@ -45,7 +45,7 @@ struct Entries {
     /// The number of the first entry here.
     first: u64,
     commits: VecDeque<Entry>,
-    /// Changes in all entries ever appended.
+    /// Changes in all entries ever appended, as they count.
     changes: u64,
     /// `changes` when the cursors were looked at last.
     swept: u64,
@@ -142,7 +142,7 @@ impl Log {
             if entries.cursors.is_empty() {
                 return;
             }
-            entries.changes += (commit.changes.len() as u64).max(1);
+            entries.changes += commit.weight() as u64;
             let changes = entries.changes;
             entries.commits.push_back(Entry {
                 commit: Arc::clone(commit),

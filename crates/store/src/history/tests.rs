@@ -59,6 +59,33 @@ fn a_commit_larger_than_the_window_empties_it() {
 }
 
 #[test]
+fn large_objects_leave_the_window_sooner() {
+    let large = |version: u64| {
+        let description = swarm_api::v1::NodeDescription {
+            hostname: "x".repeat(50_000),
+            ..Default::default()
+        };
+        let mut node = node(id("a"), "");
+        node.description = Some(Arc::new(description));
+        Arc::new(Commit {
+            version: Version(version),
+            at: NOW,
+            changes: vec![Change {
+                action: Action::Create,
+                object: node.into(),
+                old: None,
+            }],
+        })
+    };
+    let mut history = history(200, &[]);
+    for version in 1..=20 {
+        history.push(large(version));
+    }
+    let kept = versions(&history, history.floor().0).unwrap().len();
+    assert_eq!(kept, 4, "of 50 KB each, where 200 changes may be kept");
+}
+
+#[test]
 fn commits_without_changes_are_bounded_too() {
     let mut history = history(3, &[]);
     for version in 1..=10 {

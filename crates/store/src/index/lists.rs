@@ -212,6 +212,11 @@ impl<V: Ord + Clone> ListIndex<V> {
         self.values.get(value).into_iter().flat_map(Ids::iter)
     }
 
+    /// The values that some id has, in order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.values.keys()
+    }
+
     /// Moves an id from its old value to its new one; does nothing where they are equal.
     pub(crate) fn change(&mut self, id: &Id, old: Option<&V>, new: Option<&V>) {
         if old == new {

@@ -6,6 +6,7 @@
 //! is written:
 //!
 //! ```text
+//! let request = check_new_service(request)?; // what needs no cluster, and may take long
 //! let mut transaction = pipeline.begin(now);
 //! let plan = create_service(&transaction, &mut ctx, request)?;
 //! let reply = plan.apply(&mut transaction)?;
@@ -73,10 +74,11 @@ pub use secret::{
     SECRET_BYTES_LIMIT, create_secret, get_secret, list_secrets, remove_secret, update_secret,
 };
 pub use service::{
-    create_service, get_service, list_service_statuses, list_services, remove_service,
-    update_service,
+    Checked, check_changed_service, check_new_service, create_service, get_service,
+    list_service_statuses, list_services, remove_service, update_service,
 };
 pub use task::{get_task, list_tasks, remove_task};
 pub use validate::{
-    CPU_NANOS_MIN, HEALTH_NANOS_MIN, MEMORY_BYTES_MIN, NAME_BYTES_MAX, REPLICAS_MAX,
+    CPU_NANOS_MIN, ENDPOINT_BYTES_MAX, HEALTH_NANOS_MIN, MEMORY_BYTES_MIN, NAME_BYTES_MAX,
+    REPLICAS_MAX,
 };

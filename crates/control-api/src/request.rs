@@ -41,6 +41,12 @@ pub(crate) fn version(wire: Option<&v1::Version>) -> Result<Version, Refusal> {
 
 /// The spec that a request must carry, if it is not too large.
 pub(crate) fn spec<T: Message>(kind: Kind, wire: Option<T>) -> Result<T, Refusal> {
+    spec_ref(kind, wire.as_ref())?;
+    wire.ok_or_else(|| INVALID_ARGUMENT.plain())
+}
+
+/// The same, to look at.
+pub(crate) fn spec_ref<T: Message>(kind: Kind, wire: Option<&T>) -> Result<&T, Refusal> {
     let spec = wire.ok_or_else(|| INVALID_ARGUMENT.plain())?;
     let bytes = spec.encoded_len();
     if bytes > SPEC_BYTES_MAX {

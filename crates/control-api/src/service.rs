@@ -30,6 +30,39 @@ rules! {
          the wanted spec instead";
 }
 
+/// A request whose spec was found right as far as it can be told without the cluster. That takes
+/// long for some specs (templates are expanded), so it is done before a write is begun.
+#[derive(Clone, Debug)]
+pub struct Checked<R>(R);
+
+/// Checks what can be checked without the cluster.
+///
+/// # Errors
+/// `InvalidArgument` for a malformed spec.
+pub fn check_new_service(
+    request: v1::CreateServiceRequest,
+) -> Result<Checked<v1::CreateServiceRequest>, Refusal> {
+    check_spec(request.spec.as_ref())?;
+    Ok(Checked(request))
+}
+
+/// Checks what can be checked without the cluster.
+///
+/// # Errors
+/// `InvalidArgument` for a malformed id or spec.
+pub fn check_changed_service(
+    request: v1::UpdateServiceRequest,
+) -> Result<Checked<v1::UpdateServiceRequest>, Refusal> {
+    request::id::<ServiceId>(&request.service_id)?;
+    request::version(request.service_version.as_ref())?;
+    check_spec(request.spec.as_ref())?;
+    Ok(Checked(request))
+}
+
+fn check_spec(spec: Option<&v1::ServiceSpec>) -> Result<(), Refusal> {
+    validate::service_spec(request::spec_ref(Kind::Service, spec)?)
+}
+
 /// Stores a new service.
 ///
 /// # Errors
@@ -39,10 +72,9 @@ rules! {
 pub fn create_service(
     root: &Root,
     ctx: &mut Ctx<'_>,
-    request: v1::CreateServiceRequest,
+    request: Checked<v1::CreateServiceRequest>,
 ) -> Result<Plan<v1::CreateServiceResponse>, Refusal> {
-    let spec = request::spec(Kind::Service, request.spec)?;
-    validate::service_spec(&spec)?;
+    let spec = request::spec(Kind::Service, request.0.spec)?;
     validate::networks(root, &spec)?;
     validate::not_implemented_yet(&spec)?;
     ports::refuse_conflicts(root, &spec, None)?;
@@ -89,12 +121,12 @@ pub fn get_service(
 /// `FailedPrecondition` without an ingress network that it needs, `Unknown` for a stale version.
 pub fn update_service(
     root: &Root,
-    request: v1::UpdateServiceRequest,
+    request: Checked<v1::UpdateServiceRequest>,
 ) -> Result<Plan<v1::UpdateServiceResponse>, Refusal> {
+    let request = request.0;
     let id: ServiceId = request::id(&request.service_id)?;
     let version = request::version(request.service_version.as_ref())?;
     let spec = request::spec(Kind::Service, request.spec)?;
-    validate::service_spec(&spec)?;
     let rollback = request::known::<Rollback>("rollback", request.rollback)?;
     validate::networks(root, &spec)?;
     let stored = found(root, &id)?;

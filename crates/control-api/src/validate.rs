@@ -23,6 +23,7 @@ mod references;
 mod task;
 
 pub use container::HEALTH_NANOS_MIN;
+pub use endpoint::ENDPOINT_BYTES_MAX;
 pub(crate) use later::not_implemented_yet;
 pub(crate) use references::exist as references_exist;
 pub use task::{CPU_NANOS_MIN, MEMORY_BYTES_MIN};

@@ -339,6 +339,16 @@ macro_rules! choosable {
 }
 choosable!(Service, Node, Task);
 
+fn scale(
+    transaction: &mut Transaction,
+    service: &Service,
+    replicas: u64,
+) -> Result<(), control::Refusal> {
+    let request = control::check_changed_service(scaled(service, replicas))?;
+    let plan = control::update_service(transaction, request)?;
+    plan.apply(transaction).map(drop)
+}
+
 fn perform(
     action: Action,
     transaction: &mut Transaction,
@@ -349,7 +359,8 @@ fn perform(
     match action {
         Action::Create(spec) => {
             let request = v1::CreateServiceRequest { spec: Some(*spec) };
-            let plan = control::create_service(transaction, &mut ctx, request)?;
+            let checked = control::check_new_service(request)?;
+            let plan = control::create_service(transaction, &mut ctx, checked)?;
             plan.apply(transaction).map(drop)
         }
         Action::Remove(service) => {
@@ -358,10 +369,7 @@ fn perform(
             let plan = control::remove_service(transaction, request)?;
             plan.apply(transaction).map(drop)
         }
-        Action::Scale(service, replicas) => {
-            let plan = control::update_service(transaction, scaled(&service, replicas))?;
-            plan.apply(transaction).map(drop)
-        }
+        Action::Scale(service, replicas) => scale(transaction, &service, replicas),
         Action::Node(_, node, spec) => {
             let request = v1::UpdateNodeRequest {
                 node_id: node.id.to_string(),

@@ -37,10 +37,27 @@ pub use value::Value;
 /// Nesting of a template at most, and of its expansion: blocks, parentheses and calls of templates
 /// together. Keeps the stack small.
 pub const TEMPLATE_DEPTH_MAX: u32 = 100;
-/// Commands that one expansion carries out at most.
+/// Commands that one expansion carries out at most; all expansions of one spec together.
 pub const TEMPLATE_STEPS_MAX: u32 = 100_000;
-/// Bytes that the functions of one expansion read and make at most: 64 MiB.
+/// Bytes that one expansion, or all of one spec together, read and make at most: 64 MiB.
 pub const TEMPLATE_WORK_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What is left of steps and bytes. A spec has thousands of fields that may be templates, so they
+/// share one.
+#[derive(Debug)]
+pub struct Budget {
+    steps: u32,
+    work: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            steps: TEMPLATE_STEPS_MAX,
+            work: TEMPLATE_WORK_BYTES_MAX,
+        }
+    }
+}
 
 /// Why a template does not parse, or cannot be expanded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,7 +170,20 @@ impl Template {
     /// # Errors
     /// [`TemplateError`] with the place.
     pub fn expand(&self, scope: Scope<'_>, bytes_max: usize) -> Result<Expansion, TemplateError> {
-        exec::expand(&self.nodes, &self.defined, scope, bytes_max)
+        self.expand_within(scope, bytes_max, &mut Budget::default())
+    }
+
+    /// The same, paid for from a budget that others use as well.
+    ///
+    /// # Errors
+    /// [`TemplateError`] with the place.
+    pub fn expand_within(
+        &self,
+        scope: Scope<'_>,
+        bytes_max: usize,
+        budget: &mut Budget,
+    ) -> Result<Expansion, TemplateError> {
+        exec::expand(&self.nodes, &self.defined, scope, bytes_max, budget)
             .map_err(|fault| located(&self.name, &self.source, fault))
     }
 }

@@ -58,6 +58,7 @@ fn a_name_that_is_taken_between_plan_and_write_gets_the_same_refusal() {
         now: world.now(),
         ids: &mut ids,
     };
+    let request = check_new_service(request).unwrap();
     let plan = create_service(&world.root, &mut ctx, request).unwrap();
     world.create(web("web")).unwrap();
     let mut transaction = world.root.begin(world.now());
@@ -129,7 +130,8 @@ fn a_stale_version_is_refused_with_the_text_that_clients_match() {
     let mut request = world.update_request(&created.id, scaled(2));
     world.update(&created.id, scaled(3)).unwrap();
     let mut send = |request: &v1::UpdateServiceRequest| {
-        world.write(|root, _| update_service(root, request.clone()))
+        let request = check_changed_service(request.clone())?;
+        world.write(|root, _| update_service(root, request))
     };
     let refusal = send(&request).unwrap_err();
     assert_eq!(refusal.message(), "update out of sequence");
@@ -171,7 +173,7 @@ fn a_rollback_is_refused_by_name_and_an_unknown_one_as_invalid() {
         let mut request = world.update_request(&created.id, web("web"));
         request.rollback = number;
         let refusal = world
-            .write(|root, _| update_service(root, request))
+            .write(|root, _| update_service(root, check_changed_service(request)?))
             .unwrap_err();
         assert_eq!(refusal.code(), code);
     }

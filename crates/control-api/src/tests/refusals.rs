@@ -327,7 +327,7 @@ fn service_cases() -> Vec<Refusal> {
     let mut rollback = world.update_request(&stored.id, own.clone());
     rollback.rollback = 1;
     let rollback = world
-        .write(|root, _| crate::update_service(root, rollback))
+        .write(|root, _| crate::update_service(root, crate::check_changed_service(rollback)?))
         .unwrap_err();
     world.task("t", &stored.id, "n", TaskState::Running);
     let other = with(own, |spec| spec.task.as_mut().unwrap().force_update = 1);
@@ -424,6 +424,7 @@ fn spec_cases() -> Vec<Refusal> {
             order: 7,
             ..Default::default()
         }),
+        ports(0, (1..=18_800).map(|number| port(Host, number)).collect()),
         ports(1, vec![port(Ingress, 80)]),
         ports(0, vec![port(Ingress, 80), port(Host, 80)]),
         ports(0, vec![no_target]),

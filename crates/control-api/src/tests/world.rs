@@ -85,6 +85,7 @@ impl World {
 
     pub(crate) fn create(&mut self, spec: v1::ServiceSpec) -> Result<v1::Service, Refusal> {
         let request = v1::CreateServiceRequest { spec: Some(spec) };
+        let request = crate::check_new_service(request)?;
         let reply = self.write(|root, ctx| crate::create_service(root, ctx, request))?;
         Ok(reply.service.unwrap())
     }
@@ -96,6 +97,7 @@ impl World {
         spec: v1::ServiceSpec,
     ) -> Result<v1::Service, Refusal> {
         let request = self.update_request(service_id, spec);
+        let request = crate::check_changed_service(request)?;
         let reply = self.write(|root, _| crate::update_service(root, request))?;
         Ok(reply.service.unwrap())
     }

@@ -10,6 +10,7 @@ use swarm_control_api::{Plan, Refusal};
 use swarm_reconcile::Ctx;
 use swarm_rt::OsIds;
 use swarm_store::Root;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::{Services, refusal, write_error};
@@ -17,6 +18,11 @@ use crate::root_change;
 
 /// How long a write may take to become durable before the client is told that its outcome is open.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Specs that are checked at the same time at most: a check keeps a processor busy.
+const CHECKS_MAX: usize = 2;
+
+static CHECKS: Semaphore = Semaphore::const_new(CHECKS_MAX);
 
 pub(crate) struct Control(pub(crate) Arc<Services>);
 
@@ -33,6 +39,26 @@ impl Control {
         read(&view, request.into_inner())
             .map(Response::new)
             .map_err(|error| refusal(&error))
+    }
+
+    /// Checks what may take long and needs no cluster, where neither readers nor the writer wait
+    /// for it.
+    async fn checked<Q: Send + 'static, C: Send + 'static>(
+        &self,
+        request: Request<Q>,
+        check: fn(Q) -> Result<C, Refusal>,
+    ) -> Result<Request<C>, Status> {
+        self.0.gate.pass().await?;
+        let gone = || Status::aborted("the manager is stopping");
+        let place = CHECKS.acquire().await.map_err(|_| gone())?;
+        let request = request.into_inner();
+        let checked = tokio::task::spawn_blocking(move || {
+            // Held until the check is over, also when nobody waits for it any more.
+            let _place = place;
+            check(request)
+        });
+        let checked = checked.await.map_err(|_| gone())?;
+        checked.map(Request::new).map_err(|error| refusal(&error))
     }
 
     async fn write<Q: Clone, A>(
@@ -146,6 +172,7 @@ impl v1::control_server::Control for Control {
         &self,
         request: Request<v1::CreateServiceRequest>,
     ) -> Answer<v1::CreateServiceResponse> {
+        let request = self.checked(request, api::check_new_service).await?;
         self.write(request, |root, request, ctx| {
             api::create_service(root, ctx, request)
         })
@@ -156,6 +183,7 @@ impl v1::control_server::Control for Control {
         &self,
         request: Request<v1::UpdateServiceRequest>,
     ) -> Answer<v1::UpdateServiceResponse> {
+        let request = self.checked(request, api::check_changed_service).await?;
         self.write(request, |root, request, _| {
             api::update_service(root, request)
         })

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::parse::{Base, Branch, Command, Node, Operand, Pipeline};
 use super::value::Value;
 use super::{
-    Expansion, Fault, Scope, TEMPLATE_DEPTH_MAX, TEMPLATE_STEPS_MAX, TEMPLATE_WORK_BYTES_MAX,
-    functions,
+    Budget, Expansion, Fault, Scope, TEMPLATE_DEPTH_MAX, TEMPLATE_STEPS_MAX,
+    TEMPLATE_WORK_BYTES_MAX, functions,
 };
 
 /// The value of a command; `None` is Go's nil.
@@ -19,6 +19,7 @@ pub(super) fn expand(
     defined: &BTreeMap<String, Vec<Node>>,
     scope: Scope<'_>,
     bytes_max: usize,
+    budget: &mut Budget,
 ) -> Result<Expansion> {
     let mut walk = Walk {
         defined,
@@ -26,8 +27,7 @@ pub(super) fn expand(
         bytes_max,
         out: Vec::new(),
         variables: vec![(String::new(), scope.data.clone())],
-        steps: 0,
-        work: 0,
+        budget,
         depth: 0,
         used_secret: false,
     };
@@ -38,14 +38,16 @@ pub(super) fn expand(
     })
 }
 
+/// What a look at one variable costs.
+const VARIABLE_BYTES: usize = 16;
+
 struct Walk<'a> {
     defined: &'a BTreeMap<String, Vec<Node>>,
     scope: Scope<'a>,
     bytes_max: usize,
     out: Vec<u8>,
     variables: Vec<(String, Value)>,
-    steps: u32,
-    work: usize,
+    budget: &'a mut Budget,
     depth: u32,
     used_secret: bool,
 }
@@ -60,23 +62,23 @@ enum Flow {
 
 impl Walk<'_> {
     fn step(&mut self, at: usize) -> Result<()> {
-        self.steps += 1;
-        if self.steps > TEMPLATE_STEPS_MAX {
+        let Some(left) = self.budget.steps.checked_sub(1) else {
             let text = format!("more than {TEMPLATE_STEPS_MAX} steps; make the template simpler");
             return Err(Fault::new(at, text));
-        }
+        };
+        self.budget.steps = left;
         Ok(())
     }
 
     fn charge(&mut self, at: usize, bytes: usize) -> Result<()> {
-        self.work = self.work.saturating_add(bytes);
-        if self.work > TEMPLATE_WORK_BYTES_MAX {
+        let Some(left) = self.budget.work.checked_sub(bytes) else {
             let text = format!(
                 "its functions move more than {TEMPLATE_WORK_BYTES_MAX} bytes; make the template \
                  simpler"
             );
             return Err(Fault::new(at, text));
-        }
+        };
+        self.budget.work = left;
         Ok(())
     }
 
@@ -90,6 +92,7 @@ impl Walk<'_> {
     }
 
     fn emit(&mut self, at: usize, text: &[u8]) -> Result<()> {
+        self.charge(at, text.len())?;
         if self.out.len() + text.len() > self.bytes_max {
             let text = format!("the result has more than {} bytes", self.bytes_max);
             return Err(Fault::new(at, text));
@@ -117,6 +120,7 @@ impl Walk<'_> {
             Node::Print(pipeline) => {
                 let value = self.pipeline(dot, pipeline)?;
                 if pipeline.variables.is_empty() {
+                    self.charge(pipeline.at, value.bytes())?;
                     let mut text = Vec::new();
                     value.print(&mut text);
                     self.emit(pipeline.at, &text)?;
@@ -168,7 +172,7 @@ impl Walk<'_> {
         for (key, item) in items {
             is_empty = false;
             self.step(at)?;
-            self.bind_item(&branch.pipeline, key, &item);
+            self.bind_item(&branch.pipeline, key, &item)?;
             let flow = self.list(&item, &branch.then)?;
             self.variables.truncate(scope);
             if flow == Flow::Break {
@@ -185,26 +189,35 @@ impl Walk<'_> {
     }
 
     /// One variable gets the item, two get key and item.
-    fn bind_item(&mut self, pipeline: &Pipeline, key: Value, item: &Value) {
+    fn bind_item(&mut self, pipeline: &Pipeline, key: Value, item: &Value) -> Result<()> {
         let bound = match pipeline.variables.as_slice() {
             [] => Vec::new(),
             [one] => vec![(one, item.clone())],
             [one, two, ..] => vec![(one, key), (two, item.clone())],
         };
         for (name, value) in bound {
-            self.set(name, value, pipeline.assigns);
+            self.set(pipeline.at, name, value, pipeline.assigns)?;
         }
+        Ok(())
     }
 
-    fn set(&mut self, name: &str, value: Value, assigns: bool) {
-        if assigns {
-            let known = self.variables.iter_mut().rev();
-            if let Some((_, place)) = known.into_iter().find(|(known, _)| known == name) {
-                *place = value;
-            }
-        } else {
+    fn set(&mut self, at: usize, name: &str, value: Value, assigns: bool) -> Result<()> {
+        if !assigns {
             self.variables.push((name.to_owned(), value));
+            return Ok(());
         }
+        let place = self.variables.iter().rposition(|(known, _)| known == name);
+        if let Some(place) = place {
+            self.charge_search(at, place)?;
+            self.variables[place].1 = value;
+        }
+        Ok(())
+    }
+
+    /// Pays for the variables that were looked at, from the last one to this.
+    fn charge_search(&mut self, at: usize, place: usize) -> Result<()> {
+        let seen = self.variables.len() - place;
+        self.charge(at, seen * VARIABLE_BYTES)
     }
 
     fn call(
@@ -236,7 +249,7 @@ impl Walk<'_> {
     fn pipeline(&mut self, dot: &Value, pipeline: &Pipeline) -> Result<Value> {
         let value = self.commands(dot, pipeline)?;
         for name in &pipeline.variables {
-            self.set(name, value.clone(), pipeline.assigns);
+            self.set(pipeline.at, name, value.clone(), pipeline.assigns)?;
         }
         Ok(value)
     }
@@ -277,11 +290,11 @@ impl Walk<'_> {
             Base::Dot => dot.clone(),
             Base::Constant(value) => value.clone(),
             Base::Variable(name) => {
-                let mut known = self.variables.iter().rev();
-                let found = known.find(|(known, _)| known == name);
-                let found = found.map(|(_, value)| value.clone());
+                let place = self.variables.iter().rposition(|(known, _)| known == name);
                 let undefined = || Fault::new(operand.at, format!("undefined variable ${name}"));
-                found.ok_or_else(undefined)?
+                let place = place.ok_or_else(undefined)?;
+                self.charge_search(operand.at, place)?;
+                self.variables[place].1.clone()
             }
             Base::Function(name) => self.function(dot, operand.at, name, &[], None)?,
             Base::Pipeline(pipeline) => {

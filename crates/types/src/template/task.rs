@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use swarm_api::v1;
 
-use super::{Functions, Lookup, Scope, Template, TemplateError, Value, is_template};
+use super::{Budget, Functions, Lookup, Scope, Template, TemplateError, Value, is_template};
 use crate::id::{Id, TaskId};
 use crate::objects::Slot;
 use crate::task::Task;
@@ -111,10 +111,20 @@ pub fn rehearse(
     Ok(container)
 }
 
+/// What the fields of one spec see, and what is left for them.
+struct Paid<'a> {
+    data: &'a Value,
+    budget: Budget,
+}
+
 fn expand_fields(container: &mut v1::ContainerSpec, data: &Value) -> Result<(), TemplateError> {
+    let paid = &mut Paid {
+        data,
+        budget: Budget::default(),
+    };
     for variable in &mut container.env {
         if let Some((name, value)) = variable.split_once('=') {
-            let value = expanded(|| format!("env {name}"), value, data)?;
+            let value = expanded(|| format!("env {name}"), value, paid)?;
             if let Some(value) = value {
                 *variable = format!("{name}={value}");
             }
@@ -122,28 +132,28 @@ fn expand_fields(container: &mut v1::ContainerSpec, data: &Value) -> Result<(), 
     }
     for (index, mount) in container.mounts.iter_mut().enumerate() {
         let number = index + 1;
-        expand(|| format!("mount {number} source"), &mut mount.source, data)?;
-        expand(|| format!("mount {number} target"), &mut mount.target, data)?;
+        expand(|| format!("mount {number} source"), &mut mount.source, paid)?;
+        expand(|| format!("mount {number} target"), &mut mount.target, paid)?;
         let Some(options) = &mut mount.volume_options else {
             continue;
         };
         for (key, value) in &mut options.labels {
-            expand(|| format!("mount {number} label {key}"), value, data)?;
+            expand(|| format!("mount {number} label {key}"), value, paid)?;
         }
         let driver = options.driver_config.as_mut();
         for (key, value) in driver.into_iter().flat_map(|driver| &mut driver.options) {
-            expand(|| format!("mount {number} option {key}"), value, data)?;
+            expand(|| format!("mount {number} option {key}"), value, paid)?;
         }
     }
-    expand(|| "hostname".to_owned(), &mut container.hostname, data)
+    expand(|| "hostname".to_owned(), &mut container.hostname, paid)
 }
 
 fn expand(
     name: impl FnOnce() -> String,
     place: &mut String,
-    data: &Value,
+    paid: &mut Paid<'_>,
 ) -> Result<(), TemplateError> {
-    if let Some(text) = expanded(name, place, data)? {
+    if let Some(text) = expanded(name, place, paid)? {
         *place = text;
     }
     Ok(())
@@ -153,15 +163,18 @@ fn expand(
 fn expanded(
     name: impl FnOnce() -> String,
     text: &str,
-    data: &Value,
+    paid: &mut Paid<'_>,
 ) -> Result<Option<String>, TemplateError> {
     if !is_template(text.as_bytes()) {
         return Ok(None);
     }
     let name = name();
     let template = Template::parse(&name, text.as_bytes().to_vec(), Functions::Basic)?;
-    let scope = Scope { data, lookup: None };
-    let expansion = template.expand(scope, FIELD_BYTES_MAX)?;
+    let scope = Scope {
+        data: paid.data,
+        lookup: None,
+    };
+    let expansion = template.expand_within(scope, FIELD_BYTES_MAX, &mut paid.budget)?;
     match std::str::from_utf8(&expansion.text) {
         Ok(text) => Ok(Some(text.to_owned())),
         Err(_) => Err(whole(&name, "the result is not text in UTF-8")),

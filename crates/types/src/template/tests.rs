@@ -253,6 +253,34 @@ fn depth_steps_work_and_output_are_bounded() {
 }
 
 #[test]
+fn the_fields_of_one_spec_share_steps_and_bytes() {
+    use swarm_api::v1;
+    let container = |fields: usize, template: &str| v1::ContainerSpec {
+        env: (0..fields)
+            .map(|number| format!("A{number}={template}"))
+            .collect(),
+        ..Default::default()
+    };
+    let steps = "{{range 10000}}{{end}}";
+    assert!(task::rehearse(&container(5, steps), None).is_ok());
+    let error = task::rehearse(&container(5_000, steps), None).unwrap_err();
+    assert!(error.to_string().contains("env A"), "{error}");
+    assert!(error.message.contains("100000 steps"), "{error}");
+    let annotations = v1::Annotations {
+        labels: [("a".to_owned(), "x".repeat(60_000))].into(),
+        ..Default::default()
+    };
+    let bytes = "{{.Service.Labels.a}}";
+    assert!(task::rehearse(&container(5, bytes), Some(&annotations)).is_ok());
+    let error = task::rehearse(&container(5_000, bytes), Some(&annotations)).unwrap_err();
+    assert!(error.message.contains("bytes"), "{error}");
+    // A look-up of a variable among many is paid for as well.
+    let many: String = (0..5_000).map(|n| format!("{{{{$v{n} := 1}}}}")).collect();
+    let far = format!("{many}{{{{range 20000}}}}{{{{$v0}}}}{{{{end}}}}");
+    refuse(&far, "bytes");
+}
+
+#[test]
 fn only_two_braces_make_a_template() {
     assert!(is_template(b"a{{b"));
     assert!(!is_template(b"a{b{"));

@@ -125,14 +125,16 @@ fn ingress_ports_need_the_ingress_network_and_host_ports_do_not() {
 #[test]
 fn two_requests_in_one_transaction_do_not_both_get_the_port() {
     let mut world = World::new();
-    let request = |name| v1::CreateServiceRequest {
-        spec: Some(with_ports(name, vec![port(Ingress, 80)])),
+    let request = |name| {
+        crate::check_new_service(v1::CreateServiceRequest {
+            spec: Some(with_ports(name, vec![port(Ingress, 80)])),
+        })
     };
     let refusal = world.write(|root, ctx| {
         let mut transaction = root.begin(ctx.now);
-        let plan = crate::create_service(&transaction, ctx, request("first"))?;
+        let plan = crate::create_service(&transaction, ctx, request("first")?)?;
         plan.apply(&mut transaction)?;
-        crate::create_service(&transaction, ctx, request("second"))
+        crate::create_service(&transaction, ctx, request("second")?)
     });
     assert_eq!(refusal.unwrap_err().rule(), INGRESS_PORT_TAKEN);
 }

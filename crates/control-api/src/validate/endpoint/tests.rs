@@ -23,6 +23,13 @@ fn no_endpoint_is_fine() {
 }
 
 #[test]
+fn as_many_ports_as_fit_beside_the_rest_are_taken() {
+    let ports = |count: u32| (1..=count).map(|number| port(Host, number)).collect();
+    assert_eq!(vip(ports(8_000)), None);
+    assert_eq!(vip(ports(18_800)), Some(ENDPOINT_TOO_LARGE));
+}
+
+#[test]
 fn an_ingress_port_needs_a_virtual_address() {
     assert_eq!(vip(vec![port(Ingress, 80)]), None);
     assert_eq!(rule_of(ResolutionMode::Dnsrr, vec![port(Host, 80)]), None);

@@ -219,6 +219,7 @@ impl Manager {
                 continue;
             }
             let view = replica.store.view();
+            term.is_flooded = self.settings.faults.floods && !self.is_calm;
             term.call(
                 io,
                 (conn, is_copy),
@@ -350,7 +351,6 @@ impl Manager {
             questions.insert(question.id, question);
         }
         drop(term.leader.poll_warnings(&view, now));
-        drop(term.leader.take_notices());
         while let Some(message) = term.leader.dispatcher().poll_message(&view) {
             term.deliver(
                 io,

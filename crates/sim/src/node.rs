@@ -319,7 +319,11 @@ impl Node {
         let description = if failed {
             Err("no description today".to_owned())
         } else {
-            Ok(describe(self.ix, self.size, &self.identity))
+            let mut description = describe(self.ix, self.size, &self.identity);
+            if dice.happens(dice.faults.oversize_per_mille) {
+                description.hostname = "x".repeat(100_000);
+            }
+            Ok(description)
         };
         if let Some(agent) = &mut self.agent {
             agent.handle_description(now, description, &mut || dice.draws.next());

@@ -36,6 +36,8 @@ pub(crate) enum Purpose {
     Reader = 11,
     /// When the manager stands still.
     Standstills = 12,
+    /// What is too large.
+    Oversize = 13,
 }
 
 /// A stream of random numbers.

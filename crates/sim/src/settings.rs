@@ -167,6 +167,10 @@ pub struct Faults {
     pub describe_error_per_mille: u32,
     /// Chance that a node describes itself differently after a restart.
     pub redescribe_per_mille: u32,
+    /// Chance of a description that is larger than a manager takes.
+    pub oversize_per_mille: u32,
+    /// Whether nodes report of tasks whose state is what it was, over and over.
+    pub floods: bool,
     /// Mean time between two renewals of a node that nobody asked for; `None`: none.
     pub renewal: Option<Duration>,
     /// Chance that a signature takes a thousand times as long.
@@ -238,6 +242,8 @@ pub struct Services {
     pub trouble_per_mille: u32,
     /// Chance of references to secrets and configs; there are none if it is 0.
     pub payloads_per_mille: u32,
+    /// Chance of specs of which hardly two tasks fit one transaction.
+    pub large_per_mille: u32,
     /// Chance of tasks that never stay: the user removes them before the end.
     pub fragile_per_mille: u32,
 }
@@ -298,6 +304,7 @@ impl Settings {
         if options.faults == FaultMode::Swarm {
             faults.mute_per_mille = draw::maybe(later, 100);
             faults.standstill = draw::standstill(options);
+            draw::oversize(options, &mut faults, &mut services);
         }
         Self {
             options,

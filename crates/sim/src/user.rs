@@ -89,6 +89,8 @@ pub(crate) struct User {
     created: u64,
     /// Apart, so that runs without secrets and configs stay the same.
     payloads: Random,
+    /// Apart for the same reason.
+    oversize: Random,
     payloads_created: u64,
     pub(crate) accepted: u64,
     pub(crate) refused: u64,
@@ -102,6 +104,7 @@ impl User {
             services: settings.services.clone(),
             created: 0,
             payloads: Random::new(!settings.options.seed, Purpose::User),
+            oversize: Random::new(!settings.options.seed, Purpose::Oversize),
             payloads_created: 0,
             accepted: 0,
             refused: 0,
@@ -256,6 +259,9 @@ impl User {
         let mut spec = specs::draw(&self.services, self.created, &mut self.random);
         if self.payloads.happens(self.services.payloads_per_mille) {
             payloads::refer(&mut spec, view, &mut self.payloads);
+        }
+        if self.oversize.happens(self.services.large_per_mille) {
+            specs::enlarge(&mut spec, &mut self.oversize);
         }
         Action::Create(Box::new(spec))
     }

@@ -10,7 +10,7 @@ use swarm_dispatcher::{
 };
 use swarm_leader::{Leader, Origin};
 use swarm_store::{Filter, Received, Subscription, View};
-use swarm_types::{NodeId, Timestamp, Version};
+use swarm_types::{NodeId, TaskState, TaskStatus, Timestamp, Version, convert};
 
 use super::heartbeats::Heartbeats;
 use super::lines::Lines;
@@ -21,6 +21,7 @@ use crate::identity::{Certificate, RootIx};
 use crate::random::Random;
 use crate::settings::Settings;
 use crate::time::MS;
+use v1::update_task_status_request::TaskStatusUpdate;
 
 /// Older views that loops may be shown.
 const VIEWS_KEPT: usize = 8;
@@ -30,6 +31,8 @@ pub(crate) struct Term {
     pub(crate) leader: Leader,
     pub(crate) lines: Lines,
     pub(super) heartbeats: Heartbeats,
+    /// Whether nodes report more than there is to say.
+    pub(super) is_flooded: bool,
     feed: Subscription,
     fed: Version,
     streams: BTreeMap<StreamId, (ConnId, StreamKind, NodeId)>,
@@ -71,6 +74,7 @@ impl Term {
             leader,
             lines: Lines::default(),
             heartbeats: Heartbeats::begin(now, &view),
+            is_flooded: false,
             feed,
             fed: view.version(),
             streams: BTreeMap::new(),
@@ -125,6 +129,8 @@ impl Term {
         if self.leader.dispatcher().poll_standstill().is_some() {
             self.heartbeats.note_standstill(now);
         }
+        // What people would be told.
+        drop(self.leader.take_notices());
     }
 
     /// A view of before, if one is kept.
@@ -212,6 +218,11 @@ impl Term {
                 updates,
             } => {
                 let taken = dispatcher.handle_task_statuses(now, &node, &session, updates, view);
+                if self.is_flooded {
+                    let noise = noise(now, &node, view);
+                    // Refused with the session if at all, as the report itself.
+                    drop(dispatcher.handle_task_statuses(now, &node, &session, noise, view));
+                }
                 Reply::StatusesTaken(report, taken.map_err(|error| rpc_error(&error)))
             }
             Request::Listen => return self.lines.listen(now, conn, node),
@@ -329,6 +340,24 @@ pub(super) fn rpc_error(error: &DispatchError) -> RpcError {
         Code::Unknown => 2,
     };
     RpcError::new(code, error.message.clone())
+}
+
+/// Reports that say of running tasks what is known, in other words.
+fn noise(now: Timestamp, node: &NodeId, view: &View) -> Vec<TaskStatusUpdate> {
+    let running = view
+        .tasks_on_node(node)
+        .filter(|task| task.state() == TaskState::Running);
+    let other_words = running.map(|task| {
+        let status = TaskStatus {
+            message: format!("noise at {} {}", now.as_nanos(), "x".repeat(10_000)).into(),
+            ..task.status().clone()
+        };
+        TaskStatusUpdate {
+            task_id: task.id.to_string(),
+            status: Some(convert::task_status_to_wire(&status)),
+        }
+    });
+    other_words.collect()
 }
 
 fn session_open<'a>(

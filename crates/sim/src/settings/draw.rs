@@ -87,6 +87,8 @@ pub(super) fn faults(options: Options, random: &mut Random, payloads: &mut Rando
         refuse_per_mille: maybe(random, 100),
         describe_error_per_mille: maybe(random, 200),
         redescribe_per_mille: maybe(random, 300),
+        oversize_per_mille: 0,
+        floods: false,
         renewal: random.happens(300).then(|| up_to(random, S, 30 * S)),
         sign_slow_per_mille: maybe(random, 200),
         sign_error_per_mille: maybe(random, 100),
@@ -108,6 +110,17 @@ pub(super) fn standstill(options: Options) -> Option<(Duration, Duration)> {
     let may = options.scenario == Scenario::Standstill || is_drawn;
     let random = &mut random;
     may.then(|| (up_to(random, 2 * S, 30 * S), up_to(random, S / 2, 40 * S)))
+}
+
+/// Whether there are things that are too large. They cost much to simulate, so they are rare.
+pub(super) fn oversize(options: Options, faults: &mut Faults, services: &mut Services) {
+    let mut random = Random::new(options.seed, Purpose::Oversize);
+    if options.scenario != Scenario::All {
+        return;
+    }
+    faults.oversize_per_mille = if random.happens(200) { 200 } else { 0 };
+    services.large_per_mille = if random.happens(50) { 300 } else { 0 };
+    faults.floods = random.happens(100);
 }
 
 /// Some scenarios need their fault whatever the seed says.
@@ -286,6 +299,7 @@ pub(super) fn services(scenario: Scenario, random: &mut Random) -> Services {
         trouble_per_mille: maybe(random, 500),
         fragile_per_mille: maybe(random, 300),
         payloads_per_mille: 0,
+        large_per_mille: 0,
     };
     match scenario {
         Scenario::Ports => Services {

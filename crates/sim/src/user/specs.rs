@@ -88,6 +88,19 @@ pub(super) fn draw(services: &Services, number: u64, random: &mut Random) -> v1:
     }
 }
 
+/// Makes a spec so large that few of its tasks fit one transaction, and few of them enough.
+pub(super) fn enlarge(spec: &mut v1::ServiceSpec, random: &mut Random) {
+    let bytes = random.pick(&[300_000, 400_000, 523_000]).copied();
+    let filler = format!("FILLER={}", "x".repeat(bytes.unwrap_or_default()));
+    let task = spec.task.get_or_insert_default();
+    if let Some(Runtime::Container(container)) = &mut task.runtime {
+        container.env.push(filler);
+    }
+    if let Some(Mode::Replicated(replicated)) = &mut spec.mode {
+        replicated.replicas = replicated.replicas.min(6);
+    }
+}
+
 fn template(
     services: &Services,
     script: &[&str],

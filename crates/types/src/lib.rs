@@ -28,6 +28,7 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod conditions;
 pub mod constraint;
 pub mod convert;
 pub mod defaults;
@@ -35,6 +36,7 @@ pub mod dirty;
 pub mod id;
 pub mod kind;
 pub mod naming;
+pub mod native;
 pub mod networks;
 pub mod objects;
 pub mod printable;

@@ -39,6 +39,10 @@ pub struct Task {
     pub failures_before: u32,
 }
 
+/// In the message of a status: between what happened and what the spec asked for and the node could
+/// not give.
+pub const WARNINGS_MARK: &str = "; warning: ";
+
 /// The part of a task that its versions share.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskBody {

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use swarm_api::prost_types;
 
+/// The header of a session's answer with the manager's time: nanoseconds since 1970.
+pub const MANAGER_TIME_HEADER: &str = "swarmkit-rs-time";
+
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// Nanoseconds since 1970-01-01T00:00:00Z; covers the years 1678 to 2262.

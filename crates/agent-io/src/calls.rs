@@ -8,9 +8,10 @@ use swarm_api::v1::dispatcher_client::DispatcherClient;
 use swarm_api::v1::log_broker_client::LogBrokerClient;
 use swarm_rt::net::{self, Address};
 use swarm_rt::tls::{self, Credentials, Security, ServerName};
-use swarm_types::time;
+use swarm_types::{Timestamp, time};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
@@ -29,6 +30,8 @@ pub(crate) struct LogClient {
 #[derive(Debug)]
 pub(crate) enum Heard {
     Session(Epoch, Box<v1::SessionMessage>),
+    /// Its clock, as it answered.
+    Time(Timestamp),
     Assignments(Epoch, v1::AssignmentsMessage),
     Subscription(Epoch, v1::SubscriptionMessage),
     Reply(Epoch, Reply),
@@ -168,10 +171,13 @@ async fn session(
     address: Arc<String>,
     heard: mpsc::Sender<Heard>,
 ) {
-    let opened = client
-        .session(request)
-        .await
-        .map(tonic::Response::into_inner);
+    let opened = client.session(request).await;
+    if let Ok(answer) = &opened
+        && let Some(time) = manager_time(answer.metadata())
+    {
+        tell(&heard, Heard::Time(time)).await;
+    }
+    let opened = opened.map(tonic::Response::into_inner);
     let ended = follow(opened, &heard, |message| {
         Heard::Session(epoch, Box::new(message))
     })
@@ -181,6 +187,12 @@ async fn session(
         Heard::Reply(epoch, Reply::SessionEnded(rpc_error(&address, &ended))),
     )
     .await;
+}
+
+/// Managers of SwarmKit do not say.
+fn manager_time(answer: &MetadataMap) -> Option<Timestamp> {
+    let text = answer.get(time::MANAGER_TIME_HEADER)?.to_str().ok()?;
+    text.parse().ok().map(Timestamp::from_nanos)
 }
 
 async fn assignments(

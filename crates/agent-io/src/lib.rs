@@ -8,7 +8,8 @@
 //! What to call, run or store next: `swarm-agent` decides, and is tested in the simulator.
 //!
 //! # Invariants
-//! * A status leaves this node only after it is in the database.
+//! * A status leaves this node only after it is in the database, but for the end of a task while
+//!   the database cannot be written.
 //! * A dropped operation is a cancelled operation; the program that it started lives on.
 //! * Ending the agent never ends a task.
 //!
@@ -27,9 +28,11 @@ mod publications;
 mod publish;
 mod remotes;
 mod runner;
+mod skew;
 mod told;
 
 pub use db::{DbError, TaskDb};
 pub use remotes::Remotes;
 pub use runner::{Config, RunError, Runner};
+pub use skew::CLOCK_SKEW_MAX;
 pub use told::Told;

@@ -20,16 +20,13 @@ use crate::calls::{Attempt, Heard};
 use crate::db::{DbError, TaskDb};
 use crate::publications::Publications;
 use crate::remotes::Remotes;
+use crate::skew::Skew;
 use crate::told::{self, Told};
 
 /// Messages and answers that wait for the agent; the streams are held back beyond it.
 const HEARD_MAX: usize = 64;
 /// Inputs taken in before the machine gets its turn.
 const INPUTS_PER_TURN_MAX: usize = 256;
-/// First pause after the task database could not be written; it doubles.
-const PERSIST_RETRY_BASE: Duration = Duration::from_secs(1);
-/// Longest such pause.
-const PERSIST_RETRY_MAX: Duration = Duration::from_secs(30);
 /// How long closing the controllers may take at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -80,6 +77,9 @@ pub struct Runner {
     renewed: Changes,
     /// Why the last session failed, so that the log says it once and not at every attempt.
     trouble: Option<String>,
+    /// The last write of the task database failed.
+    is_disk_failing: bool,
+    skew: Skew,
 }
 
 impl std::fmt::Debug for Runner {
@@ -104,8 +104,7 @@ enum Done {
     Described(Result<v1::NodeDescription, ExecError>),
     Configured(Result<(), ExecError>),
     Persisted {
-        batch: PersistBatch,
-        after: Duration,
+        sequence: u64,
         written: Result<(), DbError>,
     },
     Operation {
@@ -177,6 +176,8 @@ impl Runner {
             told: watch::Sender::default(),
             renewed,
             trouble: None,
+            is_disk_failing: false,
+            skew: Skew::default(),
         })
     }
 
@@ -230,7 +231,7 @@ impl Runner {
         let ids = &mut self.ids;
         self.agent.handle_timeout(now, &mut || ids.next_u64());
         while let Some(batch) = self.agent.poll_persist() {
-            self.persist(batch, Duration::ZERO);
+            self.persist(batch);
         }
         while let Some(operation) = self.agent.poll_operation(now) {
             self.begin(operation);
@@ -267,10 +268,13 @@ impl Runner {
                 let hostname = self.config.hostname.clone();
                 let tls_info = told::tls_info(&self.config.credentials, now);
                 let description = description
-                    .map(|description| v1::NodeDescription {
-                        hostname: hostname.unwrap_or_else(|| description.hostname.clone()),
-                        tls_info,
-                        ..description
+                    .map(|mut description| {
+                        self.skew.describe(&mut description);
+                        v1::NodeDescription {
+                            hostname: hostname.unwrap_or_else(|| description.hostname.clone()),
+                            tls_info,
+                            ..description
+                        }
                     })
                     .map_err(|error| error.to_string());
                 self.agent
@@ -281,23 +285,7 @@ impl Runner {
                     tracing::warn!(%error, "the executor refused the node's configuration");
                 }
             }
-            Done::Persisted {
-                batch,
-                after,
-                written,
-            } => match written {
-                Ok(()) => self.agent.handle_persisted(now, batch.sequence),
-                // Nothing that depends on it goes out meanwhile, and what runs runs on.
-                Err(error) => {
-                    let delay = (after * 2).clamp(PERSIST_RETRY_BASE, PERSIST_RETRY_MAX);
-                    tracing::error!(
-                        error = %swarm_rt::chain(&error),
-                        retry_s = delay.as_secs(),
-                        "the task database cannot be written; free space on its disk"
-                    );
-                    self.persist(batch, delay);
-                }
-            },
+            Done::Persisted { sequence, written } => self.handle_written(sequence, written),
             Done::Operation {
                 task,
                 op,
@@ -335,20 +323,40 @@ impl Runner {
         }
     }
 
-    /// Writes a batch after a pause. The machine gives out one batch at a time.
-    fn persist(&mut self, batch: PersistBatch, after: Duration) {
+    /// What depends on a write that failed does not go out meanwhile, and what runs runs on.
+    fn handle_written(&mut self, sequence: u64, written: Result<(), DbError>) {
+        let now = self.clock.now();
+        match written {
+            Ok(()) => {
+                if std::mem::take(&mut self.is_disk_failing) {
+                    tracing::info!("the task database can be written again");
+                }
+                self.agent.handle_persisted(now, sequence);
+            }
+            Err(error) => {
+                let error = swarm_rt::chain(&error).to_string();
+                // Once, and not at every attempt.
+                if !std::mem::replace(&mut self.is_disk_failing, true) {
+                    tracing::error!(
+                        error,
+                        "the task database cannot be written, so this node takes no tasks; free \
+                         space on its disk"
+                    );
+                }
+                self.agent.handle_persist_failed(now, sequence, &error);
+            }
+        }
+    }
+
+    /// Writes a batch. The machine gives out one at a time.
+    fn persist(&mut self, batch: PersistBatch) {
         let db = self.db.clone();
         self.work.spawn(async move {
-            tokio::time::sleep(after).await;
-            let ops = batch.clone();
-            let written = tokio::task::spawn_blocking(move || db.write(&ops)).await;
-            // A panic in the library counts as a failed write; the batch is whole and tried again.
+            let sequence = batch.sequence;
+            let written = tokio::task::spawn_blocking(move || db.write(&batch)).await;
+            // A panic in the library counts as a failed write, of which nothing counts.
             let written = written.unwrap_or_else(|_| Err(DbError::Panicked));
-            Done::Persisted {
-                batch,
-                after,
-                written,
-            }
+            Done::Persisted { sequence, written }
         });
     }
 
@@ -364,6 +372,7 @@ impl Runner {
                 self.agent
                     .handle_session_message(now, epoch, *message, draw);
             }
+            Heard::Time(theirs) => self.skew.hear(now, theirs),
             Heard::Assignments(epoch, message) => {
                 self.agent
                     .handle_assignments_message(now, epoch, message, draw);

@@ -5,6 +5,7 @@
 //! [`Agent::poll_timeout`]. The order between them does not matter for safety.
 
 mod assignments;
+mod disk;
 mod logs;
 mod node;
 
@@ -39,6 +40,8 @@ enum Timer {
     Operation(TaskId),
     /// No manager named a broken log subscription again.
     Log(String),
+    /// The disk is tried again.
+    Persist,
 }
 
 /// The state of one node's agent.
@@ -219,14 +222,6 @@ impl Agent {
         }
     }
 
-    /// A batch is on disk.
-    pub fn handle_persisted(&mut self, now: Timestamp, sequence: u64) {
-        if self.persist.handle_persisted(sequence) {
-            self.runnable.append(&mut self.blocked);
-            self.reporter.retry(now);
-        }
-    }
-
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Timestamp, draw: &mut dyn FnMut() -> u64) {
         // Not until none is due: at the end of time a timer that is set anew is due at once.
@@ -243,6 +238,7 @@ impl Agent {
                     }
                 }
                 Timer::Log(id) => self.logs.give_up(&id),
+                Timer::Persist => self.persist.resume(),
                 Timer::Operation(task) => {
                     let machine = self.machines.get_mut(&task);
                     if let Some(effects) = machine.and_then(|own| own.time_out(now)) {
@@ -273,7 +269,7 @@ impl Agent {
         self.blocked.clear();
     }
 
-    /// The next disk write, at most one at a time.
+    /// The next disk write, at most one at a time; none in the pause after a failure.
     pub fn poll_persist(&mut self) -> Option<PersistBatch> {
         self.persist.poll()
     }
@@ -287,7 +283,7 @@ impl Agent {
             let Some(operation) = machine.next() else {
                 continue;
             };
-            if !self.persist.is_durable(machine.needs) {
+            if !disk::may_begin(&self.persist, machine, operation) {
                 self.blocked.insert(id);
                 continue;
             }
@@ -318,7 +314,7 @@ impl Agent {
         let (machines, persist) = (&self.machines, &self.persist);
         let chunk = self.reporter.take(now, |id| {
             let machine = machines.get(id)?;
-            let is_ready = persist.is_durable(machine.needs) && machine.is_assigned();
+            let is_ready = disk::may_report(persist, machine) && machine.is_assigned();
             let is_ours = machine.status().state > TaskState::Assigned;
             (is_ready && is_ours).then(|| machine.status().clone())
         })?;
@@ -356,8 +352,12 @@ impl Agent {
 
     fn apply_effects(&mut self, now: Timestamp, task: &TaskId, effects: Effects) {
         if effects.removed {
-            self.machines.remove(task);
-            self.persist.delete(task);
+            let machine = self.machines.remove(task);
+            if machine.is_some_and(|own| own.is_never_recorded()) {
+                self.persist.forget(task);
+            } else {
+                self.persist.delete(task);
+            }
             self.reporter.forget(task);
             self.timers.clear(&Timer::Retry(task.clone()));
             return;
@@ -382,7 +382,9 @@ impl Agent {
         };
         let changed = machine.advance(now) || changed;
         if changed {
-            machine.needs = self.persist.put_status(id, machine.status());
+            if !machine.is_never_recorded() {
+                machine.needs = self.persist.put_status(id, machine.status());
+            }
             self.reporter.put(now, id);
         }
         self.runnable.insert(id.clone());
@@ -394,6 +396,9 @@ impl Agent {
         };
         if !machine.unassign() {
             return;
+        }
+        if machine.is_never_recorded() {
+            return self.forget(now, id);
         }
         machine.needs = self.persist.unassign(id);
         self.timers.clear(&Timer::Retry(id.clone()));

@@ -15,7 +15,8 @@
 //! * I-AGENT-1: a task has at most one operation under way.
 //! * I-AGENT-2: an operation or a report goes out only when the task and the status that led to it
 //!   are on disk. So a crash at any point repeats operations, which executors answer with "already
-//!   done", and never forgets a task.
+//!   done", and never forgets a task. While the disk takes no writes, tasks that are recorded are
+//!   ended and reported as ended all the same, and those that are not are given back untouched.
 //! * I-AGENT-3: a task leaves the disk only after the executor confirmed its removal.
 //! * I-AGENT-4: messages and replies of an earlier session change nothing.
 //!
@@ -47,7 +48,9 @@ pub use agent::{ASSIGNMENTS_TIMEOUT, Agent, DESCRIBE_INTERVAL, NodeAction, WARNI
 pub use logs::{
     LOG_BURST_BYTES, LOG_BYTES_PER_SECOND, LOG_RECLAIM, LOG_SUBSCRIPTIONS_MAX, LogAction, LogPace,
 };
-pub use persist::{PersistBatch, PersistOp, PersistedTask};
+pub use persist::{
+    PERSIST_RETRY_BASE, PERSIST_RETRY_MAX, PersistBatch, PersistOp, PersistedTask, RECORD_PATIENCE,
+};
 pub use reporter::{REPORT_CHUNK_MAX, REPORT_DELAY};
 pub use rpc::{AgentRpc, Call, Epoch, Reply, RpcError};
 pub use session::{BACKOFF_BASE, BACKOFF_MAX, RPC_TIMEOUT};

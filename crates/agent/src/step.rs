@@ -4,6 +4,7 @@
 
 use swarm_api::v1;
 use swarm_executor::{ErrorClass, ExecError, Operation, Report};
+use swarm_types::task::WARNINGS_MARK;
 use swarm_types::{TaskState, TaskStatus, Text, Timestamp};
 
 /// Longest error text in a status, in bytes; the rest is cut off. Bounds what a talkative program
@@ -144,7 +145,7 @@ fn succeed(next: &mut TaskStatus, operation: Operation, warnings: &[String]) {
     next.state = state;
     next.err = Text::EMPTY;
     next.message = if operation == Operation::Start && !warnings.is_empty() {
-        bounded(format!("{message}; warning: {}", warnings.join("; ")))
+        bounded(format!("{message}{WARNINGS_MARK}{}", warnings.join("; ")))
     } else {
         message.into()
     };

@@ -19,6 +19,9 @@ pub const SHUTDOWN_MARGIN: Duration = Duration::from_secs(10);
 /// A termination, a removal or an update may take so long before it is given up and repeated.
 pub const CLEANUP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Of a task that was given back before it was on the disk.
+const NEVER_RECORDED: u64 = u64::MAX;
+
 /// Names one run of an operation. A later one on the same task replaces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpId(pub u64);
@@ -45,6 +48,8 @@ pub(crate) struct Machine {
     is_assigned: bool,
     /// The disk batch that holds the latest change.
     pub(crate) needs: u64,
+    /// The disk batch that records the task at all; 0 for one from the disk.
+    pub(crate) recorded_by: u64,
     running: Option<(OpId, Operation)>,
     /// Whether the executor may know the task.
     is_begun: bool,
@@ -86,6 +91,7 @@ impl Machine {
             task: Arc::new(task),
             is_assigned,
             needs: 0,
+            recorded_by: 0,
             running: None,
             is_begun,
             needs_update: false,
@@ -195,6 +201,21 @@ impl Machine {
     /// The pause is over.
     pub(crate) fn resume(&mut self) {
         self.is_paused = false;
+    }
+
+    /// Gives back a task that could not be recorded; nothing was done for it. True if the status
+    /// changed.
+    pub(crate) fn refuse(&mut self, reason: &str, now: Timestamp) -> bool {
+        self.recorded_by = NEVER_RECORDED;
+        self.needs = 0;
+        self.restart();
+        let status = step::failed(self.status(), reason, now);
+        !self.task.is_terminal() && self.apply(status)
+    }
+
+    /// Whether nothing of the task is on the disk, nor on its way there.
+    pub(crate) fn is_never_recorded(&self) -> bool {
+        self.recorded_by == NEVER_RECORDED
     }
 
     /// Takes the result of an operation; `None` if it is not the one under way.

@@ -1,5 +1,6 @@
 //! Behaviour of the whole agent, through its public face.
 
+mod disk;
 mod garbage;
 mod logs;
 mod rig;

@@ -235,6 +235,7 @@ impl World {
             Heard::Session(..)
             | Heard::Assignments(..)
             | Heard::Subscription(..)
+            | Heard::Time(_)
             | Heard::Reply(..) => panic!("publications say nothing else"),
         }
     }

@@ -96,6 +96,7 @@ impl Agent {
             return;
         }
         let id = task.id.clone();
+        let is_new = !self.machines.contains_key(&id);
         let is_news = match self.machines.get_mut(&id) {
             Some(machine) => machine.assign(task),
             None if task.state() < TaskState::Assigned => {
@@ -115,8 +116,14 @@ impl Agent {
         self.timers.clear(&Timer::Retry(id.clone()));
         self.timers.clear(&Timer::Operation(id.clone()));
         if let Some(machine) = self.machines.get_mut(&id) {
+            if machine.is_never_recorded() {
+                return;
+            }
             self.persist.put_task(machine.task());
             machine.needs = self.persist.put_status(&id, machine.status());
+            if is_new {
+                machine.recorded_by = machine.needs;
+            }
         }
         self.step(now, &id, false);
     }

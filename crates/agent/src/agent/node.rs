@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use swarm_api::v1;
 use swarm_types::Timestamp;
+use swarm_types::conditions::{self, Kind};
 
 use super::{Agent, Timer};
 use crate::task::RETRY_BASE;
@@ -69,15 +70,35 @@ impl Agent {
                     self.timers.set(Timer::Describe, at);
                 }
             }
-            Ok(description) if description == self.description && self.session.is_open() => {}
-            Ok(description) => {
-                let is_news = description != self.description;
-                self.description = description;
-                if is_news && self.session.is_open() {
-                    self.fail_session(now, "the description of the node changed", false, draw);
-                }
-                self.session.start(now);
-            }
+            Ok(description) => self.take_description(now, description, draw),
+        }
+    }
+
+    fn take_description(
+        &mut self,
+        now: Timestamp,
+        mut description: v1::NodeDescription,
+        draw: &mut dyn FnMut() -> u64,
+    ) {
+        if let Some(cause) = self.persist.trouble(now) {
+            let text = format!("tasks cannot be recorded: {cause}");
+            conditions::add(&mut description, Kind::Disk, &text);
+        }
+        let is_news = description != self.description;
+        if !is_news && self.session.is_open() {
+            return;
+        }
+        self.description = description;
+        if is_news && self.session.is_open() {
+            self.fail_session(now, "the description of the node changed", false, draw);
+        }
+        self.session.start(now);
+    }
+
+    /// Tells the managers at once that the disk takes no writes, unless they know.
+    pub(super) fn tell_trouble(&mut self, now: Timestamp) {
+        if !conditions::has(&self.description, Kind::Disk) {
+            self.describe(now);
         }
     }
 

@@ -22,6 +22,7 @@ use swarm_api::v1;
 use swarm_api::v1::dispatcher_server::{self, DispatcherServer};
 use swarm_api::v1::log_broker_server::{self, LogBrokerServer};
 use swarm_rt::net;
+use swarm_types::time::MANAGER_TIME_HEADER;
 use tokio_stream::Stream;
 use tonic::body::Body;
 use tonic::codec::Codec as _;
@@ -77,7 +78,11 @@ impl Service<http::Request<Body>> for DispatcherWire {
         match request.uri().path() {
             SESSION if is_plain(&request) => Box::pin(async move {
                 let open = async |request| dispatcher.open_session(request).await;
-                Ok(answer(request, open).await)
+                let mut response = answer(request, open).await;
+                // So that a node can tell how far its clock is off; others pass over it.
+                let now = HeaderValue::from(dispatcher.0.clock.now().as_nanos());
+                response.headers_mut().insert(MANAGER_TIME_HEADER, now);
+                Ok(response)
             }),
             ASSIGNMENTS if is_plain(&request) => Box::pin(async move {
                 let open = async |request| dispatcher.open_assignments(request).await;

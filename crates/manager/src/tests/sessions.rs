@@ -92,6 +92,23 @@ async fn begin_on(
 }
 
 #[tokio::test]
+async fn the_answer_to_a_session_tells_the_managers_time() {
+    let world = World::start().await;
+    let (_, tls) = world.worker().await;
+    let mut client = DispatcherClient::new(world.dial_as(tls));
+    let answer = within(client.session(v1::SessionRequest::default()))
+        .await
+        .unwrap();
+    let time = answer
+        .metadata()
+        .get(swarm_types::time::MANAGER_TIME_HEADER);
+    let nanos: i64 = time.unwrap().to_str().unwrap().parse().unwrap();
+    assert!(nanos > 1_600_000_000_000_000_000, "{nanos}");
+    drop((client, answer));
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn two_machines_with_one_certificate_are_named() {
     let world = World::start().await;
     let (id, tls) = world.worker().await;

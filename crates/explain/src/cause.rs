@@ -8,6 +8,7 @@ use std::sync::Arc;
 use swarm_orchestrator::restart::{self, Verdict, WAITS_FOR_DELAY};
 use swarm_orchestrator::slot::{Tuple, newest};
 use swarm_store::Root;
+use swarm_types::task::WARNINGS_MARK;
 use swarm_types::{NodeState, Task, TaskState, Timestamp};
 
 use crate::finding::{Code, Finding};
@@ -187,7 +188,7 @@ fn waiting(view: &Root, now: Timestamp, task: &Task, replica: &[&Arc<Task>]) -> 
             Code::NoSuitableNode,
             format!("waiting for a node: {complaint}"),
         ),
-        TaskState::Running if complaint.is_empty() => return None,
+        TaskState::Running if complaint.is_empty() => return warned(task),
         TaskState::Running => Finding::new(Code::Remark, format!("running, but: {complaint}")),
         TaskState::Assigned
         | TaskState::Accepted
@@ -224,6 +225,16 @@ fn allocation_steps(view: &Root, task: &Task, complaint: &str) -> Vec<String> {
         ),
         "remove the service that has them".to_owned(),
     ]
+}
+
+/// What a running task asked for and its node could not give.
+fn warned(task: &Task) -> Option<Finding> {
+    let message = task.status().message.as_str();
+    let (_, warnings) = message.split_once(WARNINGS_MARK)?;
+    Some(Finding::new(
+        Code::Remark,
+        format!("running, but: {warnings}"),
+    ))
 }
 
 /// A replacement that has to wait: for its delay, or for the task before it.

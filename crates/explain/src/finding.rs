@@ -58,6 +58,8 @@ pub enum Code {
     Remark,
     /// The certificate of the node needs attention.
     Certificate,
+    /// The node says that something is wrong with it, or cannot be had on it.
+    Condition,
     /// The key file of a manager is not sealed as the cluster wants it.
     Unsealed,
     /// What the state means for tasks.
@@ -94,6 +96,7 @@ impl Code {
             Self::Stopped => "stopped",
             Self::Remark => "remark",
             Self::Certificate => "certificate",
+            Self::Condition => "condition",
             Self::Unsealed => "unsealed",
             Self::Effect => "effect",
         }

@@ -3,6 +3,7 @@
 use swarm_api::v1::node_spec::Availability;
 use swarm_api::{ext, v1};
 use swarm_store::Root;
+use swarm_types::conditions::{self, Kind};
 use swarm_types::{Node, NodeState, TaskState, Timestamp, networks};
 
 use crate::finding::{Code, Finding, Object, answer};
@@ -16,6 +17,7 @@ pub(crate) fn explain(view: &Root, now: Timestamp, node: &Node) -> ext::WhyRespo
     let mut findings: Vec<Finding> = Vec::new();
     findings.extend(connection(node, &arg));
     findings.extend(availability(node, &arg));
+    findings.extend(conditions(node, Weight::Refuses));
     let is_waiting = !findings.is_empty();
     let headline = match findings.first() {
         None => format!("Node {name} takes tasks; {} on it.", tasks.text()),
@@ -29,6 +31,7 @@ pub(crate) fn explain(view: &Root, now: Timestamp, node: &Node) -> ext::WhyRespo
         }
     };
     findings.extend(effect(node, &tasks));
+    findings.extend(conditions(node, Weight::Told));
     // It takes tasks all the same, until the day when it cannot connect.
     findings.extend(promoted(node, &arg));
     findings.extend(unsigned(node));
@@ -136,6 +139,33 @@ fn labels(node: &Node, name: &str) -> Option<Finding> {
 fn certificate(node: &Node, now: Timestamp) -> Option<Finding> {
     let warning = swarm_ca::expiry::warning(node, now)?;
     Some(Finding::new(Code::Certificate, warning.text).step(warning.next_step))
+}
+
+/// Which conditions are meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// Those for which it takes no tasks.
+    Refuses,
+    /// All others.
+    Told,
+}
+
+/// What the node says is wrong with it, or cannot be had on it.
+fn conditions(node: &Node, weight: Weight) -> impl Iterator<Item = Finding> {
+    let weight_of = |kind: Option<Kind>| match kind.is_some_and(Kind::refuses_tasks) {
+        true => Weight::Refuses,
+        false => Weight::Told,
+    };
+    conditions::of_node(node)
+        .filter(move |condition| weight_of(condition.kind) == weight)
+        .map(|condition| {
+            let text = format!("says: {}: {}", condition.name, condition.text);
+            let finding = Finding::new(Code::Condition, text);
+            match condition.kind.filter(|kind| kind.is_trouble()) {
+                Some(kind) => finding.step(kind.way_out()),
+                None => finding,
+            }
+        })
 }
 
 /// A node that is wanted as a manager and is none.

@@ -3,12 +3,16 @@
 use swarm_api::ext;
 use swarm_scheduler::{Filter, Report};
 use swarm_store::Root;
+use swarm_types::conditions;
 use swarm_types::constraint::Constraint;
-use swarm_types::{Node, Task, Timestamp, spec};
+use swarm_types::{Node, NodeId, Task, Timestamp, spec};
 
 use crate::finding::{Code, Finding};
 use crate::trial;
-use crate::words::{node_named, quoted, with_other_tasks};
+use crate::words::{node_arg, node_named, quoted, with_other_tasks};
+
+/// Nodes that next steps name.
+const NODES_NAMED_MAX: usize = 3;
 
 /// Adds to a finding about a waiting task how the nodes stand, the nearest one, and next steps.
 pub(crate) fn detail(view: &Root, now: Timestamp, task: &Task, finding: &mut Finding) {
@@ -64,6 +68,7 @@ fn filter_name(filter: Filter) -> &'static str {
     match filter {
         Filter::Ready => "ready",
         Filter::Resource => "resource",
+        Filter::Disk => "disk",
         Filter::Plugin => "plugin",
         Filter::Constraint => "constraint",
         Filter::Platform => "platform",
@@ -87,6 +92,11 @@ fn steps(view: &Root, now: Timestamp, task: &Task, report: &Report) -> Vec<Strin
             // All that can be done to such nodes was tried.
             Filter::Ready => {}
             Filter::Resource => steps.push(reserve(view, now, task, report)),
+            Filter::Disk => {
+                let only = report.preassigned.as_ref();
+                let troubled = troubled(view, only).map(|node| node_arg(view, node));
+                steps.extend(troubled.map(|node| format!("swarmctl why {node}")));
+            }
             Filter::Plugin => steps.push("install the plugin on a node".to_owned()),
             Filter::Constraint if has_repair => {}
             Filter::Constraint => steps.extend(add_fitting(view, report, &constraints)),
@@ -112,6 +122,15 @@ fn steps(view: &Root, now: Timestamp, task: &Task, report: &Report) -> Vec<Strin
         );
     }
     steps
+}
+
+/// Nodes that take no tasks because of a condition.
+fn troubled<'a>(view: &'a Root, only: Option<&'a NodeId>) -> impl Iterator<Item = &'a Node> {
+    view.all::<Node>()
+        .map(|node| &**node)
+        .filter(move |node| only.is_none_or(|id| *id == node.id))
+        .filter(|node| conditions::refuse_tasks(node))
+        .take(NODES_NAMED_MAX)
 }
 
 fn is_any_large_enough(view: &Root, now: Timestamp, task: &Task, report: &Report) -> bool {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use swarm_types::conditions;
 use swarm_types::{Node, NodeId};
 
 use crate::cluster::{Cluster, GroupKey};
@@ -17,6 +18,8 @@ use crate::requirements::Pipeline;
 /// What the order of nodes is made of; the smallest is the best (control-plane spec 15.8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
+    /// The node says that something on it is short.
+    pub(crate) is_strained: bool,
     /// Recent failures of this spec here, if they are too many.
     pub(crate) failures: u32,
     /// Active tasks of the service here.
@@ -132,8 +135,15 @@ pub(crate) const ROOT: u32 = 0;
 pub(crate) struct Slot {
     id: NodeId,
     pub(crate) leaf: u32,
-    fixed: Option<Filter>,
+    fixed: Fixed,
     pub(crate) seat: Seat,
+}
+
+/// What the node object alone tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fixed {
+    verdict: Option<Filter>,
+    is_strained: bool,
 }
 
 impl Slot {
@@ -309,7 +319,11 @@ impl Candidates {
     /// The place and the standing of a node.
     fn judge(&mut self, ix: NodeIx, facts: Facts<'_>) -> Option<Slot> {
         let node = facts.cluster.node(ix)?;
-        let (leaf, fixed) = (self.leaf_of(node), self.pipeline.fixed(node));
+        let leaf = self.leaf_of(node);
+        let fixed = Fixed {
+            verdict: self.pipeline.fixed(node),
+            is_strained: conditions::repel_tasks(node),
+        };
         let seat = self.seat(ix, fixed, None, facts)?;
         Some(Slot {
             id: node.id.clone(),
@@ -333,7 +347,7 @@ impl Candidates {
     fn seat(
         &self,
         ix: NodeIx,
-        fixed: Option<Filter>,
+        fixed: Fixed,
         planned: Option<&Load>,
         facts: Facts<'_>,
     ) -> Option<Seat> {
@@ -343,13 +357,14 @@ impl Candidates {
         // Short numbers, as ranks are compared more often than anything else here.
         let short = |tasks| u32::try_from(tasks).unwrap_or(u32::MAX);
         let rank = Rank {
+            is_strained: fixed.is_strained,
             failures: facts
                 .failures
                 .rank(&view.node.id, service.as_ref(), self.key.version),
             service: short(service_tasks),
             active: short(view.active()),
         };
-        let verdict = self.pipeline.verdict(fixed, &view, service_tasks);
+        let verdict = self.pipeline.verdict(fixed.verdict, &view, service_tasks);
         Some(Seat { verdict, rank })
     }
 

@@ -3,6 +3,7 @@
 
 use swarm_api::v1;
 use swarm_store::Root;
+use swarm_types::conditions::{self, Condition, Kind};
 use swarm_types::constraint::{Constraint, Seen};
 use swarm_types::resources;
 use swarm_types::{Node, NodeId, Task, TaskState, Timestamp};
@@ -141,6 +142,7 @@ fn recent_failures(view: &Root, task: &Task, now: Timestamp) -> Failures {
 /// One thing that a node lacks.
 enum Missing<'a> {
     Readiness(&'a Node),
+    Condition(Condition<'a>),
     Cpus {
         needed: i128,
         free: i128,
@@ -182,6 +184,9 @@ fn missing<'a>(
     if !is_ready(node.node) {
         missing.push(Missing::Readiness(node.node));
     }
+    let refuses = |condition: &Condition<'_>| condition.kind.is_some_and(Kind::refuses_tasks);
+    let conditions = conditions::of_node(node.node).filter(refuses);
+    missing.extend(conditions.map(Missing::Condition));
     let (needed, free) = (i128::from(needs.nano_cpus), node.free_nano_cpus());
     if needed > 0 && needed > free {
         missing.push(Missing::Cpus { needed, free });
@@ -248,6 +253,7 @@ impl Missing<'_> {
     fn words(&self) -> String {
         match self {
             Self::Readiness(node) => readiness(node),
+            Self::Condition(condition) => condition.text.to_owned(),
             Self::Cpus { needed, free } => {
                 let unit = if *needed == NANOS_PER_CPU {
                     "CPU"

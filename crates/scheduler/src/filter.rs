@@ -8,6 +8,8 @@ pub enum Filter {
     Ready,
     /// Too little CPU, memory or generic resources is left.
     Resource,
+    /// The disk of the node does not take the record of a task.
+    Disk,
     /// A volume, network or log plugin is missing.
     Plugin,
     /// A placement constraint does not hold.
@@ -24,9 +26,10 @@ pub enum Filter {
 
 impl Filter {
     /// All filters in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ready,
         Self::Resource,
+        Self::Disk,
         Self::Plugin,
         Self::Constraint,
         Self::Platform,
@@ -46,6 +49,7 @@ impl Filter {
             Self::Ready if nodes == 1 => "1 node not available for new tasks".to_owned(),
             Self::Ready => format!("{nodes} nodes not available for new tasks"),
             Self::Resource => format!("insufficient resources {on}"),
+            Self::Disk => format!("disk trouble {on}"),
             Self::Plugin => format!("missing plugin {on}"),
             Self::Constraint => format!("scheduling constraints not satisfied {on}"),
             Self::Platform => format!("unsupported platform {on}"),
@@ -125,6 +129,8 @@ mod tests {
 2 nodes not available for new tasks
 insufficient resources on 1 node
 insufficient resources on 2 nodes
+disk trouble on 1 node
+disk trouble on 2 nodes
 missing plugin on 1 node
 missing plugin on 2 nodes
 scheduling constraints not satisfied on 1 node

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use swarm_api::v1;
+use swarm_types::conditions;
 use swarm_types::constraint::{self, Constraint};
 use swarm_types::resources::{self, Resources};
 use swarm_types::{Node, NodeState, Task, spec};
@@ -207,6 +208,8 @@ impl Pipeline {
     pub(crate) fn fixed(&self, node: &Node) -> Option<Filter> {
         if !is_ready(node) {
             Some(Filter::Ready)
+        } else if conditions::refuse_tasks(node) {
+            Some(Filter::Disk)
         } else if !self.has_plugins(node) {
             Some(Filter::Plugin)
         } else if !constraint::matches_all(&self.constraints, node) {

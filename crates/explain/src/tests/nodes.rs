@@ -104,6 +104,27 @@ fn a_node_that_does_not_renew_says_so_and_takes_tasks_all_the_same() {
 }
 
 #[test]
+fn a_node_tells_its_conditions_and_which_of_them_keeps_tasks_away() {
+    check(
+        "node n1 condition=disk",
+        9,
+        "n1",
+        "
+        Node host-n1 takes no new tasks: it says: disk: it is bad; 0 tasks run on it.
+        - condition: says: disk: it is bad
+        > free space on the disk of the node, or repair it",
+    );
+    check(
+        "node n1 condition=limit-memory",
+        9,
+        "n1",
+        "
+        Node host-n1 takes tasks; 0 tasks run on it.
+        - condition: says: limit-memory: it is bad",
+    );
+}
+
+#[test]
 fn a_node_can_be_down_and_paused() {
     let world = "
         node n1 down pause at=7 err=heartbeat failure

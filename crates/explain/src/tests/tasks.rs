@@ -1,4 +1,7 @@
-use super::world::{check, explained};
+use swarm_types::{Task, TaskState};
+
+use super::world::{at, check, explained, world};
+use crate::{Subject, why};
 
 #[test]
 fn a_running_task_needs_no_reason() {
@@ -23,6 +26,31 @@ fn a_running_task_may_come_with_a_remark() {
         Task web.1 is running: running, but: memory limit not enforced.
         - remark: running, but: memory limit not enforced [3]",
     );
+}
+
+#[test]
+fn what_a_node_could_not_give_is_a_remark_about_the_task_and_its_service() {
+    let mut root = world(
+        "node n1
+         service web
+         task t1 web.1 running/running on=n1",
+    );
+    let task = root.task(&"t1".parse().unwrap()).unwrap();
+    let mut status = task.status().clone();
+    status.message = "started; warning: memory limit of 5 bytes not applied".into();
+    let task = Task::clone(task).with_states(status, TaskState::Running);
+    let mut transaction = root.begin(at(1));
+    transaction.update(task).unwrap();
+    root = transaction.finish().0;
+    for (subject, object, prefix) in [
+        (Subject::Task, "t1", ""),
+        (Subject::Service, "web", "web.1: "),
+    ] {
+        let answer = why(&root, at(9), Some(subject), object).unwrap();
+        let expected = format!("{prefix}running, but: memory limit of 5 bytes not applied");
+        assert_eq!(answer.reasons[0].text, expected);
+        assert_eq!(answer.reasons[0].code, "remark");
+    }
 }
 
 #[test]

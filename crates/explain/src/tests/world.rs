@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use swarm_api::{ext, v1};
 use swarm_store::Root;
+use swarm_types::conditions;
 use swarm_types::state::ALL;
 use swarm_types::{
     AnyObject, Network, Node, NodeState, Secret, Service, ServiceSpec, Slot, Task, TaskState,
@@ -127,6 +128,13 @@ fn node(line: &Line<'_>) -> Node {
         engine: line.has("overlay").then(overlay),
         ..Default::default()
     }));
+    if let Some(name) = line.value("condition") {
+        let kinds = conditions::Kind::ALL.into_iter();
+        let kind = { kinds }.find(|kind| kind.name() == name).unwrap();
+        let mut description = node.description.as_deref().unwrap().clone();
+        conditions::add(&mut description, kind, "it is bad");
+        node.description = Some(Arc::new(description));
+    }
     node.status.state = if line.has("down") {
         NodeState::Down
     } else if line.has("unknown") {

@@ -49,6 +49,18 @@ fn the_nearest_node_and_what_it_lacks_are_named() {
 }
 
 #[test]
+fn trouble_with_a_disk_is_told_in_the_words_of_the_node() {
+    check(
+        "node n1 condition=disk condition=memory\ntask t1",
+        "t1",
+        "0 of 1 nodes fit
+         - disk trouble on 1 node
+         nearest n1 ()
+           the disk is bad",
+    );
+}
+
+#[test]
 fn everything_that_can_be_missing_has_words() {
     check(
         "node n1 down pause os=linux arch=arm64 generic=gpu=a plugin=Log:json-file

@@ -11,6 +11,32 @@ fn only_ready_and_active_nodes_take_tasks() {
 }
 
 #[test]
+fn nodes_with_disk_trouble_take_no_tasks_until_it_is_over() {
+    check_phases(&[
+        (
+            "node n1 condition=disk\nnode n2 condition=disk\ntask t1",
+            "t1: no suitable node (disk trouble on 2 nodes)",
+        ),
+        (
+            "node n2 well condition=clock condition=limit-memory",
+            "t1 -> n2",
+        ),
+    ]);
+}
+
+#[test]
+fn nodes_with_little_memory_come_last() {
+    check(
+        "node n1 condition=memory\nnode n2\nnode n3
+         task r1 on=n2 running\ntask r2 on=n3 running\ntask r3 on=n3 running
+         task t1..t2",
+        "t1 -> n2
+         t2 -> n2",
+    );
+    check("node n1 condition=memory\ntask t1", "t1 -> n1");
+}
+
+#[test]
 fn constraints_must_all_hold() {
     check(
         "node n1 label.disk=ssd label.az=b\nnode n2 label.disk=SSD label.az=a\nnode n3

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use swarm_api::v1;
 use swarm_store::Root;
+use swarm_types::conditions;
 use swarm_types::constraint::{self, Constraint};
 use swarm_types::resources;
 use swarm_types::{Node, NodeId, NodeState, Task, TaskId, TaskState, spec};
@@ -70,6 +71,7 @@ fn is_static_fit(node: &Node, task: &Task) -> bool {
         .and_then(|description| description.platform.clone());
     node.status.state == NodeState::Ready
         && node.availability() == Availability::Active
+        && !conditions::refuse_tasks(node)
         && constraint::matches_all(&constraints, node)
         && (placement.platforms.is_empty()
             || platform.is_some_and(|own| placement.platforms.iter().any(|one| is_same(one, &own))))
@@ -219,6 +221,7 @@ pub(crate) fn best(root: &Root, task: &Task, levels: &[&str]) -> Option<NodeId> 
         .filter(|node| fits(root, node, task))
         .min_by_key(|node| {
             (
+                conditions::repel_tasks(node),
                 active_of(root, &node.id, task),
                 active(node),
                 node.id.clone(),

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use swarm_api::v1;
 use swarm_reconcile::{Batch, Outcome, Queue};
 use swarm_store::{Commit, Root, Transaction, Write};
+use swarm_types::conditions;
 use swarm_types::{
     Id, IdSource, Kind, Node, NodeId, NodeState, Service, ServiceId, ServiceSpec, Task, TaskId,
     TaskState, TaskStatus, Timestamp, Version, resources,
@@ -287,6 +288,15 @@ fn node_word(
                 architecture,
                 ..platform
             });
+        }
+        "condition" => {
+            let kinds = conditions::Kind::ALL.into_iter();
+            let kind = { kinds }.find(|kind| kind.name() == value).unwrap();
+            conditions::add(description, kind, &format!("the {value} is bad"));
+        }
+        "well" => {
+            let plugins = &mut description.engine.get_or_insert_default().plugins;
+            plugins.retain(|plugin| !conditions::is_condition(plugin));
         }
         "noengine" => description.engine = None,
         "plugin" => {

@@ -2,7 +2,7 @@
 //! `swarm-agent-io`.
 
 mod calls;
-mod database;
+pub(crate) mod database;
 pub(crate) mod dependencies;
 mod joining;
 mod publishing;
@@ -27,7 +27,7 @@ use crate::settings::Faults;
 use crate::time::{Clock, Instant, MS};
 use crate::trace::Weight;
 use calls::describe;
-use database::write;
+use database::{Fullness, write};
 use dependencies::Told;
 use publishing::Publications;
 
@@ -63,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) machine: FakeNode,
     /// The task database; writes are transactions.
     pub(crate) disk: BTreeMap<TaskId, PersistedTask>,
+    /// When its disk is full; `None`: never.
+    pub(crate) fullness: Option<Fullness>,
     /// The write under way.
     writing: Option<PersistBatch>,
     conn: Option<ConnId>,
@@ -93,6 +95,7 @@ impl Node {
             agent: None,
             machine: FakeNode::default(),
             disk: BTreeMap::new(),
+            fullness: None,
             writing: None,
             conn: None,
             epoch: Epoch::default(),
@@ -331,19 +334,30 @@ impl Node {
         self.turn(io, dice)
     }
 
-    /// A batch of the database is durable.
+    /// A batch of the database is durable, or its disk is full.
     pub(crate) fn persisted(
         &mut self,
         io: &mut Io<'_>,
         dice: &mut Dice<'_>,
         sequence: u64,
     ) -> Checked {
-        if let Some(batch) = self.writing.take() {
-            write(&mut self.disk, batch.ops);
-        }
-        let now = self.clock.read(io.agenda.now());
-        if let Some(agent) = &mut self.agent {
-            agent.handle_persisted(now, sequence);
+        let at = io.agenda.now();
+        let is_full = self.fullness.as_mut().is_some_and(|own| own.is_now(at)) && !dice.is_calm;
+        let batch = self.writing.take();
+        let now = self.clock.read(at);
+        if is_full {
+            let what = format_args!("the disk is full: batch {sequence} is not written");
+            io.trace.add(at, Weight::Minor, self.ix, what);
+            if let Some(agent) = &mut self.agent {
+                agent.handle_persist_failed(now, sequence, "no space left on device");
+            }
+        } else {
+            if let Some(batch) = batch {
+                write(&mut self.disk, batch.ops);
+            }
+            if let Some(agent) = &mut self.agent {
+                agent.handle_persisted(now, sequence);
+            }
         }
         self.turn(io, dice)
     }

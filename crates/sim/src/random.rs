@@ -38,6 +38,8 @@ pub(crate) enum Purpose {
     Standstills = 12,
     /// What is too large.
     Oversize = 13,
+    /// When the disk of a worker is full.
+    WorkerDisks = 14,
 }
 
 /// A stream of random numbers.

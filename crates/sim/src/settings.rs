@@ -184,6 +184,9 @@ pub struct Faults {
     /// Mean time between two times in which the manager's process stands still, and the longest
     /// such time; `None`: it never does.
     pub standstill: Option<(Duration, Duration)>,
+    /// Mean time between two times in which the disk of a worker is full, and the longest such
+    /// time; `None`: it never is.
+    pub worker_disk: Option<(Duration, Duration)>,
     /// Whether a stream takes its next message only when the last one has arrived.
     pub back_pressure: bool,
     /// Largest offset of a clock, in either direction; a manager's may jump as far at a restart.
@@ -305,6 +308,7 @@ impl Settings {
             faults.mute_per_mille = draw::maybe(later, 100);
             faults.standstill = draw::standstill(options);
             draw::oversize(options, &mut faults, &mut services);
+            faults.worker_disk = draw::worker_disk(options);
         }
         Self {
             options,

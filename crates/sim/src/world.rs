@@ -14,6 +14,7 @@ use crate::invariants::{
 };
 use crate::manager::{Death, Io, Manager};
 use crate::network::Network;
+use crate::node::database::Fullness;
 use crate::node::{Dice, Node};
 use crate::random::{Purpose, Random};
 use crate::reader::Reader;
@@ -91,7 +92,12 @@ impl World {
             .map(|(place, clock)| {
                 let id = NodeId::new(ids.next_id());
                 let size = ids.below(4);
-                Node::new(NodeIx(place), id, *clock, size)
+                let mut node = Node::new(NodeIx(place), id, *clock, size);
+                node.fullness = settings.faults.worker_disk.map(|times| {
+                    let seed = seed.wrapping_add(u64::try_from(place).unwrap_or(0) << 32);
+                    Fullness::new(Random::new(seed, Purpose::WorkerDisks), times)
+                });
+                node
             })
             .collect();
         let manager = Manager::new(&settings, nodes[0].id.clone());

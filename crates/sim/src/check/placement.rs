@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use swarm_api::v1;
 use swarm_store::{Commit, Root};
+use swarm_types::conditions;
 use swarm_types::constraint::{Constraint, matches_all};
 use swarm_types::{AnyObject, Node, NodeState, Service, Task, TaskState, resources, spec};
 use v1::generic_resource::Resource;
@@ -75,6 +76,9 @@ fn refusal(task: &Task, node: &Node) -> Option<&'static str> {
     }
     if node.availability() != Availability::Active {
         return Some("it is not ACTIVE");
+    }
+    if conditions::refuse_tasks(node) {
+        return Some("its disk takes no record of a task");
     }
     let constraints = Constraint::parse_all(spec::constraints(&task.spec)).unwrap_or_default();
     if !matches_all(&constraints, node) {

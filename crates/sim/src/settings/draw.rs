@@ -95,6 +95,7 @@ pub(super) fn faults(options: Options, random: &mut Random, payloads: &mut Rando
         driver_error_per_mille: maybe(payloads, 300),
         mute_per_mille: 0,
         standstill: None,
+        worker_disk: None,
         back_pressure: random.happens(500),
         clock_offset: up_to(random, 0, 30 * S),
         clock_drift_ppm: random.below(20_000),
@@ -121,6 +122,31 @@ pub(super) fn oversize(options: Options, faults: &mut Faults, services: &mut Ser
     faults.oversize_per_mille = if random.happens(200) { 200 } else { 0 };
     services.large_per_mille = if random.happens(50) { 300 } else { 0 };
     faults.floods = random.happens(100);
+}
+
+/// Whether the disks of workers are full now and then, and how often and how long.
+pub(super) fn worker_disk(options: Options) -> Option<(Duration, Duration)> {
+    let mut random = Random::new(!options.seed, Purpose::WorkerDisks);
+    let may = match options.scenario {
+        Scenario::All => random.happens(300),
+        Scenario::NodeLoss | Scenario::Scale => random.happens(500),
+        Scenario::Converge
+        | Scenario::Churn
+        | Scenario::ManagerRestart
+        | Scenario::Drain
+        | Scenario::Ports
+        | Scenario::Constraints
+        | Scenario::Global
+        | Scenario::CertRotation
+        | Scenario::RootRotation
+        | Scenario::FleetRotation
+        | Scenario::MassReconnect
+        | Scenario::Secrets
+        | Scenario::Logs
+        | Scenario::Standstill => false,
+    };
+    let random = &mut random;
+    may.then(|| (up_to(random, 5 * S, 60 * S), up_to(random, S, 40 * S)))
 }
 
 /// Some scenarios need their fault whatever the seed says.

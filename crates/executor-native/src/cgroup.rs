@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use swarm_types::conditions::Kind;
 
 use crate::process::Identity;
 use crate::records::Limits;
@@ -18,6 +19,8 @@ const CPU_PERIOD_MICROS: u64 = 100_000;
 /// Smallest quota the kernel accepts, in microseconds.
 const CPU_QUOTA_MICROS_MIN: u64 = 1_000;
 
+/// Between a limit and the reason why it does not apply.
+const NOT_APPLIED: &str = " not applied: ";
 const WAY_OUT: &str =
     "run swarmd as root or with a delegated cgroup, or remove the limit from the service";
 
@@ -116,7 +119,7 @@ impl Tree {
                 in_v2.insert(controller);
             } else {
                 let reason = format!("no cgroup controller {:?} here", controller.name());
-                warnings.push(format!("{what} not applied: {reason}; {WAY_OUT}"));
+                warnings.push(format!("{what}{NOT_APPLIED}{reason}; {WAY_OUT}"));
             }
         }
         if let Some(own) = &self.v2 {
@@ -149,7 +152,7 @@ pub(crate) fn create(groups: &mut Vec<Group>, limits: &Limits) -> Vec<String> {
             for (controller, what) in wanted(limits) {
                 if group.controllers.contains(&controller) {
                     let path = path.display();
-                    warnings.push(format!("{what} not applied: {path}: {error}; {WAY_OUT}"));
+                    warnings.push(format!("{what}{NOT_APPLIED}{path}: {error}; {WAY_OUT}"));
                 }
             }
             false
@@ -257,6 +260,56 @@ impl Group {
             Version::V2 => vec![("cpu.max", format!("{quota} {CPU_PERIOD_MICROS}"))],
         }
     }
+}
+
+/// Which limits cannot apply here, each with the reason: makes a group with every limit, one after
+/// the other, and removes it. `name` must be one that no task has.
+pub(crate) fn missing(tree: &Tree, name: &str) -> Vec<(Kind, String)> {
+    // Larger than any machine: nothing is in the group, and the values are only to be taken.
+    let all = Limits {
+        nano_cpus: Some(1_000_000_000),
+        memory_bytes: Some(1 << 40),
+        pids: Some(1 << 16),
+    };
+    let alone = [
+        (
+            Kind::LimitCpu,
+            Limits {
+                memory_bytes: None,
+                pids: None,
+                ..all
+            },
+        ),
+        (
+            Kind::LimitMemory,
+            Limits {
+                nano_cpus: None,
+                pids: None,
+                ..all
+            },
+        ),
+        (
+            Kind::LimitPids,
+            Limits {
+                nano_cpus: None,
+                memory_bytes: None,
+                ..all
+            },
+        ),
+    ];
+    let mut missing = Vec::new();
+    for (kind, limits) in alone {
+        let (mut groups, mut reasons) = tree.plan(name, &limits);
+        reasons.extend(create(&mut groups, &limits));
+        for group in &groups {
+            group.remove();
+        }
+        let reason = reasons
+            .first()
+            .and_then(|text| text.split_once(NOT_APPLIED));
+        missing.extend(reason.map(|(_, reason)| (kind, reason.to_owned())));
+    }
+    missing
 }
 
 /// The controllers needed for these limits, with words for each.

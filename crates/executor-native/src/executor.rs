@@ -11,6 +11,7 @@ use swarm_api::v1;
 use swarm_executor::{BoxFuture, Controller, ExecError, Executor, LogOptions, LogStream, Recovery};
 use swarm_types::{Task, TaskId, networks};
 
+use crate::conditions::Watch;
 use crate::controller::NativeController;
 use crate::files::FileError;
 use crate::lifecycle::{self, State};
@@ -90,6 +91,7 @@ pub(crate) struct Shared {
     pub(crate) config: NativeConfig,
     pub(crate) settings: Settings,
     pub(crate) machine: LocalMachine,
+    watch: Watch,
     /// Shims this agent started, to be reaped. One per running task.
     shims: Mutex<Vec<Child>>,
 }
@@ -123,18 +125,16 @@ impl NativeExecutor {
             root: config.root.clone(),
         };
         let shims = Mutex::default();
+        let watch = Watch::new(&config.root);
         Ok(Self {
             shared: Arc::new(Shared {
                 config,
                 settings,
                 machine,
+                watch,
                 shims,
             }),
         })
-    }
-
-    fn description(&self) -> v1::NodeDescription {
-        description(&self.shared.config)
     }
 
     /// Removes secrets and configs of tasks that nobody knows.
@@ -257,7 +257,15 @@ impl Shared {
 
 impl Executor for NativeExecutor {
     fn describe(&self) -> BoxFuture<'_, Result<v1::NodeDescription, ExecError>> {
-        Box::pin(async { Ok(self.description()) })
+        Box::pin(async {
+            let mut description = description(&self.shared.config);
+            let shared = Arc::clone(&self.shared);
+            let looked = lifecycle::blocking(move || {
+                shared.watch.describe(&mut description);
+                Ok(description)
+            });
+            looked.await
+        })
     }
 
     fn configure<'a>(&'a self, _node: &'a v1::Node) -> BoxFuture<'a, Result<(), ExecError>> {

@@ -50,6 +50,7 @@
 mod cgroup;
 mod cleanup;
 mod clock;
+mod conditions;
 mod controller;
 mod executor;
 mod files;

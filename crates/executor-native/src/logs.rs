@@ -39,6 +39,8 @@ impl Stream {
 pub(crate) struct Splitter {
     stream: Stream,
     rest: Vec<u8>,
+    /// A part of a line was given out, and not its end.
+    is_open: bool,
 }
 
 impl Splitter {
@@ -46,6 +48,7 @@ impl Splitter {
         Self {
             stream,
             rest: Vec::new(),
+            is_open: false,
         }
     }
 
@@ -71,10 +74,24 @@ impl Splitter {
         entries
     }
 
+    /// Whether there is a line without its end, of which not all was given out.
+    pub(crate) fn has_rest(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// The entry for what there is of a line whose end does not come.
+    pub(crate) fn flush(&mut self, wall_nanos: u64) -> Vec<u8> {
+        let mut entries = Vec::new();
+        if self.has_rest() {
+            self.emit(&mut entries, b'P', wall_nanos);
+        }
+        entries
+    }
+
     /// The entry for a last line without its end.
     pub(crate) fn finish(&mut self, wall_nanos: u64) -> Vec<u8> {
         let mut entries = Vec::new();
-        if !self.rest.is_empty() {
+        if self.has_rest() || self.is_open {
             self.emit(&mut entries, b'F', wall_nanos);
         }
         entries
@@ -90,6 +107,7 @@ impl Splitter {
         entries.extend_from_slice(head.as_bytes());
         entries.append(&mut self.rest);
         entries.push(b'\n');
+        self.is_open = tag == b'P';
     }
 }
 
@@ -226,6 +244,20 @@ mod tests {
         );
         assert_eq!(text(splitter.finish(9)), "0.000000009 stderr F tw\n");
         assert_eq!(text(splitter.finish(9)), "");
+    }
+
+    #[test]
+    fn what_has_no_end_is_given_out_in_parts_and_ended_once() {
+        let mut splitter = Splitter::new(Stream::Stdout);
+        assert_eq!(splitter.flush(1).len(), 0);
+        splitter.push(b"name: ", 1);
+        assert!(splitter.has_rest());
+        assert_eq!(text(splitter.flush(2)), "0.000000002 stdout P name: \n");
+        assert_eq!(splitter.flush(3).len(), 0);
+        assert_eq!(text(splitter.push(b"\nnext", 4)), "0.000000004 stdout F \n");
+        assert_eq!(text(splitter.flush(5)), "0.000000005 stdout P next\n");
+        assert_eq!(text(splitter.finish(6)), "0.000000006 stdout F \n");
+        assert_eq!(splitter.finish(7).len(), 0);
     }
 
     #[test]

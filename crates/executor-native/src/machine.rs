@@ -110,6 +110,15 @@ pub(crate) fn memory_bytes() -> i64 {
     parse_memory(&text).unwrap_or(0)
 }
 
+/// Memory that programs can have without swapping, of how much; `None` when the kernel does not
+/// tell.
+pub(crate) fn memory_available() -> Option<(u64, u64)> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let free = u64::try_from(parse_line(&text, "MemAvailable:")?).ok()?;
+    let total = u64::try_from(parse_memory(&text)?).ok()?;
+    Some((free, total))
+}
+
 /// The name of this machine.
 pub(crate) fn hostname() -> String {
     let text = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -117,9 +126,11 @@ pub(crate) fn hostname() -> String {
 }
 
 fn parse_memory(meminfo: &str) -> Option<i64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    parse_line(meminfo, "MemTotal:")
+}
+
+fn parse_line(meminfo: &str, name: &str) -> Option<i64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }

@@ -9,6 +9,19 @@ use serde::{Deserialize, Serialize};
 /// The variable that marks every process of a task.
 pub(crate) const COOKIE: &str = "SWARM_TASK_ID";
 
+/// The mark of a task: the value of a resource limit that the kernel keeps and has no use for
+/// (`RLIMIT_LOCKS`). Children inherit it, whatever they do to their session and environment, and
+/// everybody can read it, so it finds them where there is no control group.
+pub(crate) fn mark(task_id: &str) -> u64 {
+    // FNV-1a. Large, so that nobody means it as a limit, and not unlimited.
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let hash = task_id.bytes().fold(BASIS, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
+    });
+    hash >> 2 | 1 << 61
+}
+
 /// A process: its id, and when it started in clock ticks since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Identity {
@@ -50,8 +63,8 @@ pub(crate) struct Family<'a> {
 
 impl Family<'_> {
     /// All living processes of the task that the process table shows, whatever cgroup they are in:
-    /// those in the session of the first one, children of the shim, and those whose environment
-    /// names the task.
+    /// those in the session of the first one, children of the shim, and those with the mark of the
+    /// task or whose environment names it.
     pub(crate) fn members(&self) -> Vec<Identity> {
         let leader_is_ours = match Stat::read(self.main.pid) {
             Some(leader) => leader.start == self.main.start,
@@ -59,6 +72,7 @@ impl Family<'_> {
             None => true,
         };
         let cookie = format!("{COOKIE}={}", self.task_id);
+        let mark = mark(self.task_id).to_string();
         let mut members = Vec::new();
         for pid in process_ids() {
             let Some(stat) = Stat::read(pid) else {
@@ -68,7 +82,8 @@ impl Family<'_> {
                 continue;
             }
             let in_session = leader_is_ours && stat.session == self.main.pid;
-            if in_session || self.shim_pid == Some(stat.parent) || has_variable(pid, &cookie) {
+            let is_child = self.shim_pid == Some(stat.parent);
+            if in_session || is_child || has_mark(pid, &mark) || has_variable(pid, &cookie) {
                 members.push(Identity {
                     pid,
                     start: stat.start,
@@ -140,9 +155,33 @@ fn has_variable(pid: i32, entry: &str) -> bool {
         .any(|found| found == entry.as_bytes())
 }
 
+/// Whether the limits of a process, as in proc_pid_limits(5), carry a mark.
+fn has_mark(pid: i32, mark: &str) -> bool {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+    marked(&limits) == Some(mark)
+}
+
+fn marked(limits: &str) -> Option<&str> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max file locks"))?;
+    line.split_ascii_whitespace().nth(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn marks_differ_and_are_read_back() {
+        assert_ne!(mark("a"), mark("b"));
+        assert!(mark("") >= 1 << 61 && mark("task") < 1 << 63);
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+                      Max locked memory         1                    2                    bytes\n\
+                      Max file locks            7                    8                    locks\n";
+        assert_eq!(marked(limits), Some("8"));
+        assert_eq!(marked(""), None);
+    }
 
     #[test]
     fn names_with_parentheses_do_not_shift_the_fields() {

@@ -95,6 +95,9 @@ pub(crate) struct Launch {
     /// `None`: stay who we are.
     pub(crate) credentials: Option<Credentials>,
     pub(crate) rlimits: Vec<Rlimit>,
+    /// See [`crate::process::mark`]; `None` in records of before.
+    #[serde(default)]
+    pub(crate) mark: Option<u64>,
     pub(crate) oom_score_adj: Option<i64>,
     pub(crate) no_new_privileges: bool,
     /// In the order in which they are made; the process gets a mount namespace if there are any.

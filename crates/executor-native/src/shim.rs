@@ -12,6 +12,7 @@ mod exec;
 mod health;
 mod mounts;
 mod outputs;
+mod signals;
 mod start;
 mod supervisor;
 
@@ -29,6 +30,7 @@ use crate::memory;
 use crate::records::{Cause, Exit};
 use crate::task_dir::{LOCK_PAUSE, Lock, TaskDir};
 
+#[cfg(test)]
 pub(crate) use exec::resource;
 
 /// In place of a directory: be stage two and read the rest from standard input.

@@ -7,23 +7,18 @@
 mod fields;
 mod health;
 mod payloads;
-mod privileges;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use swarm_api::v1;
 use swarm_api::v1::port_config::{Protocol, PublishMode};
 use swarm_types::time::duration_from_wire;
-use swarm_types::{Task, defaults, template};
+use swarm_types::{Task, defaults, native, template};
 
-use crate::process::COOKIE;
+use crate::process::{self, COOKIE};
 use crate::records::{Credentials, Launch, Limits, Plan, Port, Rlimit};
-
-/// The image reference that means the node's own file system.
-pub(crate) const IMAGE_HOST: &str = "host";
 
 /// Search path of a task on an agent that has none itself.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -92,7 +87,7 @@ fn judge(
     let account = machine.credentials(&container.user, &container.groups);
     let account = account.map_err(&mut keep).ok();
     let rlimits = rlimits(container).map_err(&mut keep).unwrap_or_default();
-    let stop_signal = stop_signal(&container.stop_signal)
+    let stop_signal = native::stop_signal(&container.stop_signal)
         .map_err(&mut keep)
         .unwrap_or_default();
     let stop_grace = stop_grace(container).map_err(&mut keep).unwrap_or_default();
@@ -101,7 +96,7 @@ fn judge(
         .map_err(&mut keep)
         .unwrap_or_default();
     let ports = ports(task, machine).map_err(&mut keep).unwrap_or_default();
-    let no_new_privileges = privileges::no_new_privileges(container).map_err(&mut keep);
+    let _judged = native::check_targets(container).map_err(&mut keep);
     let oom_score_adj = oom_score_adj(container)
         .map_err(&mut keep)
         .unwrap_or_default();
@@ -127,8 +122,12 @@ fn judge(
         dir,
         credentials: account.and_then(|account| account.credentials),
         rlimits,
+        mark: Some(process::mark(&task.id.to_string())),
         oom_score_adj,
-        no_new_privileges: no_new_privileges.unwrap_or_default(),
+        no_new_privileges: container
+            .privileges
+            .as_ref()
+            .is_some_and(|privileges| privileges.no_new_privileges),
         binds: payloads.binds,
     };
     Ok(Plan {
@@ -144,90 +143,38 @@ fn judge(
         ports,
         payloads: payloads.files,
         payload_dir: payloads.directory,
-        warnings: payloads.warnings,
+        warnings: payloads
+            .warnings
+            .into_iter()
+            .chain(fields::unused(task))
+            .collect(),
     })
 }
 
 /// The command replaces an entry point, of which the node's own file system has none; so the
 /// program is the first word of command and arguments together.
 fn argv(container: &v1::ContainerSpec) -> Result<Vec<String>, String> {
-    let argv: Vec<String> = container
-        .command
-        .iter()
-        .chain(&container.args)
-        .cloned()
-        .collect();
-    match argv.first().map(String::as_str) {
-        None | Some("") => Err(
-            "command: image \"host\" has no program of its own; give one as command or arguments"
-                .into(),
-        ),
-        Some(_) if argv.iter().any(|word| word.contains('\0')) => {
-            Err("command: a word holds a zero byte; remove it".into())
-        }
-        Some(_) => Ok(argv),
-    }
+    native::check_program(container)?;
+    let words = container.command.iter().chain(&container.args);
+    Ok(words.cloned().collect())
 }
 
 fn dir(container: &v1::ContainerSpec) -> Result<PathBuf, String> {
-    match container.dir.as_str() {
-        "" => Ok(PathBuf::from("/")),
-        dir if dir.starts_with('/') && !dir.contains('\0') => Ok(PathBuf::from(dir)),
-        dir => Err(format!(
-            "dir: {dir:?} is not an absolute path; write one that begins with /"
-        )),
-    }
+    native::check_dir(&container.dir)?;
+    Ok(match container.dir.as_str() {
+        "" => PathBuf::from("/"),
+        dir => PathBuf::from(dir),
+    })
 }
 
 fn rlimits(container: &v1::ContainerSpec) -> Result<Vec<Rlimit>, String> {
-    let mut rlimits = Vec::new();
-    for ulimit in &container.ulimits {
-        let v1::container_spec::Ulimit { name, soft, hard } = ulimit;
-        if crate::shim::resource(name).is_none() {
-            return Err(format!(
-                "ulimits: there is no {name:?}; see setrlimit(2) for the names"
-            ));
-        }
-        let value = |number: i64| match number {
-            -1 => Ok(None),
-            number => u64::try_from(number).map(Some).map_err(|_| {
-                format!("ulimits: {name} is {number}; use -1 for unlimited, 0 or more otherwise")
-            }),
-        };
-        let (soft, hard) = (value(*soft)?, value(*hard)?);
-        if hard.is_some_and(|hard| soft.is_none_or(|soft| soft > hard)) {
-            return Err(format!(
-                "ulimits: {name} has a soft limit above its hard one; lower it"
-            ));
-        }
-        rlimits.push(Rlimit {
-            name: name.clone(),
-            soft,
-            hard,
-        });
-    }
-    Ok(rlimits)
-}
-
-/// A signal by name, with or without SIG, or by number.
-fn stop_signal(text: &str) -> Result<i32, String> {
-    if text.is_empty() {
-        return Ok(Signal::SIGTERM as i32);
-    }
-    let by_number = text
-        .parse::<i32>()
-        .ok()
-        .and_then(|number| Signal::try_from(number).ok());
-    let upper = text.to_ascii_uppercase();
-    let name = if upper.starts_with("SIG") {
-        upper
-    } else {
-        format!("SIG{upper}")
+    let ulimits = native::ulimits(container)?.into_iter();
+    let rlimit = |native::Ulimit { name, soft, hard }| Rlimit {
+        name: name.to_owned(),
+        soft,
+        hard,
     };
-    by_number
-        .or_else(|| name.parse().ok())
-        .map(|signal: Signal| signal as i32)
-        .ok_or_else(|| format!("stop_signal: there is no signal {text:?}; use one like SIGTERM"))
+    Ok(ulimits.map(rlimit).collect())
 }
 
 fn stop_grace(container: &v1::ContainerSpec) -> Result<Duration, String> {
@@ -262,13 +209,8 @@ fn limits(task: &Task, container: &v1::ContainerSpec) -> Result<Limits, String> 
 }
 
 fn oom_score_adj(container: &v1::ContainerSpec) -> Result<Option<i64>, String> {
-    match container.oom_score_adj {
-        0 => Ok(None),
-        score if (-1000..=1000).contains(&score) => Ok(Some(score)),
-        score => Err(format!(
-            "oom_score_adj: {score} is not between -1000 and 1000"
-        )),
-    }
+    native::check_oom_score_adj(container.oom_score_adj)?;
+    Ok(Some(container.oom_score_adj).filter(|score| *score != 0))
 }
 
 fn ports(task: &Task, machine: &dyn Machine) -> Result<Vec<Port>, String> {

@@ -50,6 +50,17 @@ fn hybrid_tree_gives_limits_to_version_1_and_killing_to_version_2() {
 }
 
 #[test]
+fn limits_without_a_home_are_missing_with_the_reason() {
+    let missing = missing(&Tree::default(), "swarm-probe-test");
+    let kinds: Vec<Kind> = missing.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [Kind::LimitCpu, Kind::LimitMemory, Kind::LimitPids]);
+    for (_, reason) in &missing {
+        assert!(reason.starts_with("no cgroup controller"), "{reason}");
+        assert!(reason.contains("run swarmd as root"), "{reason}");
+    }
+}
+
+#[test]
 fn version_2_alone_takes_all_limits_in_one_group() {
     // A directory stands in for the tree: the parent hands out, our own group does not.
     let root = tempfile::tempdir().unwrap();

@@ -186,6 +186,10 @@ fn become_program(link: &mut UnixStream) -> Result<Never, Failure> {
             format!("set the out-of-memory score to {score}; use 0 or more, or run as root");
         fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(cannot(action))?;
     }
+    if let Some(mark) = launch.mark {
+        // A limit of our own below it keeps it from being set; then the environment tells.
+        let _marked = setrlimit(Resource::RLIMIT_LOCKS, mark, mark);
+    }
     for rlimit in &launch.rlimits {
         apply_rlimit(rlimit)?;
     }

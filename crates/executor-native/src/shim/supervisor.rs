@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -15,6 +15,7 @@ use super::EXIT_NOT_STARTED;
 use super::clients::Clients;
 use super::health::{Health, Verdict};
 use super::outputs::Output;
+use super::signals;
 use crate::cgroup::Group;
 use crate::cleanup::{self, KILL_DEADLINE, KILL_TICK};
 use crate::clock;
@@ -149,6 +150,9 @@ impl Supervisor {
     }
 
     fn handle_timeouts(&mut self, now: Instant) {
+        for output in &mut self.parts.outputs {
+            output.handle_timeout(now, &mut self.parts.writer);
+        }
         if self.drain.is_none() && self.kill_at.is_some_and(|at| now >= at) {
             self.kill_at = Some(now + KILL_AGAIN);
             self.kill_all();
@@ -278,6 +282,8 @@ impl Supervisor {
                 .flatten()
                 .min(),
         };
+        let flush = self.parts.outputs.iter().filter_map(Output::timeout).min();
+        let next = next.into_iter().chain(flush).min();
         let pause = next.map_or(POLL_MAX, |at| {
             at.saturating_duration_since(now).min(POLL_MAX)
         });
@@ -392,10 +398,8 @@ impl Supervisor {
         self.phase = Phase::Stopping;
         self.ending = Some((cause, message));
         self.kill_at = Some(now + self.parts.plan.stop_grace);
-        if let Ok(signal) = Signal::try_from(self.parts.plan.stop_signal) {
-            // The first process is not reaped yet, so its group is still its own.
-            let _ended_meanwhile = killpg(Pid::from_raw(self.parts.main.pid), signal);
-        }
+        // The first process is not reaped yet, so its group is still its own.
+        signals::send(self.parts.main.pid, self.parts.plan.stop_signal);
         self.broadcast();
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::sys::signal::Signal;
 use swarm_api::prost_types;
 use swarm_api::v1::task_spec::Runtime;
 
@@ -231,6 +232,61 @@ fn task_level_fields_that_cannot_be_honoured_are_refused_by_name() {
 }
 
 #[test]
+fn the_network_of_the_node_is_what_tasks_have() {
+    let attached = |driver: &str| v1::NetworkAttachment {
+        network: Some(v1::Network {
+            driver_state: Some(v1::Driver {
+                name: driver.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let judge = |drivers: &[&str]| {
+        let mut task = task(container());
+        let spec = Arc::make_mut(&mut task.spec);
+        spec.networks = vec![v1::NetworkAttachmentConfig::default(); drivers.len()];
+        task.networks = drivers.iter().map(|driver| attached(driver)).collect();
+        judge(&task)
+    };
+    assert!(judge(&["host"]).is_ok());
+    for drivers in [&["bridge"][..], &["host", "bridge"]] {
+        let error = judge(drivers).unwrap_err();
+        assert!(error.contains(": networks: "), "{error}");
+    }
+}
+
+#[test]
+fn a_log_driver_of_the_cluster_is_warned_of_and_refuses_nothing() {
+    let mut task = task(container());
+    task.log_driver = Some(Arc::new(v1::Driver {
+        name: "syslog".into(),
+        ..Default::default()
+    }));
+    let warnings = judge(&task).unwrap().warnings;
+    assert!(
+        warnings[0].contains("\"syslog\" of the cluster"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn real_time_signals_and_numbers_stop_tasks() {
+    for (text, number) in [("SIGRTMIN+3", 37), ("37", 37), ("15", 15)] {
+        let plan = judge_with(|c| c.stop_signal = text.into()).unwrap();
+        assert_eq!(plan.stop_signal, number);
+    }
+}
+
+#[test]
+fn every_ulimit_of_a_spec_is_one_of_the_system() {
+    for name in native::ULIMITS {
+        assert!(crate::shim::resource(name).is_some(), "{name}");
+    }
+}
+
+#[test]
 fn what_a_plain_process_can_have_is_honoured() {
     let plan = judge_with(|c| {
         c.dir = "/tmp".into();
@@ -287,10 +343,10 @@ fn ulimits_are_checked_on_both_sides() {
 #[test]
 fn signals_have_names_with_or_without_prefix_and_numbers() {
     for text in ["SIGUSR1", "USR1", "sigusr1", "10"] {
-        assert_eq!(stop_signal(text), Ok(10), "{text}");
+        assert_eq!(native::stop_signal(text), Ok(10), "{text}");
     }
     for text in ["0", "-1", "99", "SIG", "SIGNONE"] {
-        assert!(stop_signal(text).is_err(), "{text}");
+        assert!(native::stop_signal(text).is_err(), "{text}");
     }
 }
 

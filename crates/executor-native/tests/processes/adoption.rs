@@ -80,6 +80,31 @@ async fn a_shim_killed_while_the_agent_was_away_leaves_nothing_running() {
     assert_eq!(exit_of(within(second.wait()).await).0, 137);
 }
 
+/// Forked twice, in a session of its own and without the environment of the task: nothing but its
+/// limits tells whose it is where there are no control groups.
+#[tokio::test]
+async fn a_daemon_without_environment_does_not_outlive_its_killed_shim() {
+    let world = World::new();
+    let daemon = world.file("daemon");
+    let task = script(&format!(
+        "(setsid env -i /bin/sh -c 'echo $$ > {}; exec sleep 1000' &); exec sleep 1000",
+        daemon.display()
+    ));
+    drop(world.started(&task).await);
+    let pid = pid_in(&daemon).await;
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let locks = limits
+        .lines()
+        .find(|line| line.starts_with("Max file locks"));
+    assert!(!locks.unwrap().contains("unlimited"), "{limits}");
+    let shim = world.shim_record(&task)["shim"]["pid"].as_i64().unwrap();
+    let shim = i32::try_from(shim).unwrap();
+    kill(shim, Signal::SIGKILL);
+    eventually("the shim is dead", || (!is_alive(shim)).then_some(())).await;
+    world.recover(&[&task]).await;
+    assert!(!is_alive(pid));
+}
+
 #[tokio::test]
 async fn orphans_are_stopped_and_removed_and_known_tasks_kept() {
     let world = World::new();

@@ -27,6 +27,22 @@ async fn shutdown_sends_the_stop_signal_and_lets_the_task_end_itself() {
 }
 
 #[tokio::test]
+async fn a_real_time_signal_stops_a_task() {
+    let world = World::new();
+    let ready = world.file("ready");
+    let text = format!(
+        "trap 'exit 3' 37; echo $$ > {}; while :; do sleep 0.01; done",
+        ready.display()
+    );
+    let task = script_with(&text, |c| c.stop_signal = "SIGRTMIN+3".into());
+    let controller = world.started(&task).await;
+    pid_in(&ready).await;
+    within(controller.shutdown()).await.unwrap();
+    let (code, _, message) = exit_of(within(controller.wait()).await);
+    assert_eq!((code, message.as_str()), (3, "it was asked to stop"));
+}
+
+#[tokio::test]
 async fn a_task_that_ignores_its_stop_signal_is_killed_after_the_grace_period() {
     let world = World::new();
     let ready = world.file("ready");

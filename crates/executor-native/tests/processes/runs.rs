@@ -5,7 +5,7 @@ use std::sync::Arc;
 use swarm_api::v1;
 use swarm_executor::{ErrorClass, ExecError, Executor, Operation, Report};
 
-use crate::world::{World, exit_of, script, script_with, within};
+use crate::world::{World, eventually, exit_of, script, script_with, within};
 
 #[tokio::test]
 async fn a_program_runs_and_its_output_is_captured_by_stream() {
@@ -27,6 +27,24 @@ async fn a_program_runs_and_its_output_is_captured_by_stream() {
         "{:?}",
         controller.warnings()
     );
+}
+
+#[tokio::test]
+async fn output_without_a_line_end_is_captured_while_the_task_runs() {
+    let world = World::new();
+    let go = world.file("go");
+    let task = script(&format!(
+        "printf 'name: '; while [ ! -e {} ]; do sleep 0.01; done; echo me",
+        go.display()
+    ));
+    let controller = world.started(&task).await;
+    let begun = eventually("a part of a line", || {
+        world.output(&task).into_iter().next()
+    });
+    assert_eq!(begun.await, "stdout P name: ");
+    std::fs::write(&go, "").unwrap();
+    within(controller.wait()).await.unwrap();
+    assert_eq!(world.output(&task), ["stdout P name: ", "stdout F me"]);
 }
 
 #[tokio::test]

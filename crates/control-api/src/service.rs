@@ -81,6 +81,7 @@ pub fn create_service(
     ports::require_ingress_network(root, &spec)?;
     validate::references_exist(root, &spec)?;
     refuse_taken_name(root, &spec)?;
+    validate::native(root, &spec)?;
     let id = ServiceId::new(ctx.ids.next_id());
     let service = Service::new(id.clone(), ServiceSpec::new(spec));
     let writes = WriteSet(vec![Write::Create(service.into())]);
@@ -136,6 +137,10 @@ pub fn update_service(
     }
     validate::references_exist(root, &spec)?;
     refuse_other_service(&stored.spec, &spec)?;
+    // What is stored can be scaled and repaired, whatever it is.
+    if spec.task.as_ref() != Some(stored.spec.task()) || spec.networks != stored.spec.networks {
+        validate::native(root, &spec)?;
+    }
     if rollback == Rollback::Previous {
         return Err(ROLLBACK_UNIMPLEMENTED.refuse(&[&id]));
     }

@@ -19,12 +19,14 @@ mod container;
 pub(crate) mod duration;
 mod endpoint;
 mod later;
+mod native;
 mod references;
 mod task;
 
 pub use container::HEALTH_NANOS_MIN;
 pub use endpoint::ENDPOINT_BYTES_MAX;
 pub(crate) use later::not_implemented_yet;
+pub(crate) use native::check as native;
 pub(crate) use references::exist as references_exist;
 pub use task::{CPU_NANOS_MIN, MEMORY_BYTES_MIN};
 
@@ -193,6 +195,7 @@ pub(crate) fn all_rules() -> Vec<crate::refusal::Rule> {
         duration::RULES,
         endpoint::RULES,
         later::RULES,
+        native::RULES,
         references::RULES,
         task::RULES,
     ]

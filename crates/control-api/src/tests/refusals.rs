@@ -355,6 +355,16 @@ fn service_cases() -> Vec<Refusal> {
     let unknown = world.create(on("nowhere")).unwrap_err();
     world.put(Network::new(id("mine"), v1::NetworkSpec::default()));
     let later = world.create(on("mine")).unwrap_err();
+    let native = world
+        .create(with_container(|it| it.tty = true))
+        .unwrap_err();
+    let many = with_container(|it| {
+        it.tty = true;
+        it.stop_signal = "SIGNOPE".to_owned();
+    });
+    let native_many = world.create(many).unwrap_err();
+    world.put(Network::new(id("bridge-id"), predefined("bridge")));
+    let native_network = world.create(on("bridge-id")).unwrap_err();
     world.put(Network::new(id(INGRESS), v1::NetworkSpec::default()));
     let no_ingress = world
         .create(with_ports("c", vec![port(Ingress, 82)]))
@@ -370,7 +380,20 @@ fn service_cases() -> Vec<Refusal> {
         unknown,
         later,
         no_ingress,
+        native,
+        native_many,
+        native_network,
     ]
+}
+
+fn predefined(name: &str) -> v1::NetworkSpec {
+    let mut annotations = annotations(name);
+    let label = swarm_types::networks::PREDEFINED_LABEL.to_owned();
+    annotations.labels.insert(label, "true".to_owned());
+    v1::NetworkSpec {
+        annotations: Some(annotations),
+        ..Default::default()
+    }
 }
 
 fn spec_cases() -> Vec<Refusal> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use swarm_api::{ext, v1};
 use swarm_types::constraint::can_name_label;
-use swarm_types::{resources, weights};
+use swarm_types::{conditions, resources, weights};
 use v1::node_spec::{Availability, Membership};
 use v1::raft_member_status::Reachability;
 
@@ -161,7 +161,7 @@ async fn warn(context: &Context) {
 }
 
 fn list(nodes: &[v1::Node]) -> String {
-    let header = [
+    let mut header = vec![
         "ID",
         "Name",
         "Membership",
@@ -169,18 +169,34 @@ fn list(nodes: &[v1::Node]) -> String {
         "Availability",
         "Manager Status",
     ];
+    // A column that is nearly always empty is left out.
+    let has_conditions = nodes.iter().any(|node| !conditions_of(node).is_empty());
+    if has_conditions {
+        header.push("Conditions");
+    }
     let row = |node: &v1::Node| {
         let spec = node.spec.clone().unwrap_or_default();
-        vec![
+        let mut row = vec![
             node.id.clone(),
             node.name(),
             enum_name(spec.membership, |it: Membership| it.as_str_name()),
             state(node),
             enum_name(spec.availability, |it: Availability| it.as_str_name()),
             manager_status(node),
-        ]
+        ];
+        if has_conditions {
+            row.push(conditions_of(node));
+        }
+        row
     };
     table::render(&header, nodes.iter().map(row).collect())
+}
+
+/// The kinds of the conditions that a node tells, separated by commas.
+fn conditions_of(node: &v1::Node) -> String {
+    let description = node.description.iter();
+    let names = description.flat_map(conditions::of).map(|own| own.name);
+    names.collect::<Vec<_>>().join(",")
 }
 
 fn state(node: &v1::Node) -> String {
@@ -297,7 +313,8 @@ fn describe(description: &v1::NodeDescription, push: &mut impl FnMut(&str, Strin
     }
     let engine = description.engine.clone().unwrap_or_default();
     let mut kinds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for plugin in &engine.plugins {
+    let plugins = engine.plugins.iter();
+    for plugin in plugins.filter(|plugin| !conditions::is_condition(plugin)) {
         kinds.entry(&plugin.r#type).or_default().push(&plugin.name);
     }
     for (kind, names) in kinds {
@@ -308,6 +325,12 @@ fn describe(description: &v1::NodeDescription, push: &mut impl FnMut(&str, Strin
     }
     for (key, value) in &engine.labels {
         push("Engine label", format!("{key}={value}"));
+    }
+    for condition in conditions::of(description) {
+        push(
+            "Condition",
+            format!("{}: {}", condition.name, condition.text),
+        );
     }
 }
 
@@ -460,6 +483,26 @@ mod tests {
              b   host-b  ACCEPTED    DOWN    ACTIVE        UNKNOWN\n\
              c   host-c  ACCEPTED    READY   ACTIVE\n"
         );
+    }
+
+    #[test]
+    fn conditions_have_a_column_when_there_are_any_and_are_no_plugins() {
+        let mut full = node("a", v1::node_status::State::Ready);
+        let description = full.description.as_mut().unwrap();
+        conditions::add(description, conditions::Kind::Disk, "it is full");
+        conditions::add(description, conditions::Kind::LimitCpu, "no cgroup");
+        let fields = summary(&full);
+        let well = node("b", v1::node_status::State::Ready);
+        assert_eq!(
+            list(&[full, well]),
+            "ID  Name    Membership  Status  Availability  Manager Status  Conditions\n\
+             --  ----    ----------  ------  ------------  --------------  ----------\n\
+             a   host-a  ACCEPTED    READY   ACTIVE                        disk,limit-cpu\n\
+             b   host-b  ACCEPTED    READY   ACTIVE\n"
+        );
+        let told = ("Condition".to_owned(), "disk: it is full".to_owned());
+        assert!(fields.contains(&told), "{fields:?}");
+        assert!(!fields.iter().any(|(name, _)| name.contains("plugins")));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod parse;
 mod progress;
 mod references;
 mod wait;
+mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -10,11 +10,12 @@ use super::doubts;
 use super::flags::Flags;
 use super::references::{ChangedReferences, NewReferences};
 use super::wait;
+use super::warnings::warnings;
 use crate::cli::ObjectArg;
 use crate::failure::Failure;
 use crate::lookup::{Named as _, find};
-use crate::output::{Context, both, emit_line};
-use crate::units;
+use crate::output::{Context, both, emit_line, note};
+use crate::{node, units};
 
 /// The image of a service that names none: the file system of the node, since the native executor
 /// runs nothing else so far.
@@ -85,12 +86,15 @@ pub(crate) async fn create(context: &Context, flags: Create) -> Result<(), Failu
     let manager = &context.manager;
     flags.references.apply(manager, &mut spec).await?;
     doubts::tell(&spec);
-    let request = v1::CreateServiceRequest { spec: Some(spec) };
+    let request = v1::CreateServiceRequest {
+        spec: Some(spec.clone()),
+    };
     let answer = manager
         .call(manager.control().create_service(request))
         .await?;
     let id = answer.service.map(|service| service.id).unwrap_or_default();
     let printed = emit_line(&id);
+    warn(context, &spec).await;
     both(
         printed,
         wait_for(context, &id, &flags.name, flags.wait).await,
@@ -152,17 +156,26 @@ pub(crate) async fn update(context: &Context, flags: Update) -> Result<(), Failu
     let request = v1::UpdateServiceRequest {
         service_id: service.id.clone(),
         service_version: service.meta.as_ref().and_then(|meta| meta.version),
-        spec: Some(spec),
+        spec: Some(spec.clone()),
         ..Default::default()
     };
     manager
         .call(manager.control().update_service(request))
         .await?;
     let printed = emit_line(&service.id);
+    warn(context, &spec).await;
     both(
         printed,
         wait_for(context, &service.id, &name, flags.wait).await,
     )
+}
+
+/// Tells on stderr what the spec asks for and some nodes cannot give. The change is made, so a
+/// manager that cannot list its nodes is no failure.
+async fn warn(context: &Context, spec: &v1::ServiceSpec) {
+    for warning in warnings(spec, &node::all(context).await.unwrap_or_default()) {
+        note(&format!("warning: {warning}"));
+    }
 }
 
 async fn wait_for(

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use swarm_api::{ext, v1};
-use swarm_types::resources;
+use swarm_types::{conditions, resources};
 
 use super::spec::{AmountsView, LogDriverView, PortView, ServiceSpecView, TaskSpecView};
 use super::{AnnotationsView, Map, MetaView, enum_name, nanos, task_state, time};
@@ -36,6 +36,7 @@ struct DescriptionView {
     engine_version: String,
     engine_labels: Map,
     plugins: Vec<PluginView>,
+    conditions: Vec<ConditionView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,6 +49,13 @@ struct PlatformView {
 struct PluginView {
     r#type: String,
     name: String,
+}
+
+/// What is wrong with a node, or cannot be had on it.
+#[derive(Debug, Serialize)]
+struct ConditionView {
+    kind: String,
+    text: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -112,7 +120,9 @@ impl DescriptionView {
     fn of(wire: &v1::NodeDescription) -> Self {
         let platform = wire.platform.clone().unwrap_or_default();
         let engine = wire.engine.clone().unwrap_or_default();
-        let plugins = engine.plugins.into_iter().map(|plugin| PluginView {
+        let plugins = engine.plugins.into_iter();
+        let plugins = plugins.filter(|plugin| !conditions::is_condition(plugin));
+        let plugins = plugins.map(|plugin| PluginView {
             r#type: plugin.r#type,
             name: plugin.name,
         });
@@ -124,6 +134,12 @@ impl DescriptionView {
             },
             resources: wire.resources.as_ref().map(AmountsView::of),
             plugins: plugins.collect(),
+            conditions: conditions::of(wire)
+                .map(|condition| ConditionView {
+                    kind: condition.name.to_owned(),
+                    text: condition.text.to_owned(),
+                })
+                .collect(),
             engine_version: engine.engine_version,
             engine_labels: engine.labels,
         }

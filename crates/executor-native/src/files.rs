@@ -11,6 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+/// Room that [`reserve`] takes: a page, more than the end of a task has to say.
+const RESERVED_BYTES: usize = 4096;
 /// Largest record that is read back. The kernel gives a program at most 2 MiB of arguments and
 /// environment, which is what our largest record holds.
 const RECORD_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -79,6 +81,44 @@ pub(crate) fn write_record(path: &Path, record: &impl Serialize) -> Result<(), F
         .and_then(|()| file.sync_all())
         .map_err(FileError::refused("write", &temporary))?;
     fs::rename(&temporary, path).map_err(FileError::refused("replace", path))?;
+    sync_parent(path)
+}
+
+/// Takes room for a record that has to be written even when the disk is full by then.
+pub(crate) fn reserve(spare: &Path) -> Result<(), FileError> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options
+        .open(spare)
+        .and_then(|mut file| file.write_all(&[b' '; RESERVED_BYTES]));
+    written.map_err(FileError::refused("reserve", spare))
+}
+
+/// Like [`write_record`], in the room that was taken for it: nothing of the disk is needed.
+pub(crate) fn write_reserved(
+    spare: &Path,
+    path: &Path,
+    record: &impl Serialize,
+) -> Result<(), FileError> {
+    let mut bytes = serde_json::to_vec(record).map_err(|cause| FileError::Damaged {
+        path: path.to_owned(),
+        cause,
+    })?;
+    if bytes.len() > RESERVED_BYTES {
+        return Err(FileError::refused("write", path)(
+            io::ErrorKind::StorageFull.into(),
+        ));
+    }
+    // Blanks after a record are none of it.
+    bytes.resize(RESERVED_BYTES, b' ');
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(spare)
+        .map_err(FileError::refused("open", spare))?;
+    file.write_all(&bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(FileError::refused("write", spare))?;
+    fs::rename(spare, path).map_err(FileError::refused("replace", path))?;
     sync_parent(path)
 }
 

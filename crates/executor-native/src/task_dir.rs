@@ -6,6 +6,7 @@
 //! | `plan.json` | agent, once | the task is prepared |
 //! | `shim.json` | shim | the task was started; what there is to clean up |
 //! | `exit.json` | shim; whoever holds the lock when there is no shim | the task has ended |
+//! | `exit.spare` | shim, before the task begins | room for `exit.json` on a full disk |
 //! | `socket` | shim | where it listens |
 //! | `output.log*` | shim | captured output |
 //! | `shim.log` | shim | what the shim itself could not say elsewhere |
@@ -132,8 +133,21 @@ impl TaskDir {
         files::read_record(&self.file("exit.json"))
     }
 
+    /// Takes room for the record of the end, before the task begins.
+    pub(crate) fn reserve_exit(&self) -> Result<(), FileError> {
+        files::reserve(&self.file("exit.spare"))
+    }
+
+    /// Records the end: on a full disk in the room that was taken for it.
     pub(crate) fn write_exit(&self, exit: &Exit) -> Result<(), FileError> {
-        files::write_record(&self.file("exit.json"), exit)
+        let (path, spare) = (self.file("exit.json"), self.file("exit.spare"));
+        match files::write_record(&path, exit) {
+            Ok(()) => {
+                let _goes_with_the_directory = fs::remove_file(&spare);
+                Ok(())
+            }
+            Err(error) => files::write_reserved(&spare, &path, exit).map_err(|_| error),
+        }
     }
 
     pub(crate) fn log_path(&self) -> PathBuf {
@@ -199,6 +213,35 @@ impl TaskDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_is_recorded_in_the_room_that_was_taken_for_it() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = TaskDir::new(root.path().join("t"));
+        dir.create().unwrap();
+        let exit = |message: &str| Exit {
+            code: 7,
+            oom: false,
+            cause: crate::records::Cause::Exited,
+            message: message.to_owned(),
+            ended_at: 1,
+            log_bytes_lost: 0,
+        };
+        // A directory in the place of the temporary file, as good as a full disk.
+        let blocked = format!("exit.tmp{}", std::process::id());
+        fs::create_dir(dir.file(&blocked)).unwrap();
+        assert!(dir.write_exit(&exit("lost")).is_err(), "there is no room");
+        dir.reserve_exit().unwrap();
+        assert!(dir.write_exit(&exit(&"long".repeat(2_000))).is_err());
+        assert!(dir.exit().unwrap().is_none());
+        dir.write_exit(&exit("kept")).unwrap();
+        assert_eq!(dir.exit().unwrap(), Some(exit("kept")));
+        fs::remove_dir(dir.file(&blocked)).unwrap();
+        dir.reserve_exit().unwrap();
+        dir.write_exit(&exit("plain")).unwrap();
+        assert_eq!(dir.exit().unwrap(), Some(exit("plain")));
+        assert!(!dir.file("exit.spare").exists());
+    }
 
     #[test]
     fn the_lock_has_one_holder_and_goes_with_it() {

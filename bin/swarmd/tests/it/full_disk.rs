@@ -7,6 +7,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use swarm_api::v1;
+use swarm_types::conditions;
 use tonic::Code;
 
 use crate::cluster::{Cluster, Directory, until};
@@ -166,6 +168,24 @@ async fn an_agent_with_a_full_disk_keeps_its_tasks_and_catches_up_when_there_is_
         } else {
             Err(log)
         }
+    })
+    .await;
+    until("tasks that cannot be recorded are given back", async || {
+        let tasks = cluster.tasks().await.map_err(|status| status.to_string())?;
+        let mut statuses = tasks.iter().filter_map(|task| task.status.as_ref());
+        let is_given_back = |status: &v1::TaskStatus| {
+            status.state() == v1::TaskState::Rejected
+                && status.err.contains("the node cannot record the task")
+        };
+        let found = statuses.any(is_given_back).then_some(());
+        found.ok_or_else(|| format!("{tasks:?}"))
+    })
+    .await;
+    until("the node says that its disk is in trouble", async || {
+        let nodes = cluster.nodes().await.map_err(|status| status.to_string())?;
+        let mut descriptions = nodes.values().filter_map(|node| node.description.as_ref());
+        let found = descriptions.any(|it| conditions::has(it, conditions::Kind::Disk));
+        found.then_some(()).ok_or_else(|| format!("{nodes:?}"))
     })
     .await;
     let victim = before.first().unwrap();

@@ -39,6 +39,7 @@ pub(super) fn start(dir: &TaskDir, plan: Plan) -> Result<Supervisor, ShimError> 
     };
     // Before anything is made, so that whoever finds us killed knows what to look for.
     dir.write_record(&record)?;
+    dir.reserve_exit()?;
     warnings.extend(cgroup::create(&mut record.groups, &plan.limits));
     warnings.extend(plan.warnings.iter().cloned());
     record.warnings = warnings;

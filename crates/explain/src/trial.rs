@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use swarm_api::v1::node_spec::Availability;
 use swarm_store::Root;
+use swarm_types::conditions;
 use swarm_types::constraint::{Constraint, Operator, can_name_label, suffix};
 use swarm_types::weights::MANAGER_WEIGHT_LABEL;
 use swarm_types::{Node, NodeState, Task, Timestamp, spec};
@@ -31,11 +32,14 @@ fn fits(view: &Root, now: Timestamp, task: &Task, node: &Node) -> bool {
     })
 }
 
-/// Whether a node, were it ready and empty, has as much as the task reserves.
+/// Whether a node, were it ready, well and empty, has as much as the task reserves.
 pub(crate) fn is_large_enough(now: Timestamp, task: &Task, node: &Node) -> bool {
     let mut node = node.clone();
     node.status.state = NodeState::Ready;
     Arc::make_mut(&mut node.spec).availability = Availability::Active as i32;
+    if let Some(description) = &mut node.description {
+        conditions::clear(Arc::make_mut(description));
+    }
     let mut task = task.clone();
     Arc::make_mut(&mut task.spec).placement = None;
     judge(now, &task, &node, Vec::new)

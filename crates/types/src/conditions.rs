@@ -138,6 +138,13 @@ pub fn add(description: &mut v1::NodeDescription, kind: Kind, text: &str) {
     plugins.push(v1::PluginDescription { r#type, name });
 }
 
+/// Takes all conditions out of a description.
+pub fn clear(description: &mut v1::NodeDescription) {
+    if let Some(engine) = &mut description.engine {
+        engine.plugins.retain(|plugin| !is_condition(plugin));
+    }
+}
+
 /// The conditions in a description.
 pub fn of(description: &v1::NodeDescription) -> impl Iterator<Item = Condition<'_>> {
     let engine = description.engine.as_ref();
@@ -197,6 +204,8 @@ mod tests {
             assert_eq!(condition.text, format!("{} is bad", kind.name()));
         }
         assert!(has(&description, Kind::Disk));
+        clear(&mut description);
+        assert_eq!(description.engine.unwrap().plugins, []);
     }
 
     #[test]

@@ -294,10 +294,7 @@ fn node_word(
             let kind = { kinds }.find(|kind| kind.name() == value).unwrap();
             conditions::add(description, kind, &format!("the {value} is bad"));
         }
-        "well" => {
-            let plugins = &mut description.engine.get_or_insert_default().plugins;
-            plugins.retain(|plugin| !conditions::is_condition(plugin));
-        }
+        "well" => conditions::clear(description),
         "noengine" => description.engine = None,
         "plugin" => {
             let (kind, name) = value.split_once(':').unwrap();

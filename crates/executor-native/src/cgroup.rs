@@ -133,6 +133,27 @@ impl Tree {
         (groups, warnings)
     }
 
+    /// The groups of this name that are there, whatever limits they have.
+    pub(crate) fn existing(&self, name: &str) -> Vec<Group> {
+        let group = |dir: PathBuf, version| Group {
+            dir,
+            controllers: BTreeSet::new(),
+            version,
+        };
+        let parents = self
+            .v2
+            .iter()
+            .flat_map(|own| [Some(own.as_path()), own.parent()]);
+        let v2 = parents
+            .flatten()
+            .map(|dir| group(dir.join(name), Version::V2));
+        let v1 = self
+            .v1
+            .values()
+            .map(|dir| group(dir.join(name), Version::V1));
+        v2.chain(v1).filter(|group| group.dir.is_dir()).collect()
+    }
+
     fn has_v2(&self, controller: Controller) -> bool {
         let Some(own) = &self.v2 else { return false };
         let text = fs::read_to_string(own.join("cgroup.controllers")).unwrap_or_default();

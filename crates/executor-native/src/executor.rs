@@ -1,7 +1,7 @@
 //! The executor: its configuration, the description of the node, and what is left from before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::Child;
@@ -14,6 +14,7 @@ use swarm_types::{Task, TaskId, networks};
 use crate::conditions::Watch;
 use crate::controller::NativeController;
 use crate::files::FileError;
+use crate::leftovers;
 use crate::lifecycle::{self, State};
 use crate::log_reader::NativeLogs;
 use crate::machine::{self, LocalMachine};
@@ -94,6 +95,8 @@ pub(crate) struct Shared {
     watch: Watch,
     /// Shims this agent started, to be reaped. One per running task.
     shims: Mutex<Vec<Child>>,
+    /// Says that an agent cares for these tasks, from [`Executor::recover`] on.
+    held: Mutex<Option<File>>,
 }
 
 impl NativeExecutor {
@@ -133,6 +136,7 @@ impl NativeExecutor {
                 machine,
                 watch,
                 shims,
+                held: Mutex::default(),
             }),
         })
     }
@@ -152,6 +156,7 @@ impl NativeExecutor {
     async fn recover_all(&self, known: &BTreeSet<TaskId>) -> Result<Recovery, ExecError> {
         let mut recovery = Recovery::default();
         recovery.failures.extend(self.forget_payloads(known).await);
+        self.sweep(&mut recovery).await?;
         let mut orphans = Vec::new();
         for (name, dir) in self.shared.task_dirs()? {
             match name.parse::<TaskId>() {
@@ -166,17 +171,39 @@ impl NativeExecutor {
                 Err(_) => orphans.push((None, dir)),
             }
         }
-        // All of them first, so that their grace periods pass together.
-        for (_, dir) in &orphans {
-            lifecycle::request(dir, Request::Stop).await;
-        }
-        for (id, dir) in orphans {
-            let path = dir.path().display().to_string();
-            match remove_orphan(&dir).await {
-                Ok(()) => recovery.removed.extend(id),
-                Err(error) => recovery.failures.push(format!("orphan in {path}: {error}")),
+        remove_orphans(orphans, &mut recovery).await;
+        Ok(recovery)
+    }
+
+    /// Takes this directory, and ends what runs for one that was in its place.
+    async fn sweep(&self, recovery: &mut Recovery) -> Result<(), ExecError> {
+        let shared = Arc::clone(&self.shared);
+        let root = self.shared.config.root.clone();
+        let swept = lifecycle::blocking(move || {
+            let held = leftovers::hold(&root).map_err(FileError::refused("lock", &root))?;
+            if held.is_some() {
+                *shared.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
             }
+            Ok(leftovers::sweep(&root))
+        });
+        let swept = swept.await?;
+        recovery.leftovers.extend(swept.told);
+        recovery.failures.extend(swept.failures);
+        Ok(())
+    }
+
+    fn present_now(&self) -> Result<BTreeSet<TaskId>, ExecError> {
+        let dirs = self.shared.task_dirs()?.into_iter();
+        Ok(dirs.filter_map(|(name, _)| name.parse().ok()).collect())
+    }
+
+    async fn discard_all(&self, tasks: &BTreeSet<TaskId>) -> Result<Recovery, ExecError> {
+        let mut recovery = Recovery::default();
+        let mut orphans = Vec::new();
+        for id in tasks {
+            orphans.push((Some(id.clone()), self.shared.task_dir(id)?));
         }
+        remove_orphans(orphans, &mut recovery).await;
         Ok(recovery)
     }
 }
@@ -203,6 +230,21 @@ fn description(config: &NativeConfig) -> v1::NodeDescription {
             }],
         }),
         ..v1::NodeDescription::default()
+    }
+}
+
+/// Ends and removes tasks.
+async fn remove_orphans(orphans: Vec<(Option<TaskId>, TaskDir)>, recovery: &mut Recovery) {
+    // All of them first, so that their grace periods pass together.
+    for (_, dir) in &orphans {
+        lifecycle::request(dir, Request::Stop).await;
+    }
+    for (id, dir) in orphans {
+        let path = dir.path().display().to_string();
+        match remove_orphan(&dir).await {
+            Ok(()) => recovery.removed.extend(id),
+            Err(error) => recovery.failures.push(format!("orphan in {path}: {error}")),
+        }
     }
 }
 
@@ -293,6 +335,17 @@ impl Executor for NativeExecutor {
         known: &'a BTreeSet<TaskId>,
     ) -> BoxFuture<'a, Result<Recovery, ExecError>> {
         Box::pin(self.recover_all(known))
+    }
+
+    fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, ExecError>> {
+        Box::pin(async { self.present_now() })
+    }
+
+    fn discard<'a>(
+        &'a self,
+        tasks: &'a BTreeSet<TaskId>,
+    ) -> BoxFuture<'a, Result<Recovery, ExecError>> {
+        Box::pin(self.discard_all(tasks))
     }
 
     fn logs(

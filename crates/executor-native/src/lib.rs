@@ -6,11 +6,12 @@
 //! the way out, and the task ends as REJECTED.
 //!
 //! # What a task finds
-//! * Environment: `PATH` and `HOME`; `SWARM_TASK_ID`, `SWARM_TASK_SLOT`, `SWARM_SERVICE_NAME`,
-//!   `SWARM_NODE_ID`; `SWARM_PORT_<target>` with the published number of each port in host mode (a
-//!   port published as 0 gets a free one, which the status of the task shows);
+//! * Environment: `PATH` and `HOME`; `SWARM_TASK_ID`, `SWARM_TASK_DIR`, `SWARM_TASK_SLOT`,
+//!   `SWARM_SERVICE_NAME`, `SWARM_NODE_ID`; `SWARM_PORT_<target>` with the published number of each
+//!   port in host mode (a port published as 0 gets a free one, which the status of the task shows);
 //!   `DOCKER_RESOURCE_<KIND>` for assigned generic resources; and what the spec says, which wins
-//!   over all but `SWARM_TASK_ID`. Nothing of the agent's own environment but its search path.
+//!   over all but `SWARM_TASK_ID` and `SWARM_TASK_DIR`. Nothing of the agent's own environment but
+//!   its search path.
 //! * `SWARM_SECRETS_DIR` (and `CREDENTIALS_DIRECTORY`, as for systemd services) and
 //!   `SWARM_CONFIGS_DIR`: directories with the files of relative targets, in memory and never on a
 //!   disk, gone when the task ends. With an agent of root the secrets are at `/run/secrets` too,
@@ -22,7 +23,8 @@
 //!
 //! # Owns
 //! The judgement of specs, the shim (one process per task, see [`shim`]), control groups, captured
-//! output, health checks, and finding what an earlier agent left.
+//! output, health checks, and finding what an earlier agent left, also for a state directory that
+//! is gone.
 //!
 //! # Does not own
 //! When a task starts or ends (`swarm-agent`), images, networks, volumes.
@@ -54,6 +56,7 @@ mod conditions;
 mod controller;
 mod executor;
 mod files;
+mod leftovers;
 mod lifecycle;
 mod log_reader;
 mod logs;
@@ -67,3 +70,4 @@ mod spec;
 mod task_dir;
 
 pub use executor::{LOG_FILE_BYTES_MAX, LOG_FILES_MAX, NativeConfig, NativeExecutor};
+pub use leftovers::keep_running;

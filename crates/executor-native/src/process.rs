@@ -1,6 +1,8 @@
 //! Processes by identity: a process id alone may belong to somebody else a moment later.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -41,6 +43,13 @@ impl Identity {
     /// Whether it still runs; a zombie does not.
     pub(crate) fn is_alive(self) -> bool {
         Stat::read(self.pid).is_some_and(|stat| stat.start == self.start && !stat.is_zombie)
+    }
+
+    /// Asks it to end unless it is gone.
+    pub(crate) fn terminate(self) {
+        if self.is_alive() {
+            let _gone_or_foreign = kill(Pid::from_raw(self.pid), Signal::SIGTERM);
+        }
     }
 
     /// Kills it unless it is gone. Trouble is ignored: the caller looks again.
@@ -144,6 +153,30 @@ fn process_ids() -> Vec<i32> {
     let mut pids: Vec<i32> = names.filter_map(|name| name.parse().ok()).collect();
     pids.sort_unstable();
     pids
+}
+
+/// All processes that live.
+pub(crate) fn all() -> Vec<Identity> {
+    let known = process_ids().into_iter().filter_map(Identity::of);
+    known.filter(|identity| identity.is_alive()).collect()
+}
+
+/// The arguments of a process; none for one of somebody else, or one that is gone.
+pub(crate) fn arguments(pid: i32) -> Vec<OsString> {
+    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = text.split(|byte| *byte == 0).filter(|it| !it.is_empty());
+    words.map(|it| OsString::from_vec(it.to_vec())).collect()
+}
+
+/// A variable of a process as it was started.
+pub(crate) fn variable(pid: i32, name: &str) -> Option<OsString> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut entries = environment.split(|byte| *byte == 0);
+    let value = entries.find_map(|entry| {
+        let rest = entry.strip_prefix(name.as_bytes())?;
+        rest.strip_prefix(b"=")
+    })?;
+    Some(OsString::from_vec(value.to_vec()))
 }
 
 fn has_variable(pid: i32, entry: &str) -> bool {

@@ -52,6 +52,28 @@ pub trait Executor: Send + Sync {
         known: &'a BTreeSet<TaskId>,
     ) -> BoxFuture<'a, Result<Recovery, ExecError>>;
 
+    /// The tasks that an earlier agent left, whoever knows them. For an agent that lost its
+    /// database: it keeps all of them until a manager says which are its own.
+    ///
+    /// # Errors
+    /// When the state of the executor cannot be read at all.
+    fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, ExecError>> {
+        Box::pin(async { Ok(BTreeSet::new()) })
+    }
+
+    /// Ends and removes tasks that have no controller.
+    ///
+    /// # Errors
+    /// When the state of the executor cannot be read at all. Trouble with a single task is in
+    /// [`Recovery::failures`].
+    fn discard<'a>(
+        &'a self,
+        tasks: &'a BTreeSet<TaskId>,
+    ) -> BoxFuture<'a, Result<Recovery, ExecError>> {
+        let _none = tasks;
+        Box::pin(async { Ok(Recovery::default()) })
+    }
+
     /// The output of a task, from before it was started until after it has ended. It needs no
     /// controller: what a task wrote is there for as long as the task is.
     ///
@@ -80,6 +102,8 @@ pub struct Recovery {
     pub idle: BTreeSet<TaskId>,
     /// Tasks nobody knows, ended and removed.
     pub removed: BTreeSet<TaskId>,
+    /// What is ended that ran for a state directory which is gone, in words.
+    pub leftovers: Vec<String>,
     /// What could not be cleaned up, in words, with the object and the way out.
     pub failures: Vec<String>,
 }

@@ -16,6 +16,7 @@ use super::outputs::Output;
 use super::supervisor::{Parts, Supervisor};
 use crate::cgroup::{self, Group, Tree};
 use crate::clock;
+use crate::leftovers::DIR_COOKIE;
 use crate::logs::{Stream, Writer};
 use crate::process::{self, Identity};
 use crate::records::{PayloadFile, Plan, Record};
@@ -23,7 +24,12 @@ use crate::task_dir::TaskDir;
 
 /// Starts the task. A program that could not be executed gives a supervisor as well, which has the
 /// rest to clean up.
-pub(super) fn start(dir: &TaskDir, plan: Plan) -> Result<Supervisor, ShimError> {
+pub(super) fn start(dir: &TaskDir, mut plan: Plan) -> Result<Supervisor, ShimError> {
+    if let Some(path) = dir.path().to_str() {
+        plan.launch
+            .env
+            .insert(DIR_COOKIE.to_owned(), path.to_owned());
+    }
     leave_agent(dir)?;
     refuse_lost_payloads(&plan)?;
     let signals = block_signals()?;

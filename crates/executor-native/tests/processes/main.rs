@@ -5,6 +5,7 @@
 mod adoption;
 mod ends;
 mod health;
+mod leftovers;
 mod limits;
 mod payloads;
 mod runs;

@@ -1,29 +1,28 @@
 //! The local task database: what the agent must remember to take up its tasks after a restart.
+//!
+//! Every value has a checksum, since the library looks at its own only after a crash. A database
+//! that is damaged is set aside: the tasks are found by what the executor has of them.
+
+mod damage;
+mod tables;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message as _;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use swarm_agent::{PersistBatch, PersistOp, PersistedTask};
+use redb::{Database, ReadableDatabase as _};
+use swarm_agent::{PersistBatch, PersistedTask};
 use swarm_api::v1;
 use swarm_types::convert::{self, ConvertError, Interner};
 use swarm_types::{Id, TaskStatus};
-
-/// Tasks as wire messages, without their status.
-const TASKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tasks");
-/// Statuses as wire messages.
-const STATUSES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("statuses");
-/// Tasks that are assigned to this node.
-const ASSIGNED: TableDefinition<'_, &str, bool> = TableDefinition::new("assigned");
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
     /// The file cannot be opened: it is in use, or damaged, or not ours.
     #[error(
-        "the task database {} cannot be opened; is another swarmd running on this state \
-         directory? If the file is damaged, move it away: the tasks then start anew", .0.display()
+        "the task database {} cannot be opened; is another swarmd running on this state directory?",
+        .0.display()
     )]
     Open(PathBuf, #[source] redb::DatabaseError),
     /// A transaction failed, for instance because the disk is full.
@@ -32,6 +31,17 @@ pub enum DbError {
     /// The database library panicked.
     #[error("writing the task database panicked")]
     Panicked,
+    /// A value is not the one that was written.
+    #[error("the task database {} has a value that was changed: {what}", .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Which value.
+        what: String,
+    },
+    /// A damaged file cannot be set aside.
+    #[error("the damaged task database {} cannot be moved away", .0.display())]
+    SetAside(PathBuf, #[source] std::io::Error),
     /// An entry is not what this program writes.
     #[error("the task database {} has a damaged entry for task {task}", .path.display())]
     Entry {
@@ -72,22 +82,55 @@ impl std::fmt::Debug for TaskDb {
     }
 }
 
+/// A database with what was in it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The database.
+    pub db: TaskDb,
+    /// Everything that was stored, in the order of the ids.
+    pub tasks: Vec<PersistedTask>,
+    /// Why nothing is known of earlier tasks.
+    pub lost: Option<Lost>,
+}
+
+/// Why a database knows nothing of earlier tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// There was none, as before the first start.
+    Missing(PathBuf),
+    /// It was damaged and set aside; what is wrong with it, and where it is.
+    SetAside(String),
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing(path) => write!(f, "the task database {} is not there", path.display()),
+            Self::SetAside(text) => f.write_str(text),
+        }
+    }
+}
+
 impl TaskDb {
-    /// Opens or makes the database. Blocks.
+    /// Opens or makes the database. One that is damaged is set aside, and an empty one takes its
+    /// place. Blocks.
     ///
     /// # Errors
-    /// [`DbError`].
-    pub fn open(path: &Path) -> Result<Self, DbError> {
+    /// [`DbError`]: the file is in use, or the system refuses.
+    pub fn open(path: &Path) -> Result<Opened, DbError> {
+        damage::open(path)
+    }
+
+    /// Opens or makes the database. Blocks.
+    fn open_sound(path: &Path) -> Result<(Self, Vec<PersistedTask>), DbError> {
         let db = Self {
             database: Arc::default(),
             path: path.to_owned(),
         };
         // Makes the tables, so that reading a fresh database finds them.
-        db.write(&PersistBatch {
-            sequence: 0,
-            ops: Vec::new(),
-        })?;
-        Ok(db)
+        db.with(tables::prepare)?;
+        let tasks = db.load()?;
+        Ok((db, tasks))
     }
 
     /// Everything that is stored, in the order of the ids. Blocks.
@@ -95,7 +138,12 @@ impl TaskDb {
     /// # Errors
     /// [`DbError`].
     pub fn load(&self) -> Result<Vec<PersistedTask>, DbError> {
-        let (tasks, mut loaded) = (self.read_raw()?, Vec::new());
+        let read = self.with(|database| tables::read(&database.begin_read()?))?;
+        let changed = |what| DbError::Changed {
+            path: self.path.clone(),
+            what,
+        };
+        let (tasks, mut loaded) = (read.map_err(changed)?, Vec::new());
         let mut interner = Interner::new();
         for (id, raw) in tasks {
             let task = raw.decode(&mut interner);
@@ -123,27 +171,6 @@ impl TaskDb {
         Ok(result)
     }
 
-    fn read_raw(&self) -> Result<Vec<(String, Raw)>, DbError> {
-        self.with(|database| {
-            let transaction = database.begin_read()?;
-            let tasks = transaction.open_table(TASKS)?;
-            let statuses = transaction.open_table(STATUSES)?;
-            let assigned = transaction.open_table(ASSIGNED)?;
-            let mut found = Vec::new();
-            for entry in tasks.iter()? {
-                let (id, task) = entry?;
-                let status = statuses.get(id.value())?;
-                let raw = Raw {
-                    task: task.value().to_vec(),
-                    status: status.map(|status| status.value().to_vec()),
-                    is_assigned: assigned.get(id.value())?.is_some_and(|flag| flag.value()),
-                };
-                found.push((id.value().to_owned(), raw));
-            }
-            Ok(found)
-        })
-    }
-
     /// Makes a batch durable, all of it or nothing. Blocks.
     ///
     /// # Errors
@@ -151,35 +178,7 @@ impl TaskDb {
     pub fn write(&self, batch: &PersistBatch) -> Result<(), DbError> {
         self.with(|database| {
             let transaction = database.begin_write()?;
-            {
-                let mut tasks = transaction.open_table(TASKS)?;
-                let mut statuses = transaction.open_table(STATUSES)?;
-                let mut assigned = transaction.open_table(ASSIGNED)?;
-                for op in &batch.ops {
-                    match op {
-                        PersistOp::PutTask(task) => {
-                            let id = task.id.to_string();
-                            let mut wire = convert::task_to_wire(task);
-                            wire.status = None;
-                            tasks.insert(&*id, &*wire.encode_to_vec())?;
-                            assigned.insert(&*id, true)?;
-                        }
-                        PersistOp::PutStatus(id, status) => {
-                            let wire = convert::task_status_to_wire(status);
-                            statuses.insert(&*id.to_string(), &*wire.encode_to_vec())?;
-                        }
-                        PersistOp::Unassign(id) => {
-                            assigned.insert(&*id.to_string(), false)?;
-                        }
-                        PersistOp::Delete(id) => {
-                            let id = id.to_string();
-                            tasks.remove(&*id)?;
-                            statuses.remove(&*id)?;
-                            assigned.remove(&*id)?;
-                        }
-                    }
-                }
-            }
+            tables::Tables::open(&transaction)?.apply(&batch.ops)?;
             transaction.commit()?;
             Ok(())
         })
@@ -217,7 +216,9 @@ impl Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use swarm_agent::PersistOp;
     use swarm_types::{Task, TaskState, Timestamp};
+    use tables::{CHECKS, STATUSES, TASKS};
 
     fn batch(sequence: u64, ops: Vec<PersistOp>) -> PersistBatch {
         PersistBatch { sequence, ops }
@@ -227,69 +228,179 @@ mod tests {
         Arc::new(Task::new(id.parse().unwrap(), Arc::default()))
     }
 
+    fn running() -> TaskStatus {
+        TaskStatus::new(TaskState::Running, Timestamp::from_millis(5), "started")
+    }
+
+    /// A database with tasks `a`, which runs, and `b`.
+    fn filled(path: &Path) -> TaskDb {
+        let db = TaskDb::open(path).unwrap().db;
+        let (a, b) = (task("a"), task("b"));
+        let status = PersistOp::PutStatus(a.id.clone(), running());
+        let ops = vec![PersistOp::PutTask(a), status, PersistOp::PutTask(b)];
+        db.write(&batch(1, ops)).unwrap();
+        db
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
+
     #[test]
     fn what_was_written_is_there_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tasks.db");
-        let running = TaskStatus::new(TaskState::Running, Timestamp::from_millis(5), "started");
-        {
-            let db = TaskDb::open(&path).unwrap();
-            assert_eq!(db.load().unwrap(), Vec::new());
-            let (a, b) = (task("a"), task("b"));
-            let status = PersistOp::PutStatus(a.id.clone(), running.clone());
-            let ops = vec![PersistOp::PutTask(a), status, PersistOp::PutTask(b.clone())];
-            db.write(&batch(1, ops)).unwrap();
-            db.write(&batch(2, vec![PersistOp::Unassign(b.id.clone())]))
-                .unwrap();
-        }
-        let db = TaskDb::open(&path).unwrap();
-        let loaded = db.load().unwrap();
-        assert_eq!(loaded.len(), 2);
-        assert_eq!(loaded[0].status, running);
-        assert!(loaded[0].is_assigned && !loaded[1].is_assigned);
-        db.write(&batch(
-            3,
-            vec![PersistOp::Delete(loaded[0].task.id.clone())],
-        ))
-        .unwrap();
+        assert_eq!(TaskDb::open(&path).unwrap().tasks, Vec::new());
+        let db = filled(&path);
+        let b = task("b").id.clone();
+        db.write(&batch(2, vec![PersistOp::Unassign(b)])).unwrap();
+        drop(db);
+        let Opened { db, tasks, lost } = TaskDb::open(&path).unwrap();
+        assert_eq!((tasks.len(), lost), (2, None));
+        assert_eq!(tasks[0].status, running());
+        assert!(tasks[0].is_assigned && !tasks[1].is_assigned);
+        let gone = tasks[0].task.id.clone();
+        db.write(&batch(3, vec![PersistOp::Delete(gone.clone())]))
+            .unwrap();
+        assert_eq!(db.load().unwrap().len(), 1);
+        // As an agent may that forgot the task meanwhile.
+        db.write(&batch(4, vec![PersistOp::PutStatus(gone, running())]))
+            .unwrap();
         assert_eq!(db.load().unwrap().len(), 1);
     }
 
     #[test]
-    fn a_second_process_and_a_foreign_file_are_refused_with_the_path() {
+    fn a_second_process_is_refused_with_the_path() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tasks.db");
         let _held = TaskDb::open(&path).unwrap();
         let error = TaskDb::open(&path).unwrap_err();
         assert!(error.to_string().contains("tasks.db"), "{error}");
-        let foreign = directory.path().join("foreign.db");
-        std::fs::write(&foreign, b"this is not a database, but it is long enough").unwrap();
-        assert!(matches!(TaskDb::open(&foreign), Err(DbError::Open(..))));
+        assert_eq!(names(directory.path()), ["tasks.db"]);
+    }
+
+    /// The values as they are on the disk, which redb does not look at after a clean stop.
+    #[test]
+    fn a_database_with_any_damage_is_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let sound = directory.path().join("sound.db");
+        drop(filled(&sound));
+        let sound = std::fs::read(sound).unwrap();
+        let at = |text: &[u8]| sound.windows(text.len()).position(|it| it == text).unwrap();
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = sound.clone();
+            change(&mut bytes);
+            bytes
+        };
+        let flip = |at: usize| with(&|bytes: &mut Vec<u8>| bytes[at] ^= 1);
+        let damages = [
+            (
+                "foreign",
+                b"this is not a database, but it is long enough".to_vec(),
+            ),
+            ("empty", Vec::new()),
+            ("cut", sound[..sound.len() / 2].to_vec()),
+            ("zeroes", vec![0; sound.len()]),
+            ("head", flip(3)),
+            ("message", flip(at(b"started"))),
+        ];
+        for (name, damage) in damages {
+            let place = directory.path().join(name);
+            std::fs::create_dir(&place).unwrap();
+            let path = place.join("tasks.db");
+            std::fs::write(&path, &damage).unwrap();
+            let Opened { db, tasks, lost } = TaskDb::open(&path).unwrap();
+            assert_eq!(tasks, Vec::new(), "{name}");
+            let lost = lost.unwrap().to_string();
+            assert!(lost.contains("tasks.db.damaged-1"), "{name}: {lost}");
+            assert!(place.join("tasks.db.damaged-1").exists(), "{name}");
+            db.write(&batch(1, vec![PersistOp::PutTask(task("c"))]))
+                .unwrap();
+            drop(db);
+            let again = TaskDb::open(&path).unwrap();
+            assert_eq!((again.tasks.len(), again.lost), (1, None), "{name}");
+        }
     }
 
     #[test]
-    fn a_damaged_entry_is_named() {
+    fn values_that_were_changed_moved_or_taken_away_are_found_out() {
+        type Change = fn(&redb::WriteTransaction) -> Result<(), redb::Error>;
+        let changes: [(&str, Change); 5] = [
+            ("task", |tx| {
+                Ok(tx
+                    .open_table(TASKS)?
+                    .insert("a", &b"\xff\xff"[..])
+                    .map(drop)?)
+            }),
+            ("status", |tx| {
+                Ok(tx.open_table(STATUSES)?.insert("b", &b""[..]).map(drop)?)
+            }),
+            ("no status", |tx| {
+                Ok(tx.open_table(STATUSES)?.remove("a").map(drop)?)
+            }),
+            ("no task", |tx| {
+                Ok(tx.open_table(TASKS)?.remove("a").map(drop)?)
+            }),
+            ("no check", |tx| {
+                Ok(tx.open_table(CHECKS)?.remove("t/b").map(drop)?)
+            }),
+        ];
+        for (name, change) in changes {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("tasks.db");
+            let db = filled(&path);
+            db.with(|database| {
+                let transaction = database.begin_write()?;
+                change(&transaction)?;
+                transaction.commit()?;
+                Ok(())
+            })
+            .unwrap();
+            drop(db);
+            let opened = TaskDb::open(&path).unwrap();
+            assert_eq!(opened.tasks, Vec::new(), "{name}");
+            let lost = opened.lost.unwrap().to_string();
+            assert!(lost.contains("a value that was changed"), "{name}: {lost}");
+        }
+    }
+
+    #[test]
+    fn a_database_of_before_the_checksums_is_taken_and_gets_them() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tasks.db");
-        let db = TaskDb::open(&path).unwrap();
+        let db = filled(&path);
         db.with(|database| {
             let transaction = database.begin_write()?;
-            transaction
-                .open_table(TASKS)?
-                .insert("bad", &b"\xff\xff"[..])?;
+            transaction.delete_table(CHECKS)?;
             transaction.commit()?;
             Ok(())
         })
         .unwrap();
-        let error = db.load().unwrap_err();
-        assert!(error.to_string().contains("task bad"), "{error}");
+        drop(db);
+        for _ in 0..2 {
+            let opened = TaskDb::open(&path).unwrap();
+            assert_eq!((opened.tasks.len(), opened.lost), (2, None));
+        }
+    }
+
+    #[test]
+    fn a_database_that_is_not_there_is_told_and_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tasks.db");
+        let lost = TaskDb::open(&path).unwrap().lost;
+        assert_eq!(lost, Some(Lost::Missing(path.clone())));
+        assert_eq!(TaskDb::open(&path).unwrap().lost, None);
     }
 
     #[test]
     fn a_write_that_failed_does_not_spoil_those_after_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tasks.db");
-        let db = TaskDb::open(&path).unwrap();
+        let db = TaskDb::open(&path).unwrap().db;
         db.write(&batch(1, vec![PersistOp::PutTask(task("a"))]))
             .unwrap();
         let failure = || std::io::Error::from(std::io::ErrorKind::StorageFull);

@@ -11,7 +11,7 @@
 //! * A status leaves this node only after it is in the database, but for the end of a task while
 //!   the database cannot be written.
 //! * A dropped operation is a cancelled operation; the program that it started lives on.
-//! * Ending the agent never ends a task.
+//! * Ending the agent never ends a task; removing its node ends them all.
 //!
 //! # Start reading at
 //! [`Runner::run`].
@@ -31,8 +31,8 @@ mod runner;
 mod skew;
 mod told;
 
-pub use db::{DbError, TaskDb};
+pub use db::{DbError, Lost, Opened, TaskDb};
 pub use remotes::Remotes;
-pub use runner::{Config, RunError, Runner};
+pub use runner::{Config, Removed, RunError, Runner};
 pub use skew::CLOCK_SKEW_MAX;
 pub use told::Told;

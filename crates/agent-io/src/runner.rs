@@ -1,6 +1,6 @@
 //! Drives the agent machine: carries out what it asks for, and tells it what came of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use swarm_agent::{
     Agent, AgentRpc, Call, NodeAction, OpId, PersistBatch, Reply, RpcError, TaskOperation,
 };
 use swarm_api::v1;
-use swarm_executor::{Controller, Dependencies, ExecError, Executor, Operation, Report};
+use swarm_api::v1::assignments_message::Type;
+use swarm_executor::{Controller, Dependencies, ExecError, Executor, Operation, Recovery, Report};
 use swarm_rt::tls::{Changes, Credentials};
 use swarm_rt::{Clock, OsIds, Shutdown};
 use swarm_types::{NodeId, Task, TaskId};
@@ -17,7 +18,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::calls::{Attempt, Heard};
-use crate::db::{DbError, TaskDb};
+use crate::db::{DbError, Lost, Opened, TaskDb};
 use crate::publications::Publications;
 use crate::remotes::Remotes;
 use crate::skew::Skew;
@@ -56,6 +57,11 @@ pub enum RunError {
     Recover(String),
 }
 
+/// The node was removed from its cluster, and nothing of it runs any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node was removed from its cluster")]
+pub struct Removed;
+
 /// A running agent.
 pub struct Runner {
     config: Config,
@@ -80,6 +86,10 @@ pub struct Runner {
     /// The last write of the task database failed.
     is_disk_failing: bool,
     skew: Skew,
+    /// A manager said that the node was removed.
+    is_removed: bool,
+    /// Tasks that run here while nobody knows whose they are, because the database was lost.
+    unclaimed: BTreeSet<TaskId>,
 }
 
 impl std::fmt::Debug for Runner {
@@ -103,6 +113,7 @@ struct Running {
 enum Done {
     Described(Result<v1::NodeDescription, ExecError>),
     Configured(Result<(), ExecError>),
+    Discarded(Result<Recovery, ExecError>),
     Persisted {
         sequence: u64,
         written: Result<(), DbError>,
@@ -127,18 +138,19 @@ impl Runner {
         clock: Clock,
     ) -> Result<Self, RunError> {
         let path = config.database.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            let db = TaskDb::open(&path)?;
-            let tasks = db.load()?;
-            Ok::<_, DbError>((db, tasks))
-        });
-        let (db, tasks) = opened
+        let opened = tokio::task::spawn_blocking(move || TaskDb::open(&path));
+        let Opened { db, tasks, lost } = opened
             .await
             .map_err(|error| RunError::Recover(error.to_string()))??;
         let agent = Agent::new(clock.now(), tasks);
-        let known = agent.known_tasks();
-        let recovery = executor.recover(&known).await;
-        let recovery = recovery.map_err(|error| RunError::Recover(error.to_string()))?;
+        let recover = |error: ExecError| RunError::Recover(error.to_string());
+        let unclaimed = match &lost {
+            Some(lost) => unclaimed(&*executor, lost).await.map_err(recover)?,
+            None => BTreeSet::new(),
+        };
+        let mut known = agent.known_tasks();
+        known.extend(unclaimed.iter().cloned());
+        let recovery = executor.recover(&known).await.map_err(recover)?;
         if !known.is_empty() || !recovery.removed.is_empty() {
             tracing::info!(
                 running = recovery.running.len(),
@@ -146,6 +158,9 @@ impl Runner {
                 removed = recovery.removed.len(),
                 "took up the tasks of before"
             );
+        }
+        for leftover in &recovery.leftovers {
+            tracing::warn!("{leftover}");
         }
         for failure in &recovery.failures {
             tracing::warn!(failure, "a leftover could not be cleaned up");
@@ -178,6 +193,8 @@ impl Runner {
             trouble: None,
             is_disk_failing: false,
             skew: Skew::default(),
+            is_removed: false,
+            unclaimed,
         })
     }
 
@@ -192,9 +209,17 @@ impl Runner {
     }
 
     /// Runs until shutdown. The tasks run on afterwards.
-    pub async fn run(mut self, shutdown: Shutdown) {
+    ///
+    /// # Errors
+    /// [`Removed`] when the node was removed from its cluster and all its tasks have ended.
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), Removed> {
+        let mut ended = Ok(());
         loop {
             self.turn();
+            if self.is_removed && self.agent.is_empty() && self.work.is_empty() {
+                ended = Err(Removed);
+                break;
+            }
             let wake = self.agent.poll_timeout();
             let input = tokio::select! {
                 biased;
@@ -208,6 +233,7 @@ impl Runner {
         }
         self.agent.handle_stop();
         self.close().await;
+        ended
     }
 
     /// Takes an input and those that came with it.
@@ -283,6 +309,15 @@ impl Runner {
             Done::Configured(configured) => {
                 if let Err(error) = configured {
                     tracing::warn!(%error, "the executor refused the node's configuration");
+                }
+            }
+            Done::Discarded(discarded) => {
+                let failures = match discarded {
+                    Ok(recovery) => recovery.failures,
+                    Err(error) => vec![error.to_string()],
+                };
+                for failure in failures {
+                    tracing::warn!(failure, "a task that was found could not be ended");
                 }
             }
             Done::Persisted { sequence, written } => self.handle_written(sequence, written),
@@ -374,19 +409,59 @@ impl Runner {
             }
             Heard::Time(theirs) => self.skew.hear(now, theirs),
             Heard::Assignments(epoch, message) => {
+                let is_complete = message.r#type() == Type::Complete;
                 self.agent
                     .handle_assignments_message(now, epoch, message, draw);
+                if is_complete {
+                    self.discard_unclaimed();
+                }
             }
             Heard::Subscription(epoch, message) => {
                 self.agent.handle_subscription_message(now, epoch, message);
             }
             Heard::Reply(epoch, reply) => {
+                let is_removed = reply.says_removed(&self.config.node);
                 self.agent.handle_rpc_result(now, epoch, reply, draw);
+                if is_removed {
+                    self.leave();
+                }
             }
             Heard::Published(id, epoch, ended) => {
                 self.agent.handle_published(now, &id, epoch, ended);
             }
         }
+    }
+
+    /// A manager said which tasks are this node's: the others end.
+    fn discard_unclaimed(&mut self) {
+        let mut unclaimed = std::mem::take(&mut self.unclaimed);
+        if unclaimed.is_empty() {
+            return;
+        }
+        let (found, known) = (unclaimed.len(), self.agent.known_tasks());
+        unclaimed.retain(|task| !known.contains(task));
+        let kept = found - unclaimed.len();
+        let ended = unclaimed.len();
+        tracing::warn!(
+            kept,
+            ended,
+            "took up the tasks that were found and are this node's"
+        );
+        let executor = Arc::clone(&self.executor);
+        self.work
+            .spawn(async move { Done::Discarded(executor.discard(&unclaimed).await) });
+    }
+
+    /// The cluster does not know the node any more, and has given its tasks to others.
+    fn leave(&mut self) {
+        if std::mem::replace(&mut self.is_removed, true) {
+            return;
+        }
+        let tasks = self.agent.known_tasks().len();
+        let node = &self.config.node;
+        tracing::error!(%node, tasks, "this node was removed from its cluster; its tasks stop");
+        self.agent.handle_leave(self.clock.now());
+        self.discard_unclaimed();
     }
 
     fn tell_connected(&mut self) {
@@ -437,7 +512,7 @@ impl Runner {
         if let Some(attempt) = attempt {
             self.config.remotes.observe(&attempt.address, false);
         }
-        if self.trouble.as_deref() == Some(reason) {
+        if self.is_removed || self.trouble.as_deref() == Some(reason) {
             tracing::debug!(reason, "no session");
         } else {
             tracing::warn!(
@@ -542,6 +617,19 @@ enum Input {
     Renewed,
     Heard(Heard),
     Work(Box<Result<Done, JoinError>>),
+}
+
+/// The tasks that the executor has while the database says nothing of any.
+async fn unclaimed(executor: &dyn Executor, lost: &Lost) -> Result<BTreeSet<TaskId>, ExecError> {
+    let present = executor.present().await?;
+    // A first start has neither.
+    if !present.is_empty() || matches!(lost, Lost::SetAside(_)) {
+        tracing::error!(
+            tasks = present.len(),
+            "{lost}; the tasks that were found here run on until a manager says whose they are"
+        );
+    }
+    Ok(present)
 }
 
 /// Runs one operation, with a fresh controller if the task has none yet.

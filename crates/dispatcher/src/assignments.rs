@@ -42,6 +42,8 @@ pub(crate) struct Assignments {
     dirty: BTreeSet<TaskId>,
     /// The number of the last message; 0 before the complete one.
     sequence: u64,
+    /// The node was removed and is to have nothing.
+    is_over: bool,
 }
 
 #[derive(Debug)]
@@ -130,6 +132,13 @@ impl Assignments {
         self.dirty.extend(tasks);
     }
 
+    /// The node was removed: it is to have no task, whatever the store says.
+    pub(crate) fn take_all_back(&mut self) {
+        self.is_over = true;
+        self.dirty.extend(self.sent.keys().cloned());
+        self.dirty.append(&mut self.held);
+    }
+
     /// What drivers provided, and what they are to be asked.
     pub(crate) fn driven(&mut self) -> &mut Driven {
         &mut self.driven
@@ -163,7 +172,7 @@ impl Assignments {
         if is_complete {
             let wanted: Vec<_> = view
                 .tasks_on_node(node)
-                .filter(|task| task.state() >= TaskState::Assigned)
+                .filter(|task| !self.is_over && task.state() >= TaskState::Assigned)
                 .cloned()
                 .collect();
             for task in wanted {
@@ -198,7 +207,8 @@ impl Assignments {
 
     fn compare(&mut self, view: &Root, node: &NodeId, id: &TaskId, changes: &mut Changes) {
         let wanted = view.task(id).filter(|task| {
-            task.state() >= TaskState::Assigned && task.node_id.as_ref() == Some(node)
+            let is_there = task.node_id.as_ref() == Some(node) && !self.is_over;
+            is_there && task.state() >= TaskState::Assigned
         });
         match (wanted, self.sent.get_mut(id)) {
             (None, None) => self.release(id),

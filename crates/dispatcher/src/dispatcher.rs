@@ -5,6 +5,7 @@
 //! whose result it hands back. It calls [`Dispatcher::handle_sent`] when the transport of a stream
 //! has room again, and sleeps until [`Dispatcher::poll_timeout`].
 
+mod farewell;
 mod lost;
 mod messages;
 mod observe;
@@ -37,6 +38,7 @@ use crate::sessions::Session;
 use crate::statuses;
 use crate::volumes;
 use crate::wire::AssignmentsBytes;
+pub use farewell::FAREWELL_TIMEOUT;
 pub use secrets::{SECRET_REQUESTS_MAX, SecretRequest, SecretRequestId};
 pub use standstill::{PARDONS_MAX, STANDSTILL_MIN};
 
@@ -115,6 +117,8 @@ enum Timer {
     Assignments(NodeId),
     /// Drivers that failed are asked again then.
     Secrets(NodeId),
+    /// The streams of a removed node end then.
+    Farewell(NodeId),
 }
 
 /// The state of the dispatcher in one leader's term.
@@ -126,6 +130,8 @@ pub struct Dispatcher {
     pulses: Pulses,
     is_stopped: bool,
     sessions: BTreeMap<NodeId, Session>,
+    /// Nodes that were removed and still listen.
+    farewells: BTreeMap<NodeId, farewell::Farewell>,
     streams: BTreeMap<StreamId, NodeId>,
     stream_last: u64,
     /// Nodes from before this term that have not registered yet.
@@ -157,6 +163,7 @@ impl Dispatcher {
             pulses: Pulses::new(heartbeat_period(view)),
             is_stopped: false,
             sessions: BTreeMap::new(),
+            farewells: BTreeMap::new(),
             streams: BTreeMap::new(),
             stream_last: 0,
             awaited: BTreeSet::new(),
@@ -280,7 +287,7 @@ impl Dispatcher {
         let registered: Vec<NodeId> = self.sessions.keys().cloned().collect();
         for id in registered {
             if view.node(&id).is_none() && !self.is_waiting(&id) {
-                self.remove_node(&id);
+                self.remove_node(now, &id);
                 continue;
             }
             if let Some(session) = self.sessions.get_mut(&id)
@@ -316,6 +323,7 @@ impl Dispatcher {
                     self.intake.arm(now);
                 }
                 Timer::Secrets(node) => self.retry_secrets(now, node),
+                Timer::Farewell(node) => self.end_farewell(&node),
                 Timer::Assignments(node) => {
                     if let Some(session) = self.sessions.get_mut(&node)
                         && let Some(assignments) = &mut session.assignments
@@ -350,6 +358,10 @@ impl Dispatcher {
                 let stream = assignments.stream;
                 self.end_stream(&node, stream, DispatchError::must_disconnect());
             }
+        }
+        while let Some((node, _)) = self.farewells.first_key_value() {
+            let node = node.clone();
+            self.end_farewell(&node);
         }
         self.timers = Timers::new();
         self.registrations = Timers::new();
@@ -476,6 +488,7 @@ impl Timer {
             Self::Orphan(_) => "the tasks of a lost node are orphaned",
             Self::Assignments(_) => "changes of assignments are sent",
             Self::Secrets(_) => "a secret driver is asked again",
+            Self::Farewell(_) => "the streams of a removed node end",
         }
     }
 }

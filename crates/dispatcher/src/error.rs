@@ -47,6 +47,12 @@ impl DispatchError {
         Self::new(Code::InvalidArgument, "session invalid")
     }
 
+    /// The text that a removed node hears at each call; agents look for it.
+    pub(crate) fn node_removed(node: &NodeId) -> Self {
+        let text = format!("Permission denied: node {node} was removed from swarm");
+        Self::new(Code::PermissionDenied, text)
+    }
+
     pub(crate) fn node_not_found() -> Self {
         Self::new(Code::Unknown, "node not found")
     }

@@ -25,6 +25,8 @@
 //! * I-DISP-8: a task goes out with what it refers to, or waits for its driver. One that the node
 //!   may have had before goes out at once: what the first message leaves out would be removed
 //!   there.
+//! * I-DISP-12: a node that was removed while it listened is told that it has no task, before its
+//!   streams end.
 //!
 //! # Start reading at
 //! [`Dispatcher`], then `assignments` and `intake`.
@@ -38,7 +40,7 @@
 //! when nodes can reach the new leader, not before; the first heartbeat of a session is answered
 //! with any part of the period, so that nodes which come back together do not beat together;
 //! registrations that wait for their write are bounded, and wait less than statuses do; nodes get
-//! more time after the manager itself stood still.
+//! more time after the manager itself stood still; a node that is removed is told so.
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -79,8 +81,8 @@ pub use config::{
     UNKNOWN_GRACE_MULTIPLIER,
 };
 pub use dispatcher::{
-    Body, Dispatcher, Message, PARDONS_MAX, SECRET_REQUESTS_MAX, STANDSTILL_MIN, SecretRequest,
-    SecretRequestId, SessionOpen, SessionStart, Status, StreamId,
+    Body, Dispatcher, FAREWELL_TIMEOUT, Message, PARDONS_MAX, SECRET_REQUESTS_MAX, STANDSTILL_MIN,
+    SecretRequest, SecretRequestId, SessionOpen, SessionStart, Status, StreamId,
 };
 pub use driven::{SECRET_BYTES_LIMIT, SECRET_RETRY_MAX, SECRET_RETRY_MIN, SecretAnswer};
 pub use error::{Code, DispatchError};

@@ -244,6 +244,12 @@ impl AssignmentStream {
         }
     }
 
+    /// The node was removed: everything that it was sent is taken back.
+    pub(crate) fn take_all_back(&mut self) {
+        self.state.take_all_back();
+        self.is_due = true;
+    }
+
     /// Whether the message has waited long enough, or would be long enough.
     pub(crate) fn can_send(&self) -> bool {
         !self.is_under_way && (self.is_due || self.state.backlog() >= ASSIGNMENT_BATCH_CHANGES)

@@ -2,6 +2,7 @@
 
 mod assignments;
 mod drivers;
+mod farewell;
 mod orphans;
 mod oversize;
 mod property;

@@ -14,12 +14,13 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use swarm_api::authorization::{self as table, Method};
 use swarm_ca::authorization::{Accepted, Arrival, Denial, Here, Hop, Reason, authorize};
+use swarm_dispatcher::FAREWELL_TIMEOUT;
 use swarm_raft_io::ReplicatedStore;
 use swarm_rt::Clock;
 use swarm_rt::metrics::{Metrics, Refused};
@@ -28,7 +29,7 @@ use swarm_rt::tls::{CallPlace, Connection};
 use swarm_types::ClusterId;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service;
@@ -48,6 +49,18 @@ const ANONYMOUS_CALLS_MAX: u32 = 8;
 pub(crate) const CALL_TIMEOUT: Duration =
     READY_WAIT_MAX.saturating_mul(2).saturating_add(CALL_SLACK);
 const CALL_SLACK: Duration = Duration::from_secs(15);
+
+/// The streams of a session. A node that is removed hears on them that it has no tasks any more,
+/// and agents of other programs end all of them as soon as one ends.
+const FAREWELL_METHODS: [(&str, &str); 4] = [
+    ("LogBroker", "ListenSubscriptions"),
+    ("Dispatcher", "Session"),
+    ("Dispatcher", "Assignments"),
+    ("Dispatcher", "Tasks"),
+];
+
+/// How long the streams of a removed node may go on: longer than the dispatcher lets them.
+pub(crate) const FAREWELL_MAX: Duration = FAREWELL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
 /// Shared by all calls of the remote listener.
 #[derive(Clone)]
@@ -184,6 +197,7 @@ impl Guard {
             connection: Arc::clone(connection),
             hop: (hop != Hop::default()).then(|| Box::new(hop)),
             notified,
+            farewell: None,
             deadline,
             since: self.inner.clock.monotonic(),
             _place: place,
@@ -229,6 +243,9 @@ impl AtOnce<'_> {
     }
 }
 
+/// The end of the time in which a removed node may listen, and what it is told then.
+type Farewell = (Pin<Box<Sleep>>, Denial);
+
 /// What goes on for as long as a call does.
 pub(crate) struct Watch {
     guard: Guard,
@@ -238,6 +255,8 @@ pub(crate) struct Watch {
     hop: Option<Box<Hop>>,
     /// Set for streams.
     notified: Option<Pin<Box<OwnedNotified>>>,
+    /// Set when the node of a stream turned out to be removed: until when it may listen.
+    farewell: Option<Box<Farewell>>,
     /// Until when the caller waits.
     deadline: Option<Instant>,
     since: Duration,
@@ -262,6 +281,11 @@ impl Watch {
             let direct = Hop::default();
             let hop = self.hop.as_deref().unwrap_or(&direct);
             match self.guard.authorize(self.method, &self.connection, hop) {
+                // The dispatcher ends it, after it took the node's tasks back.
+                Err(denial) if is_farewell(self.method, &self.connection, &denial) => {
+                    let over = || Box::new((Box::pin(sleep(FAREWELL_MAX)), denial));
+                    self.farewell.get_or_insert_with(over);
+                }
                 Err(denial) => return Poll::Ready(self.guard.denied(denial)),
                 Ok(_) => {
                     if let Some(reason) = self.connection.closing() {
@@ -270,8 +294,19 @@ impl Watch {
                 }
             }
         }
+        if let Some(farewell) = &mut self.farewell {
+            let (over, denial) = &mut **farewell;
+            ready!(over.as_mut().poll(context));
+            return Poll::Ready(self.guard.denied(denial.clone()));
+        }
         Poll::Pending
     }
+}
+
+/// Whether the node of a stream was removed and hears so on it.
+fn is_farewell(method: &Method, connection: &Connection, denial: &Denial) -> bool {
+    let is_told = FAREWELL_METHODS.contains(&method.names());
+    is_told && denial.reason == Reason::RemovedNode && connection.closing().is_none()
 }
 
 fn calls_max(peer: &Peer) -> u32 {

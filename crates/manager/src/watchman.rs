@@ -1,10 +1,13 @@
 //! Closes the connections of nodes that were removed or demoted, as soon as this manager's store
 //! says so.
 //!
-//! Owns which connections these are. New calls of such nodes are refused by the guard anyway; this
-//! ends what was open before. Runs on every manager, whether it leads or not.
+//! Owns which connections these are, and when: a removed node gets time to hear that it has no
+//! tasks any more. New calls of such nodes are refused by the guard anyway; this ends what was open
+//! before. Runs on every manager, whether it leads or not.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use swarm_api::v1::NodeRole;
 use swarm_raft_io::ReplicatedStore;
@@ -14,8 +17,12 @@ use swarm_rt::tasks::TaskError;
 use swarm_rt::tls::{Connection, Connections};
 use swarm_store::{Action, Change, Filter, Received, Root, Selector};
 use swarm_types::{AnyObject, Cluster, Kind, Node, NodeId};
+use tokio::time::{Instant, sleep_until};
 
-use crate::guard::Guard;
+use crate::guard::{FAREWELL_MAX, Guard};
+
+/// How long to sleep while no connection is to be closed; nothing depends on it.
+const IDLE_LOOK: Duration = Duration::from_secs(3_600);
 
 /// Watches until the manager stops.
 pub(crate) async fn run(
@@ -24,17 +31,27 @@ pub(crate) async fn run(
     guard: Guard,
     stop: Shutdown,
 ) -> Result<(), TaskError> {
-    let watchman = Watchman { connections, guard };
+    let mut watchman = Watchman {
+        connections,
+        guard,
+        leaving: BTreeMap::new(),
+    };
     loop {
         let (view, mut feed) = store.store().view_and_watch(filter());
         watchman.look_at_all(&view);
         loop {
             let received = tokio::select! {
                 () = stop.begun() => return Ok(()),
+                () = sleep_until(watchman.next()) => {
+                    watchman.close_due();
+                    continue;
+                }
                 received = feed.next() => received,
             };
             match received {
-                Received::Event(event) => event.changes().for_each(|it| watchman.look_at(it)),
+                Received::Event(event) => {
+                    event.changes().for_each(|it| watchman.look_at(it));
+                }
                 // Also after the store was replaced by a snapshot of the leader's.
                 Received::Lagged { .. } | Received::Closed => break,
             }
@@ -66,10 +83,12 @@ fn nodes(change: &Change) -> Option<&Arc<Node>> {
 struct Watchman {
     connections: Connections,
     guard: Guard,
+    /// Removed nodes that had connections, and when these are closed.
+    leaving: BTreeMap<NodeId, Instant>,
 }
 
 impl Watchman {
-    fn look_at(&self, change: &Change) {
+    fn look_at(&mut self, change: &Change) {
         match (&change.object, &change.old, change.action) {
             (AnyObject::Cluster(cluster), Some(AnyObject::Cluster(old)), _) => {
                 self.blacklisted(cluster, old);
@@ -83,7 +102,7 @@ impl Watchman {
     }
 
     /// Everything that is connected, at the start and after lost changes.
-    fn look_at_all(&self, view: &Root) {
+    fn look_at_all(&mut self, view: &Root) {
         for id in self.connections.nodes() {
             let cluster = view.cluster();
             if cluster.is_some_and(|cluster| is_blacklisted(cluster, &id)) {
@@ -98,7 +117,7 @@ impl Watchman {
         self.guard.recheck();
     }
 
-    fn blacklisted(&self, cluster: &Cluster, old: &Cluster) {
+    fn blacklisted(&mut self, cluster: &Cluster, old: &Cluster) {
         let (new, old) = (
             &cluster.blacklisted_certificates,
             &old.blacklisted_certificates,
@@ -111,9 +130,34 @@ impl Watchman {
         }
     }
 
-    fn removed(&self, node: &NodeId) {
-        let reason = format!("node {node} was removed from swarm");
-        self.close(node, &reason, |_| true);
+    /// Ends what the node has but for the streams on which it hears that it was removed.
+    fn removed(&mut self, node: &NodeId) {
+        if !self.connections.of(node).is_empty() {
+            let at = Instant::now() + FAREWELL_MAX;
+            self.leaving.entry(node.clone()).or_insert(at);
+        }
+        self.guard.recheck();
+    }
+
+    /// When to look whether a connection is to be closed.
+    fn next(&self) -> Instant {
+        let first = self.leaving.values().min().copied();
+        first.unwrap_or_else(|| Instant::now() + IDLE_LOOK)
+    }
+
+    fn close_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<NodeId> = self
+            .leaving
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(node, _)| node.clone())
+            .collect();
+        for node in due {
+            self.leaving.remove(&node);
+            let reason = format!("node {node} was removed from swarm");
+            self.close(&node, &reason, |_| true);
+        }
     }
 
     /// A demoted node connects again with the certificate of a worker; what it does as a worker

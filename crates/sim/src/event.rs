@@ -159,6 +159,8 @@ pub(crate) enum NodeEvent {
     Wake,
     /// It asks for a certificate, or again what became of it.
     Ask,
+    /// Its state directory is wiped.
+    Wiped,
     /// It renews its certificate although nobody asked.
     Renew,
     /// The node was described.

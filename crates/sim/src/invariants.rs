@@ -60,10 +60,12 @@ invariants! {
     STAYS = "I-DISP-9": "a node that comes back is told of every task that it has and may keep";
     HEARD = "I-DISP-10": "a node is taken for lost only when it missed its heartbeats";
     MISSED = "I-DISP-11": "a node that missed its heartbeats is in no session";
+    TAKEN_BACK = "I-DISP-12": "a removed node is told that it has no task before its streams end";
     PREPARED = "I-AGENT-7": "a task starts only on a machine that has what it refers to";
     CACHE = "I-LOOP-4": "the caches of the loops equal what resync builds";
     PERSIST_FIRST = "I-AGENT-2": "a task is on the agent's disk before it is touched";
     KEEPS_TASKS = "I-AGENT-5": "a restarted agent keeps the processes of its tasks";
+    LEAVES_NOTHING = "I-AGENT-8": "an agent that has left runs nothing any more";
     STARTS_ONCE = "I-AGENT-6": "a task is started once, on one node";
     NO_DOUBLE = "I-RUN-1": "no two processes of a replica, unless the manager gave one up";
     CONVERGES = "I-END-1": "when faults end, every service becomes as its spec says";

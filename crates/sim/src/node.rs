@@ -5,6 +5,7 @@ mod calls;
 pub(crate) mod database;
 pub(crate) mod dependencies;
 mod joining;
+mod leaving;
 mod publishing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,6 +83,8 @@ pub(crate) struct Node {
     /// What the machine's tasks belong to.
     pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
     pub(crate) identity: Identity,
+    /// It was told that it was removed.
+    is_leaving: bool,
     size: u64,
 }
 
@@ -107,6 +110,7 @@ impl Node {
             publications: Publications::default(),
             tasks: BTreeMap::new(),
             identity: Identity::default(),
+            is_leaving: false,
             size,
         }
     }
@@ -170,6 +174,7 @@ impl Node {
             write(&mut self.disk, batch.ops);
         }
         self.agent = None;
+        self.is_leaving = false;
         self.conn = None;
         self.wake = None;
         self.running.clear();
@@ -232,7 +237,7 @@ impl Node {
             }
         }
         self.agent = Some(agent);
-        result
+        result.and_then(|()| self.try_leave(io, dice))
     }
 
     /// Begins an operation; one that lacks something fails at once.
@@ -419,6 +424,7 @@ impl Node {
         if caller.life != self.life {
             return Ok(());
         }
+        self.check_farewell(caller.epoch, &payload)?;
         let Some(payload) = self.hears_of_itself(io, dice, payload)? else {
             return Ok(());
         };
@@ -479,8 +485,8 @@ impl Node {
     /// After a message: the tasks of the node have what they refer to.
     pub(crate) fn check_told(&mut self, acked: &swarm_store::Root) -> Checked {
         match &self.agent {
-            Some(agent) => self.told.check(agent, &self.id, acked),
-            None => Ok(()),
+            Some(agent) if !self.is_leaving => self.told.check(agent, &self.id, acked),
+            Some(_) | None => Ok(()),
         }
     }
 

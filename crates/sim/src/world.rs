@@ -252,6 +252,10 @@ impl World {
                 node.asks_again(io!(self), dice!(self));
                 Ok(())
             }
+            NodeEvent::Wiped => {
+                node.wiped(io!(self), dice!(self));
+                Ok(())
+            }
             NodeEvent::Renew => {
                 node.renew(io!(self), dice!(self));
                 Ok(())

@@ -394,7 +394,8 @@ async fn leave(world: &World, node: &v1::Node) {
     assert!(nodes.iter().all(|it| it.id != node.id));
 }
 
-/// A node that is removed while it works is refused from then on, and joins anew as another.
+/// A node that is removed while it works ends its containers, is refused from then on, and joins
+/// anew as another.
 async fn removed(world: &mut World) {
     let node = world.join().await;
     // The address of the node that left was given back, and others come first.
@@ -402,6 +403,13 @@ async fn removed(world: &mut World) {
     let service = world.manager.create(idle("orphan")).await;
     world.manager.running(&service, 1).await;
     world.manager.remove_node(&node.id, true).await;
+    until("the containers of a removed node end", async || {
+        let left = world.engine.containers().await;
+        left.is_empty()
+            .then_some(())
+            .ok_or_else(|| format!("{left:?}"))
+    })
+    .await;
     let (manager, id) = (&world.manager, node.id.clone());
     stays(COMEBACK, "a removed node stays away", async || {
         let nodes = manager.nodes().await.map_err(|it| it.to_string())?;

@@ -120,7 +120,7 @@ impl Dispatcher for Script {
     ) -> Result<Response<BoxStream<v1::AssignmentsMessage>>, Status> {
         let (sender, messages) = mpsc::channel(1);
         let first = v1::AssignmentsMessage {
-            r#type: v1::assignments_message::Type::Complete as i32,
+            r#type: Type::Complete as i32,
             results_in: "1".to_owned(),
             ..Default::default()
         };
@@ -177,7 +177,7 @@ impl Manager {
             action: action as i32,
         };
         let message = v1::AssignmentsMessage {
-            r#type: v1::assignments_message::Type::Incremental as i32,
+            r#type: Type::Incremental as i32,
             applies_to: step.to_string(),
             results_in: (step + 1).to_string(),
             changes: vec![change],
@@ -263,7 +263,7 @@ struct Running {
     credentials: Credentials,
     told: watch::Receiver<Told>,
     _directory: tempfile::TempDir,
-    _running: JoinSet<()>,
+    ended: JoinSet<Result<(), Removed>>,
 }
 
 impl Running {
@@ -303,7 +303,7 @@ async fn start_with(
         credentials,
         told,
         _directory: directory,
-        _running: running,
+        ended: running,
     }
 }
 
@@ -445,8 +445,8 @@ struct Preparation {
     manager: Manager,
     task: Task,
     removals: mpsc::Receiver<bool>,
-    _running: Running,
-    _session: Opened,
+    running: Running,
+    session: Opened,
 }
 
 impl Preparation {
@@ -473,8 +473,8 @@ impl Preparation {
             manager,
             task,
             removals,
-            _running: running,
-            _session: session,
+            running,
+            session,
         }
     }
 }
@@ -499,4 +499,15 @@ async fn a_task_whose_operation_panicked_fails() {
             break;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_was_removed_ends_its_tasks_and_then_itself() {
+    let mut world = Preparation::start(false).await;
+    let text = "Permission denied: node w was removed from swarm";
+    let said = Err(Status::permission_denied(text));
+    world.session.said.send(said).await.unwrap();
+    assert_eq!(within(world.removals.recv()).await, Some(false));
+    let ended = within(world.running.ended.join_next()).await;
+    assert_eq!(ended.unwrap().unwrap(), Err(Removed));
 }

@@ -10,7 +10,8 @@ use super::{Body, Dispatcher, Message, Timer};
 
 impl Dispatcher {
     pub(super) fn message_for(&mut self, node: &NodeId, view: &Root) -> Option<Message> {
-        self.session_message_for(node, view)
+        self.farewell_message_for(node, view)
+            .or_else(|| self.session_message_for(node, view))
             .or_else(|| self.assignments_message_for(node, view))
     }
 

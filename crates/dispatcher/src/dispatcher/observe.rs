@@ -27,7 +27,7 @@ impl Dispatcher {
             AnyObject::Node(node) => match change.action {
                 Action::Create | Action::Update => self.observe_node(now, node),
                 Action::Remove => {
-                    self.remove_node(&node.id);
+                    self.remove_node(now, &node.id);
                     self.observe_left_behind(now, view, &node.id);
                 }
             },
@@ -136,13 +136,5 @@ impl Dispatcher {
                 self.observe_left_behind(now, view, node);
             }
         }
-    }
-
-    pub(super) fn remove_node(&mut self, node: &NodeId) {
-        self.unregister(node);
-        self.intake.forget_node(node);
-        self.awaited.remove(node);
-        self.timers.clear(&Timer::Grace(node.clone()));
-        self.timers.clear(&Timer::Orphan(node.clone()));
     }
 }

@@ -40,6 +40,7 @@ impl Dispatcher {
             hostname::check(node, description)?;
         }
         self.check_room(node)?;
+        self.end_farewell(node);
         let places = self.places(&open);
         let wanted = NodeIntent::Ready {
             description: open.description.map(|it| Arc::new(self.lean.keep(it))),

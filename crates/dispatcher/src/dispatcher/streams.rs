@@ -30,10 +30,11 @@ impl Dispatcher {
 
     /// The message taken last for a stream was handed to the transport: the next one may come.
     pub fn handle_sent(&mut self, stream: StreamId) {
-        let Some(node) = self.streams.get(&stream) else {
+        let Some(node) = self.streams.get(&stream).cloned() else {
             return;
         };
-        let Some(session) = self.sessions.get_mut(node) else {
+        self.farewell_sent(&node, stream);
+        let Some(session) = self.sessions.get_mut(&node) else {
             return;
         };
         if let Some(control) = &mut session.control
@@ -46,7 +47,7 @@ impl Dispatcher {
         {
             assignments.handle_sent();
         }
-        self.ready.insert(node.clone());
+        self.ready.insert(node);
     }
 
     /// The node closed a stream, or its connection is gone. Its registration stays until its
@@ -55,6 +56,7 @@ impl Dispatcher {
         let Some(node) = self.streams.remove(&stream) else {
             return;
         };
+        self.farewell_closed(&node, stream);
         let Some(session) = self.sessions.get_mut(&node) else {
             return;
         };

@@ -401,7 +401,10 @@ fn a_deleted_node_is_told_and_forgotten() {
     let session = rig.registered("n").session.to_string();
     let id = node_id("n");
     rig.commit(|tx| tx.delete(swarm_types::Kind::Node, id.as_id()).unwrap());
-    assert_eq!(rig.ends(), ["node not registered"]);
+    assert_eq!(
+        rig.ends(),
+        ["Permission denied: node n was removed from swarm"]
+    );
     assert_eq!(
         rig.heartbeat("n", &session).unwrap_err().code,
         Code::NotFound

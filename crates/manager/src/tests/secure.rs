@@ -2,6 +2,7 @@
 
 use swarm_api::authorization::{METHODS, Role};
 use swarm_rt::metrics::Refused;
+use swarm_types::{Task, TaskState, TaskStatus, Timestamp};
 use tonic::codegen::http::uri::PathAndQuery;
 use v1::ca_client::CaClient;
 use v1::log_broker_client::LogBrokerClient;
@@ -210,6 +211,32 @@ async fn remove(world: &World, node: &str) {
     within(world.control().remove_node(request)).await.unwrap();
 }
 
+/// Writes a task that runs on a node.
+async fn give(world: &World, node: &str) {
+    let node: NodeId = node.parse().unwrap();
+    let written = world.manager.store().write(|transaction| {
+        let status = TaskStatus::new(TaskState::Running, Timestamp::EPOCH, "started");
+        let task = Task::new("t".parse().unwrap(), Arc::default());
+        let mut task = task.with_states(status, TaskState::Running);
+        task.node_id = Some(node.clone());
+        transaction.create(task)
+    });
+    within(written).await.unwrap();
+}
+
+/// What an assignments message does to which tasks.
+fn names(message: &v1::AssignmentsMessage) -> Vec<(i32, String)> {
+    let changes = message.changes.iter();
+    let tasks = changes.filter_map(|change| {
+        let item = change.assignment.as_ref()?.item.as_ref()?;
+        let v1::assignment::Item::Task(task) = item else {
+            return None;
+        };
+        Some((change.action, task.id.clone()))
+    });
+    tasks.collect()
+}
+
 #[tokio::test]
 async fn a_removed_node_is_thrown_out_at_once() {
     let world = World::start().await;
@@ -218,15 +245,25 @@ async fn a_removed_node_is_thrown_out_at_once() {
     let channel = world.dial_as(tls.clone());
     let mut client = DispatcherClient::new(channel.clone());
     let (first, stream) = begin(&mut client, "").await;
+    give(&world, &id).await;
     let mut kept = DispatcherClient::new(world.dial_as(other_tls));
     let (kept_first, kept_stream) = begin(&mut kept, "").await;
+    let assignments = v1::AssignmentsRequest {
+        session_id: first.session_id.clone(),
+    };
+    let assignments = within(client.assignments(assignments)).await.unwrap();
+    let mut assignments = assignments.into_inner();
+    let complete = message(&mut assignments).await;
+    assert_eq!(names(&complete), [(0, "t".to_owned())]);
     remove(&world, &id).await;
-    let status = ended(stream).await;
+    // First it is told to drop its tasks, on the streams that it has, and then why.
+    let last = message(&mut assignments).await;
+    assert_eq!(names(&last), [(1, "t".to_owned())]);
     let text = format!("node {id} was removed from swarm");
-    assert!(
-        status.message().contains(&text) || status.message() == "node not registered",
-        "{status:?}"
-    );
+    let status = ended(assignments).await;
+    assert!(status.message().contains(&text), "{status:?}");
+    let status = ended(stream).await;
+    assert!(status.message().contains(&text), "{status:?}");
     // On the old connection, and on a new one.
     let beat = v1::HeartbeatRequest {
         session_id: first.session_id,

@@ -312,7 +312,8 @@ pub(super) fn admitted(certificate: Option<Certificate>, view: &View) -> Result<
         return Err(RpcError::new(16, text));
     };
     if swarm_ca::requests::is_removed(cluster, &certificate.node) {
-        return Err(RpcError::new(7, "the node was removed from swarm"));
+        let text = format!("node {} was removed from swarm", certificate.node);
+        return Err(RpcError::new(7, text));
     }
     Ok(certificate.node)
 }

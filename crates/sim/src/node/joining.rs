@@ -124,6 +124,10 @@ impl Node {
                 }
                 Ok(Some(Payload::Session(message)))
             }
+            Payload::Reply(reply) if reply.says_removed(&self.id) => {
+                self.leaves(io, dice, reply_name(&reply));
+                Ok(Some(Payload::Reply(reply)))
+            }
             Payload::Reply(Reply::SessionEnded(error)) if GONE[1..].contains(&error.code) => {
                 self.refused(io, dice, error.code, &error.message);
                 Ok(None)
@@ -204,5 +208,16 @@ impl Node {
         let after = dice.draws.span(Duration::from_millis(100), PATIENCE);
         let start = Event::Node(self.ix, self.life, NodeEvent::Start);
         io.agenda.after(after, start);
+    }
+}
+
+/// What a call was, for the trace.
+fn reply_name(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Heartbeat(_) => "heartbeat",
+        Reply::StatusesTaken(..) => "report",
+        Reply::SessionEnded(_) => "session",
+        Reply::AssignmentsEnded(_) => "assignments",
+        Reply::SubscriptionsEnded(_) => "subscriptions",
     }
 }

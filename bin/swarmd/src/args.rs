@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use swarm_api::v1;
-use swarm_manager::PLUGINS_DIR;
+use swarm_manager::{PLUGINS_DIR, WAITING_NODES_MAX};
 
 /// The node daemon of a cluster: starts a cluster, or joins one as a worker.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Find out whether this machine could join a cluster, without joining it.
     Join(JoinCheck),
+    /// End what this machine has of a cluster: its tasks and its state. The daemon must be stopped.
+    Leave(Leave),
     /// What holds one task; started by the daemon itself.
     #[command(hide = true)]
     Shim {
@@ -99,6 +101,11 @@ pub(crate) struct Daemon {
     /// Where plugins have their sockets, `NAME.sock`; a leading manager asks secret drivers there.
     #[arg(long, value_name = "DIR", default_value = PLUGINS_DIR)]
     pub(crate) plugins_dir: PathBuf,
+    /// Nodes that have a certificate and were never in session, at most, for each join token and
+    /// each address; beyond it the oldest go after ten minutes, and others are refused.
+    #[arg(long, value_name = "N", default_value_t = WAITING_NODES_MAX)]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub(crate) waiting_nodes_max: usize,
     /// How tasks are run.
     #[arg(long, value_enum, default_value = "native")]
     pub(crate) executor: Executor,
@@ -282,6 +289,28 @@ impl std::fmt::Debug for JoinCheck {
             .field("join_addr", &self.join_addr)
             .finish_non_exhaustive()
     }
+}
+
+/// What becomes of the tasks of a node that leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeaveTasks {
+    /// They are stopped, each within its grace period.
+    End,
+    /// They run on, and nobody cares for them.
+    Keep,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Leave {
+    /// Where the node keeps its state.
+    #[arg(short = 'd', long, default_value = "/var/lib/swarmd")]
+    pub(crate) state_dir: PathBuf,
+    /// What becomes of the tasks.
+    #[arg(long, value_enum, default_value = "end")]
+    pub(crate) tasks: LeaveTasks,
+    /// Also remove the state of a manager, and the cluster with it.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Clone, Debug, ClapArgs)]

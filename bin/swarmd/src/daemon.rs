@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use swarm_api::v1;
 use swarm_executor_native::{NativeConfig, NativeExecutor};
 use swarm_manager::LogConfig;
-use swarm_node::{Config, Join, Locking, Node};
+use swarm_node::leave;
+use swarm_node::{Config, Join, Locking, Node, RemovedNode};
 use swarm_rt::metrics::{self, Metrics};
 use swarm_rt::net::{self, Address};
 use swarm_rt::{Shutdown, Tasks, logging};
@@ -29,7 +30,7 @@ pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
     logging::init(&args.log_level, format)
         .map_err(|error| anyhow::anyhow!("--log-level {}: {error}", args.log_level))?;
     let Executor::Native = args.executor;
-    let mut native = NativeConfig::new(args.state_dir.join("native"));
+    let mut native = NativeConfig::new(args.state_dir.join(leave::NATIVE_DIRECTORY));
     native.path = search_path();
     native.hostname.clone_from(&args.hostname);
     open_files::raise(&mut native)?;
@@ -65,17 +66,21 @@ pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
         }
     }
     tokio::select! {
-        result = stop_requested() => result?,
+        result = stop_requested() => {
+            result?;
+            tracing::info!("stopping; tasks run on");
+        }
         () = node.shutdown().begun() => {}
     }
-    tracing::info!("stopping; tasks run on");
     stop(node).await
 }
 
 async fn stop(node: Node) -> anyhow::Result<()> {
-    node.stop()
-        .await
-        .map_err(|error| anyhow::anyhow!("{}", swarm_rt::chain(&*error)))
+    let stopped = node.stop().await;
+    stopped.map_err(|error| match error.downcast::<RemovedNode>() {
+        Ok(removed) => anyhow::Error::new(*removed),
+        Err(error) => anyhow::anyhow!("{}", swarm_rt::chain(&*error)),
+    })
 }
 
 fn check(args: &Daemon) -> anyhow::Result<()> {
@@ -138,6 +143,7 @@ fn config(args: &Daemon, metrics: Metrics, locking: Locking) -> Config {
         locking,
         log,
         plugins_dir: args.plugins_dir.clone(),
+        waiting_nodes_max: args.waiting_nodes_max,
         metrics,
     }
 }

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use swarm_api::v1;
 use swarm_executor_native::{NativeConfig, NativeExecutor};
-use swarm_manager::{LogConfig, PLUGINS_DIR};
+use swarm_manager::{LogConfig, PLUGINS_DIR, WAITING_NODES_MAX};
 use swarm_node::{Config, Join, Locking, Node};
 use swarm_rt::metrics::Metrics;
 use swarm_rt::{Shutdown, logging};
@@ -113,6 +113,7 @@ async fn start_node(
         log,
         metrics: Metrics::new(),
         plugins_dir: PLUGINS_DIR.into(),
+        waiting_nodes_max: WAITING_NODES_MAX,
     };
     Node::start(config, Arc::new(executor), Shutdown::new())
         .await

@@ -6,6 +6,7 @@ mod args;
 mod daemon;
 mod dev;
 mod join_check;
+mod leave;
 mod locking;
 mod malloc;
 mod open_files;
@@ -13,10 +14,12 @@ mod open_files;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use swarm_node::NodeError;
+use swarm_node::{NodeError, RemovedNode};
 
 /// The exit code of a manager that is locked.
 const LOCKED: u8 = 3;
+/// The exit code of a node that was removed from its cluster.
+const REMOVED: u8 = 4;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
@@ -28,7 +31,7 @@ fn main() -> ExitCode {
             return swarm_executor_native::shim::main(directory);
         }
         Some(args::Command::HelloWeb { arguments }) => return hello_web::main(arguments),
-        Some(args::Command::Join(_)) => {}
+        Some(args::Command::Join(_) | args::Command::Leave(_)) => {}
         Some(args::Command::Dev(_)) | None => malloc::set_up(),
     }
     match run(args) {
@@ -48,6 +51,7 @@ fn run(args: args::Args) -> anyhow::Result<()> {
         match args.command {
             Some(args::Command::Dev(dev)) => dev::run(dev).await,
             Some(args::Command::Join(check)) => join_check::run(check).await,
+            Some(args::Command::Leave(args)) => leave::run(args).await,
             Some(args::Command::Shim { .. } | args::Command::HelloWeb { .. }) | None => {
                 daemon::run(args.daemon).await
             }
@@ -55,8 +59,12 @@ fn run(args: args::Args) -> anyhow::Result<()> {
     })
 }
 
-/// A locked manager that starts without its key will not start the next time either.
+/// A locked manager that starts without its key will not start the next time either, and a removed
+/// node is removed for good.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<RemovedNode>() {
+        return ExitCode::from(REMOVED);
+    }
     match error.downcast_ref::<NodeError>() {
         Some(error) if error.is_locked() => ExitCode::from(LOCKED),
         Some(_) | None => ExitCode::FAILURE,

@@ -51,6 +51,7 @@ pub mod status;
 pub mod token;
 pub mod tokens;
 pub mod unlock;
+pub mod waiting;
 
 mod encode;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::keyfile::Kek;
 use crate::refusal::{Code, Refusal, shown};
 use crate::tokens::{self, Admission};
 use crate::unlock::Seal;
+use crate::waiting::{self, Origin};
 use crate::{MANAGER_ROLE, WORKER_ROLE};
 
 /// Ids that are drawn for a new node at most, should one be taken (SwarmKit: 3 more attempts).
@@ -58,14 +59,15 @@ pub enum CertificateAnswer {
 /// readmits, a new node for anyone with a join token.
 ///
 /// To be called inside the transaction that carries the writes, so that a token with limits is
-/// counted once for each node.
+/// counted once for each node. What the writes delete are nodes that made room for a new one.
 ///
 /// # Errors
 /// `InvalidArgument` without a usable request or token, `NotFound` for a node that is gone,
-/// `PermissionDenied` for a removed node, `Aborted` before the cluster has a root.
+/// `PermissionDenied` for a removed node, `ResourceExhausted` when too many nodes were made that
+/// never came, `Aborted` before the cluster has a root.
 pub fn issue(
     view: &Root,
-    requester: &Requester,
+    (requester, origin): (&Requester, Origin<'_>),
     request: v1::IssueNodeCertificateRequest,
     ctx: &mut Ctx<'_>,
 ) -> Result<(WriteSet, v1::IssueNodeCertificateResponse), Refusal> {
@@ -75,13 +77,18 @@ pub fn issue(
         let node = known(view, &node)?;
         return Ok(renewal(node, &request, Vec::new()));
     }
+    // Before the token is looked at, which this very request may have used up.
+    if let Some(node) = waiting::made_for(view, &request.csr).filter(|_| !request.token.is_empty())
+    {
+        return Ok(again(node, &request));
+    }
     let admission = tokens::admit(view, &request.token, ctx.now)?;
     if let Some(id) = &admission.node {
         let node = known(view, id)?;
         let count = admission.counted.iter().map(|stored| stored.count(id));
         return Ok(renewal(node, &request, count.collect()));
     }
-    new_node(view, cluster, request, admission, ctx)
+    new_node(view, (cluster, origin), request, admission, ctx)
 }
 
 /// How the certificate of a node stands.
@@ -225,16 +232,37 @@ fn renewal(
         node.certificate = Some(Box::new(wanted));
         writes.push(Write::update(node));
     }
-    let reply = v1::IssueNodeCertificateResponse {
+    (WriteSet(writes), reply(node))
+}
+
+/// The answer to a request that was taken already; one that failed is looked at again.
+fn again(
+    node: &Node,
+    request: &v1::IssueNodeCertificateRequest,
+) -> (WriteSet, v1::IssueNodeCertificateResponse) {
+    if state(node) == State::Failed {
+        let mut node = node.clone();
+        node.certificate = Some(Box::new(certificate(
+            node.role,
+            request,
+            &node.id,
+            State::Pending,
+        )));
+        return (WriteSet(vec![Write::update(node.clone())]), reply(&node));
+    }
+    (WriteSet::default(), reply(node))
+}
+
+fn reply(node: &Node) -> v1::IssueNodeCertificateResponse {
+    v1::IssueNodeCertificateResponse {
         node_id: node.id.to_string(),
         node_membership: node.spec.membership,
-    };
-    (WriteSet(writes), reply)
+    }
 }
 
 fn new_node(
     view: &Root,
-    cluster: &Cluster,
+    (cluster, origin): (&Cluster, Origin<'_>),
     request: v1::IssueNodeCertificateRequest,
     admission: Admission,
     ctx: &mut Ctx<'_>,
@@ -246,6 +274,8 @@ fn new_node(
         )));
     }
     let role = admission.role;
+    let token = admission.name();
+    let gone = waiting::make_room(view, &token, origin, ctx.now)?;
     let id = free_id(view, cluster, ctx)?;
     let spec = v1::NodeSpec {
         desired_role: role as i32,
@@ -257,7 +287,9 @@ fn new_node(
     node.role = role;
     node.certificate = Some(Box::new(certificate(role, &request, &id, State::Pending)));
     node.vxlan_udp_port = cluster.vxlan_udp_port;
-    let mut writes = vec![Write::create(node)];
+    node.status = waiting::status(&token, origin);
+    let mut writes = gone;
+    writes.push(Write::create(node));
     writes.extend(admission.counted.map(|stored| stored.count(&id)));
     let reply = v1::IssueNodeCertificateResponse {
         node_id: id.to_string(),

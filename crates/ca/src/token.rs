@@ -93,6 +93,11 @@ impl JoinToken {
         self.digest
     }
 
+    /// A digest of the whole token, to recognise it by without keeping it.
+    pub fn fingerprint(&self) -> String {
+        RootDigest::of(self.to_string().as_bytes()).to_string()
+    }
+
     /// Whether only nodes in FIPS mode may use it.
     pub fn requires_fips(&self) -> bool {
         matches!(self.form, Form::Two { fips: true })

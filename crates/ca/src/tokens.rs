@@ -20,6 +20,7 @@ use swarm_types::{IdSource, NodeId, NodeState, Resource, Timestamp};
 
 use crate::refusal::{Code, Refusal, shown};
 use crate::token::{self, JoinToken};
+use crate::waiting;
 
 /// The kind of the resources that hold tokens with limits. No extension may take this name.
 pub const KIND: &str = "swarmkit-rs.join-token";
@@ -59,6 +60,16 @@ pub(crate) struct Admission {
     pub(crate) node: Option<NodeId>,
     /// The token with limits whose uses must be counted.
     pub(crate) counted: Option<Stored>,
+}
+
+impl Admission {
+    /// What the token is called in words.
+    pub(crate) fn name(&self) -> String {
+        match &self.counted {
+            Some(stored) => format!("token {}", stored.resource.id),
+            None => waiting::cluster_token(self.role).to_owned(),
+        }
+    }
 }
 
 /// A token with limits and the object that holds it.

@@ -65,6 +65,7 @@ use services::Services;
 
 pub use gate::READY_WAIT_MAX;
 pub use secret_drivers::PLUGINS_DIR;
+pub use swarm_ca::waiting::WAITING_MAX as WAITING_NODES_MAX;
 pub use swarm_raft_io::ReplicatedConfig as LogConfig;
 pub use swarm_raft_io::keys::KeyKeeper;
 
@@ -101,6 +102,9 @@ pub struct Config {
     pub metrics: Metrics,
     /// Directory with the sockets of plugins ([`PLUGINS_DIR`]).
     pub plugins: PathBuf,
+    /// Nodes of one token, and of one address, that have a certificate and were never in session,
+    /// at most ([`WAITING_NODES_MAX`]).
+    pub waiting_nodes_max: usize,
 }
 
 /// A root certificate and who signs for it.
@@ -169,8 +173,7 @@ impl Manager {
         bounds: Bounds,
         shutdown: Shutdown,
     ) -> Result<Self, StartError> {
-        let tasks = Tasks::new(shutdown);
-        let clock = Clock::new();
+        let (tasks, clock) = (Tasks::new(shutdown), Clock::new());
         let (remote_stream, remote) = net::bind_tcp(&config.listen_remote)
             .await
             .map_err(StartError::Listen)?;
@@ -211,6 +214,7 @@ impl Manager {
             clock,
             metrics: config.metrics.clone(),
             own_node: config.node.clone(),
+            waiting_nodes_max: config.waiting_nodes_max,
             address,
             plugins,
             credentials: config.security.clone(),

@@ -44,6 +44,8 @@ pub(crate) struct Services {
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) own_node: NodeId,
+    /// Nodes of one token, or of one address, that may wait for their first session.
+    pub(crate) waiting_nodes_max: usize,
     /// Where agents reach this manager.
     pub(crate) address: String,
     /// Where secret drivers are.

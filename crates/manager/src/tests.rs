@@ -27,6 +27,9 @@ use swarm_rt::tls::{self, Security, ServerName};
 /// Nodes that are in the cluster of [`start`].
 const NODES: [&str; 4] = ["worker", "other", "n1", "n2"];
 
+/// Nodes that may wait for their first session: more than any test has but the one about it.
+const WAITING: usize = 12;
+
 /// Longest wait for anything; only reached when a test fails.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -53,6 +56,7 @@ pub(crate) fn config(directory: &Path) -> Config {
         data_keys: Arc::new(data_keys()),
         metrics: Metrics::new(),
         plugins: directory.join("plugins"),
+        waiting_nodes_max: WAITING,
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::certificates::Certificates;
 use crate::identity::node_tls;
+use crate::joining_key::KeyRequest;
 use crate::lock::Sealed;
 use crate::obtain::{Asker, Wish};
 
@@ -67,8 +68,9 @@ impl FirstStart {
         let mut asker = Asker::new(Remotes::local(self.socket.clone()), self.clock.clone());
         // The control socket has no TLS, so how its other end is known does not matter.
         let wish = Wish::renewal();
+        let key = KeyRequest::draw()?;
         let obtained = asker
-            .certificate(&root, &Security::Unverified, &wish)
+            .certificate(&root, &Security::Unverified, &wish, &key)
             .await?;
         self.certificates.save_root(root.pem())?;
         self.certificates.save(&obtained.pair)?;

@@ -23,6 +23,8 @@ use swarm_rt::{Clock, OsIds};
 use swarm_types::{ClusterId, IdSource as _, NodeId};
 
 use crate::certificates::{Certificates, CertificatesError, OnDisk, Pair};
+use crate::joined_with::{JoinedWith, Known};
+use crate::joining_key::{JoiningKey, KeyRequest};
 use crate::known_managers::{KnownManagers, Peer};
 use crate::obtain::{Asker, ObtainError, Obtained, Wish};
 
@@ -160,10 +162,36 @@ impl Start<'_> {
             let (pair, root) = self.readmit(&root, &identity, &managers, token).await?;
             return self.worker(pair, &root, managers);
         }
-        if token.is_some() {
-            tracing::info!("this node has a certificate already; the join token is not used");
+        if let Some(token) = token {
+            self.check_token(token, &identity, &managers).await?;
         }
         self.worker(pair.clone(), &root, managers)
+    }
+
+    /// A node that has its certificate needs no token, so one that it did not come with is meant
+    /// for something else.
+    async fn check_token(
+        &self,
+        token: &JoinToken,
+        identity: &CertIdentity,
+        managers: &[String],
+    ) -> Result<(), IdentityError> {
+        let joined_with = JoinedWith::new(self.state_dir);
+        match joined_with.know(token) {
+            Known::Used => {}
+            Known::Untold => joined_with.note(token),
+            Known::New => {
+                let now = self.clock.now();
+                if !question::readmits(managers, token, &identity.node, now).await {
+                    return Err(IdentityError::OtherToken {
+                        path: self.state_dir.to_owned(),
+                        node: identity.node.clone(),
+                    });
+                }
+            }
+        }
+        tracing::info!("this node has a certificate already; the join token is not needed");
+        Ok(())
     }
 
     fn manager(
@@ -237,6 +265,12 @@ impl Start<'_> {
                 "so start it without --join-addr; it continues its cluster",
             ));
         }
+        if identity.is_manager() && self.join.token.is_some() {
+            return Err(other(
+                "manager",
+                "so start it without --join-token; it continues its cluster",
+            ));
+        }
         if !identity.is_manager() && !names_manager && self.known_managers().is_empty() {
             return Err(other("worker", "so name its manager with --join-addr"));
         }
@@ -305,13 +339,14 @@ impl Start<'_> {
         let mut asker = self.asker(managers);
         let root = self.root_of(token, root, &mut asker).await?;
         question::check(&root, managers, token, Some(&old.node)).await?;
-        let obtained = self.ask(&mut asker, &root, token.to_string()).await?;
+        let obtained = self.ask(&mut asker, &root, token.to_string(), None).await?;
         if obtained.identity.node != old.node {
             return Err(IdentityError::OtherNode {
                 old: old.node.clone(),
                 new: obtained.identity.node,
             });
         }
+        JoinedWith::new(self.state_dir).note(token);
         self.certificates.save_root(root.pem())?;
         self.certificates.save(&obtained.pair)?;
         tracing::info!(node = %old.node, until = %obtained.identity.not_after, "readmitted");
@@ -357,10 +392,19 @@ impl Start<'_> {
             question::check(&root, &managers, token, None).await?;
         }
         let text = token.map(ToString::to_string).unwrap_or_default();
-        let obtained = self.ask(&mut asker, &root, text).await?;
+        let key = JoiningKey::new(self.state_dir);
+        let obtained = self.ask(&mut asker, &root, text, Some(&key)).await;
+        if obtained.is_err() {
+            key.forget();
+        }
+        let obtained = obtained?;
         // Not before, so that a join that was refused leaves nothing behind.
+        if let Some(token) = token {
+            JoinedWith::new(self.state_dir).note(token);
+        }
         self.certificates.save_root(root.pem())?;
         self.certificates.save(&obtained.pair)?;
+        key.forget();
         self.note_manager(address);
         let identity = &obtained.identity;
         tracing::info!(
@@ -409,13 +453,16 @@ impl Start<'_> {
         asker: &mut Asker,
         root: &RootBundle,
         token: String,
+        key: Option<&JoiningKey>,
     ) -> Result<Obtained, IdentityError> {
         let security = Security::Verified(root.pem().to_owned(), ServerName::Ca);
         let wish = Wish {
             token,
             availability: self.availability,
         };
-        let obtained = asker.certificate(root, &security, &wish).await?;
+        let key = key.map_or_else(KeyRequest::draw, JoiningKey::take);
+        let key = key.map_err(ObtainError::from)?;
+        let obtained = asker.certificate(root, &security, &wish, &key).await?;
         let identity = &obtained.identity;
         if identity.is_manager() {
             return Err(IdentityError::SecondManager(Some(identity.node.clone())));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificates::{replace, sync_directory};
 
-const FILE: &str = "state.json";
+pub(crate) const FILE: &str = "state.json";
 const MODE: u32 = 0o600;
 /// Most managers that are kept; a cluster has seven or fewer. A bound on a manager that sends
 /// nonsense.

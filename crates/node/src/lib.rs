@@ -12,7 +12,7 @@
 //! * Nothing in the state directory is overwritten that was not read first.
 //! * At every moment the directory holds a key with its certificate, or nothing.
 //! * The key of a new cluster's root is never in the directory of certificates.
-//! * Stopping a node never stops its tasks.
+//! * Stopping a node never stops its tasks; removing it from the cluster does.
 //!
 //! # Start reading at
 //! [`Node::start`], then `identity`, then `renewal`.
@@ -29,7 +29,10 @@ mod certificates;
 pub mod check;
 mod first_start;
 mod identity;
+mod joined_with;
+mod joining_key;
 mod known_managers;
+pub mod leave;
 mod lock;
 mod obtain;
 mod renewal;
@@ -41,7 +44,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_agent_io::{Remotes, RunError, Runner};
+use swarm_agent_io::{Remotes, Removed, RunError, Runner};
 use swarm_api::v1;
 use swarm_ca::keyfile::Kek;
 use swarm_executor::Executor;
@@ -92,6 +95,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Directory with the sockets of plugins, of which a manager asks secret drivers.
     pub plugins_dir: PathBuf,
+    /// Nodes of one token, and of one address, that may wait for their first session.
+    pub waiting_nodes_max: usize,
 }
 
 /// What locks and unlocks a manager.
@@ -136,6 +141,20 @@ impl NodeError {
             CertificatesError::Locked(_) | CertificatesError::WrongUnlockKey(_)
         )
     }
+}
+
+/// Why a node stopped for good: its cluster does not know it any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "node {node} was removed from its cluster, and its tasks have ended; to join again as a new \
+     node, remove its state with `swarmd leave --state-dir {}` and start swarmd with --join-addr \
+     and the token of `swarmctl cluster join-token worker`", .state_dir.display()
+)]
+pub struct RemovedNode {
+    /// The node.
+    pub node: NodeId,
+    /// Where its state is.
+    pub state_dir: PathBuf,
 }
 
 /// A running node.
@@ -187,8 +206,7 @@ impl Node {
                 return Err(error.into());
             }
         };
-        let connected = runner.connected();
-        let tasks = Tasks::new(shutdown);
+        let (connected, tasks) = (runner.connected(), Tasks::new(shutdown));
         let hurry = Arc::default();
         let renewer = renewer(&config, &identity, &certificates, &runner, &clock, &hurry);
         if let Some(manager) = &manager {
@@ -209,9 +227,13 @@ impl Node {
             until(tasks.shutdown().clone(), renewing),
         );
         let stop = tasks.shutdown().clone();
+        let gone = RemovedNode {
+            node: identity.node.clone(),
+            state_dir: config.state_dir.clone(),
+        };
         tasks.spawn("agent", OnError::Stop, async move {
-            runner.run(stop).await;
-            Ok(())
+            let ended = runner.run(stop).await;
+            ended.map_err(|Removed| TaskError::from(gone))
         });
         Ok(Self {
             id: identity.node,
@@ -355,6 +377,7 @@ async fn start_manager(
         data_keys: Arc::new(certificates.clone()),
         metrics: config.metrics.clone(),
         plugins: config.plugins_dir.clone(),
+        waiting_nodes_max: config.waiting_nodes_max,
     };
     Ok(Some(Manager::start(manager, shutdown.clone()).await?))
 }
@@ -363,7 +386,7 @@ fn agent_config(config: &Config, identity: &Identity) -> swarm_agent_io::Config 
     swarm_agent_io::Config {
         node: identity.node.clone(),
         hostname: config.hostname.clone(),
-        database: config.state_dir.join("tasks.db"),
+        database: config.state_dir.join(leave::DATABASE),
         remotes: match &identity.part {
             Part::Worker => Remotes::new(identity.managers.clone()),
             Part::Manager(_) => Remotes::local(config.control_socket.clone()),

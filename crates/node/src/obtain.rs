@@ -10,6 +10,7 @@ use swarm_api::v1;
 use swarm_ca::certificate::Certificate;
 use swarm_ca::chain::{self, ChainError, Expiry};
 use swarm_ca::identity::{CertIdentity, IdentityError};
+use swarm_ca::key::KeyPem;
 use swarm_ca::root::{RootBundle, RootError};
 use swarm_ca::token::JoinToken;
 use swarm_ca::{csr, renewal};
@@ -24,6 +25,7 @@ use v1::issuance_status::State;
 use v1::node_ca_client::NodeCaClient;
 
 use crate::certificates::Pair;
+use crate::joining_key::KeyRequest;
 
 /// How long one call may take that asks something.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -184,8 +186,8 @@ impl Asker {
         }
     }
 
-    /// Asks for a certificate until there is one. Cancel safe: a request that was made and not
-    /// waited for leaves a node object that never comes up.
+    /// Asks for a certificate for this key until there is one. A manager that took the request
+    /// already finds its node by it, so an answer that is lost costs nothing. Cancel safe.
     ///
     /// # Errors
     /// [`ObtainError`] that does not go away by waiting.
@@ -194,11 +196,12 @@ impl Asker {
         root: &RootBundle,
         security: &Security,
         wish: &Wish,
+        key: &KeyRequest,
     ) -> Result<Obtained, ObtainError> {
         let mut patience = Patience::default();
         let mut failures = 0;
         loop {
-            let obtained = self.request(root, security, wish).await;
+            let obtained = self.request_for(root, security, wish, key).await;
             match obtained {
                 Err(error @ ObtainError::Unreachable { .. }) => patience.wait(&error).await,
                 Err(error) if error.is_temporary() && failures + 1 < REQUESTS_MAX => {
@@ -210,7 +213,7 @@ impl Asker {
         }
     }
 
-    /// One request, and looking at it until it is decided.
+    /// One request for a new key, and looking at it until it is decided.
     ///
     /// # Errors
     /// [`ObtainError`].
@@ -220,14 +223,24 @@ impl Asker {
         security: &Security,
         wish: &Wish,
     ) -> Result<Obtained, ObtainError> {
-        let key_pem = csr::new_key();
-        let request = csr::request(&key_pem)?;
+        let key = KeyRequest::draw()?;
+        self.request_for(root, security, wish, &key).await
+    }
+
+    async fn request_for(
+        &mut self,
+        root: &RootBundle,
+        security: &Security,
+        wish: &Wish,
+        key: &KeyRequest,
+    ) -> Result<Obtained, ObtainError> {
+        let request = &key.request;
         let address = self.select()?;
-        let issued = self.issue(&address, security, &request, wish).await;
+        let issued = self.issue(&address, security, request, wish).await;
         self.remotes.observe(&address, issued.is_ok());
         let node_id = issued?;
-        let chain_pem = self.wait(address, security, &request, node_id).await?;
-        check(chain_pem, key_pem, root, self.clock.now())
+        let chain_pem = self.wait(address, security, request, node_id).await?;
+        check(chain_pem, key.key_pem.clone(), root, self.clock.now())
     }
 
     async fn issue(
@@ -430,7 +443,7 @@ fn not_text() -> swarm_ca::certificate::CertificateError {
 /// Checks what came: it leads to the root, is valid by this clock, and is for this key.
 fn check(
     chain_pem: String,
-    key_pem: swarm_ca::key::KeyPem,
+    key_pem: KeyPem,
     root: &RootBundle,
     now: Timestamp,
 ) -> Result<Obtained, ObtainError> {

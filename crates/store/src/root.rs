@@ -150,6 +150,13 @@ impl Root {
         self.tasks.indices.service.count(id)
     }
 
+    /// Nodes that have asked for a certificate and were never in session, in the order of their
+    /// ids.
+    pub fn nodes_that_never_came(&self) -> impl Iterator<Item = &Arc<Node>> {
+        let ids = self.nodes.indices.never_came.ids(&());
+        ids.filter_map(|id| self.nodes.objects.get(id))
+    }
+
     /// Tasks on a node, in the order of their ids.
     pub fn tasks_on_node(&self, id: &NodeId) -> impl Iterator<Item = &Arc<Task>> {
         self.tasks

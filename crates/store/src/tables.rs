@@ -306,6 +306,9 @@ pub(crate) struct NodeIndices {
     /// set of all their ids would make each new node a quarter dearer.
     pub(crate) managers: Index<()>,
     pub(crate) membership: Index<i32>,
+    /// Nodes that have asked for a certificate and were never in session; few, since they are
+    /// bounded.
+    pub(crate) never_came: Index<()>,
 }
 
 impl Stored for Node {
@@ -323,6 +326,9 @@ impl Stored for Node {
                 .map(|_| ())
         };
         indices.managers.change(id, manager(old), manager(new));
+        let never_came = |node: Option<&Self>| node.filter(|node| node.never_came()).map(|_| ());
+        let (before, after) = (never_came(old), never_came(new));
+        indices.never_came.change(id, before, after);
         indices.membership.change(
             id,
             old.map(|node| node.spec.membership),

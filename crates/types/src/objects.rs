@@ -257,6 +257,12 @@ impl Node {
         self.status.since.unwrap_or(self.meta.updated_at)
     }
 
+    /// Whether it asked for a certificate and was never in session, which would have described it.
+    pub fn never_came(&self) -> bool {
+        let is_known = self.description.is_some() || self.status.state == NodeState::Ready;
+        self.certificate.is_some() && !is_known
+    }
+
     /// What the user said about new tasks; an unknown number counts as DRAIN, the safe side.
     pub fn availability(&self) -> v1::node_spec::Availability {
         v1::node_spec::Availability::try_from(self.spec.availability)

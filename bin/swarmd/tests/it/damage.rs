@@ -123,24 +123,3 @@ async fn damage_in_the_middle_is_refused_with_file_and_offset() {
     assert_eq!(listed(&cluster).await, services);
     cluster.finish().await;
 }
-
-#[tokio::test]
-async fn a_damaged_task_database_is_refused_by_name() {
-    let mut cluster = Cluster::start(1).await;
-    cluster.workers[0].kill();
-    let database = cluster.state("worker-1").join("tasks.db");
-    let good = fs::read(&database).unwrap();
-    fs::write(&database, b"nothing that was ever a database").unwrap();
-    cluster.workers[0].start_again();
-    let status = cluster.workers[0].end().await;
-    let text = cluster.workers[0].log();
-    assert_eq!(status.code(), Some(1), "{text}");
-    assert!(
-        text.contains("tasks.db") && !text.contains("panicked"),
-        "{text}"
-    );
-    fs::write(&database, good).unwrap();
-    cluster.workers[0].start_again();
-    cluster.workers[0].ready().await;
-    cluster.finish().await;
-}

@@ -18,6 +18,7 @@ mod full_disk;
 mod identity;
 mod joining;
 mod kills;
+mod leaving;
 mod locking;
 mod logs;
 mod manager_kills;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use swarm_api::v1;
 use swarm_ca::requests::{self, CertificateAnswer, Requester};
+use swarm_ca::waiting::Origin;
 use swarm_raft_io::WriteError;
 use swarm_reconcile::Ctx;
 use swarm_rt::OsIds;
 use swarm_rt::metrics::Refused;
 use swarm_rt::net::{self, Caller, Peer};
-use swarm_store::{Filter, Key, Received, Selector, Subscription};
+use swarm_store::{Filter, Key, Received, Selector, Subscription, Write, WriteSet};
 use swarm_types::{Kind, NodeId};
 use tonic::{Request, Response, Status};
 
@@ -60,7 +61,9 @@ impl v1::node_ca_server::NodeCa for NodeCa {
         &self,
         request: Request<v1::IssueNodeCertificateRequest>,
     ) -> Result<Response<v1::IssueNodeCertificateResponse>, Status> {
-        let requester = self.requester(net::caller(&request));
+        let caller = net::caller(&request);
+        let addr = caller.addr.clone();
+        let requester = self.requester(caller);
         let mut request = request.into_inner();
         self.check_csr(&request.csr)?;
         // It stays with the node, and would hold the buffer of the whole request.
@@ -72,12 +75,23 @@ impl v1::node_ca_server::NodeCa for NodeCa {
                 now: self.0.clock.now(),
                 ids: &mut ids,
             };
-            let (set, reply) = requests::issue(transaction, &requester, request.clone(), &mut ctx)?;
+            let origin = Origin {
+                addr: &addr,
+                waiting_max: self.0.waiting_nodes_max,
+            };
+            let from = (&requester, origin);
+            let (set, reply) = requests::issue(transaction, from, request.clone(), &mut ctx)?;
             transaction.apply_set(&set).map_err(|_| conflict())?;
-            Ok(reply)
+            Ok((reply, deletions(&set)))
         });
         match tokio::time::timeout(WRITE_WAIT_MAX, written).await {
-            Ok(Ok(reply)) => Ok(Response::new(reply)),
+            Ok(Ok((reply, gone))) => {
+                if gone > 0 {
+                    // They waited for minutes, and at most so many of them can: so can this line.
+                    tracing::warn!(gone, %addr, "removed nodes that were never in session");
+                }
+                Ok(Response::new(reply))
+            }
             Ok(Err(error)) => Err(self.not_written(error)),
             Err(_) => Err(Status::deadline_exceeded(format!(
                 "the request was not durable after {} s; send it again",
@@ -178,6 +192,9 @@ impl NodeCa {
         let text = error.to_string();
         match error {
             WriteError::Refused(reason) => {
+                if reason.code == swarm_ca::Code::ResourceExhausted {
+                    self.0.metrics.refused(Refused::TooManyWaiting);
+                }
                 if reason.message.contains("join token") {
                     self.0.metrics.refused(Refused::BadToken);
                 }
@@ -192,6 +209,12 @@ impl NodeCa {
             }
         }
     }
+}
+
+/// The nodes that made room.
+fn deletions(set: &WriteSet) -> usize {
+    let is_deletion = |write: &&Write| matches!(write, Write::Delete { .. });
+    set.0.iter().filter(is_deletion).count()
 }
 
 fn conflict() -> swarm_ca::Refusal {

@@ -293,3 +293,32 @@ async fn a_node_reports_about_its_own_tasks_only() {
     drop((client, stream));
     world.finish().await;
 }
+
+#[tokio::test]
+async fn nodes_that_never_come_are_made_up_to_a_bound_and_once_for_each_request() {
+    let world = World::start().await;
+    let token = world.tokens().await.worker;
+    let mut client = NodeCaClient::new(world.dial_anonymously());
+    let mut nodes = Vec::new();
+    // The manager's own node is one of them here, where it has no agent.
+    for _ in 1..WAITING {
+        let first = request(&token);
+        let made = within(client.issue_node_certificate(first.clone())).await;
+        let node = made.unwrap().into_inner().node_id;
+        // As if the answer had been lost.
+        let again = within(client.issue_node_certificate(first)).await;
+        assert_eq!(again.unwrap().into_inner().node_id, node);
+        nodes.push(node);
+    }
+    nodes.sort();
+    nodes.dedup();
+    assert_eq!(nodes.len(), WAITING - 1);
+    let refused = within(client.issue_node_certificate(request(&token))).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    let text = format!("{WAITING} nodes of the worker token");
+    assert!(refused.message().contains(&text), "{refused:?}");
+    world.refused(Refused::TooManyWaiting, 1).await;
+    drop(client);
+    world.finish().await;
+}

@@ -107,6 +107,19 @@ pub enum IdentityError {
         /// How to go on.
         way_out: &'static str,
     },
+    /// A token for somebody else, or for another cluster.
+    #[error(
+        "the state directory {} belongs to node {node}, which did not join with the given token: \
+         to keep the node, start it without --join-token; to join as a new node, end its tasks and \
+         remove its state first with `swarmd leave --state-dir {}`",
+        .path.display(), .path.display()
+    )]
+    OtherToken {
+        /// The directory.
+        path: PathBuf,
+        /// The node in it.
+        node: NodeId,
+    },
     /// Files of a cluster without the certificate that goes with them.
     #[error(
         "{} is there, but the node has no certificate; restore `certificates` from a backup, or \

@@ -62,6 +62,8 @@ pub(crate) struct Behaviour {
     pub(crate) asked: Vec<(String, Option<String>)>,
     /// The managers that took requests, by address.
     pub(crate) asked_at: Vec<String>,
+    /// The requests that came, also those that were not answered well.
+    pub(crate) requests_taken: Vec<Vec<u8>>,
     requests: BTreeMap<String, Vec<u8>>,
     /// The root that a rotation leads to, with the key that signs for it alone.
     next: Option<(String, Signer)>,
@@ -154,6 +156,7 @@ impl Fake {
             impostor: None,
             asked: Vec::new(),
             asked_at: Vec::new(),
+            requests_taken: Vec::new(),
             requests: BTreeMap::new(),
             next: None,
         };
@@ -295,6 +298,7 @@ impl v1::node_ca_server::NodeCa for Fake {
         tokio::time::sleep(takes).await;
         let mut state = self.behaviour();
         state.asked_at.push(self.address.clone());
+        state.requests_taken.push(message.csr.to_vec());
         if state.aborted_calls > 0 {
             state.aborted_calls -= 1;
             return Err(Status::aborted("CA signer is still starting"));

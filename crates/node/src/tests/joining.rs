@@ -17,6 +17,7 @@ use super::fake::{self, CLUSTER, Fake, NODE};
 use super::within;
 use crate::certificates::{Certificates, Pair};
 use crate::identity::{Identity, IdentityError, Join, Part, Start};
+use crate::joining_key::{self, KeyRequest};
 use crate::known_managers::{KnownManagers, Peer};
 use crate::obtain::{Asker, CALL_TIMEOUT, Wish};
 
@@ -118,6 +119,57 @@ async fn a_token_leads_to_a_certificate_that_the_next_start_finds() {
     // With certificates on disk a token is not used.
     place.start(join(&fake, Some(fake.token()))).await.unwrap();
     assert_eq!(fake.behaviour().asked.len(), asked);
+    assert!(!place.path().join(joining_key::FILE).exists());
+}
+
+#[tokio::test]
+async fn a_new_token_with_an_old_directory_is_refused_with_the_ways_out() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    place.start(join(&fake, Some(fake.token()))).await.unwrap();
+    let root = fake.behaviour().root_pem.clone();
+    let new = JoinToken::generate(root.as_bytes(), [7; 16]).to_string();
+    let other_cluster = JoinToken::generate(b"other", [1; 16]).to_string();
+    for token in [&new, &other_cluster] {
+        let refusal = place.refused(join(&fake, Some(token.clone()))).await;
+        assert!(refusal.contains(NODE), "{refusal}");
+        assert!(refusal.contains("swarmd leave --state-dir"), "{refusal}");
+        assert!(refusal.contains("without --join-token"), "{refusal}");
+    }
+    // A token that would readmit this very node is meant for it, needed or not.
+    fake.behaviour().about_token = Some(ext::CheckJoinTokenResponse {
+        valid: true,
+        role: "worker".to_owned(),
+        node_id: NODE.to_owned(),
+        ..Default::default()
+    });
+    place.start(join(&fake, Some(new))).await.unwrap();
+
+    // A directory of which nobody wrote down how it came takes the first token for that.
+    fake.behaviour().about_token = None;
+    let old = Place::new();
+    old.prepare(&fake, NodeRole::Worker, Duration::ZERO);
+    old.start(join(&fake, Some(fake.token()))).await.unwrap();
+    let refusal = old.refused(join(&fake, Some(other_cluster))).await;
+    assert!(refusal.contains("swarmd leave"), "{refusal}");
+
+    let manager = Place::new();
+    manager.prepare(&fake, NodeRole::Manager, Duration::ZERO);
+    let token = Join {
+        address: None,
+        token: Some(fake.token()),
+    };
+    let refusal = manager.refused(token).await;
+    assert!(refusal.contains("without --join-token"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_with_the_same_request() {
+    let (fake, place) = (Fake::start().await, Place::new());
+    fake.behaviour().aborted_calls = 1;
+    let cut_short = joining_key::JoiningKey::new(place.path()).take().unwrap();
+    place.start(join(&fake, Some(fake.token()))).await.unwrap();
+    let requests = fake.behaviour().requests_taken.clone();
+    assert_eq!(requests, vec![cut_short.request.into_bytes(); 2]);
 }
 
 #[tokio::test]
@@ -238,8 +290,8 @@ async fn a_node_that_a_rotation_left_behind_comes_back_with_a_token_for_it() {
     let first = place.start(join(&fake, Some(fake.token()))).await.unwrap();
     let old_root = first.credentials.root_pem();
     fake.change_root();
-    // Neither the token of long ago nor one for new nodes does anything to a node that has a
-    // certificate.
+    // The token of long ago does nothing to a node that has a certificate, and one for new nodes
+    // is refused.
     let about = |node_id: &str| ext::CheckJoinTokenResponse {
         valid: true,
         role: "worker".to_owned(),
@@ -248,10 +300,10 @@ async fn a_node_that_a_rotation_left_behind_comes_back_with_a_token_for_it() {
     };
     fake.behaviour().about_token = Some(about(""));
     let old_token = JoinToken::generate(old_root.as_bytes(), [1; 16]).to_string();
-    for token in [old_token, fake.token()] {
-        let same = place.start(join(&fake, Some(token))).await.unwrap();
-        assert_eq!(same.credentials.root_pem(), old_root);
-    }
+    let same = place.start(join(&fake, Some(old_token))).await.unwrap();
+    assert_eq!(same.credentials.root_pem(), old_root);
+    let refusal = place.refused(join(&fake, Some(fake.token()))).await;
+    assert!(refusal.contains("swarmd leave"), "{refusal}");
     fake.behaviour().about_token = Some(about(NODE));
     let back = place.start(join(&fake, Some(fake.token()))).await.unwrap();
     assert_eq!(back.node.to_string(), NODE);
@@ -424,7 +476,8 @@ async fn a_request_is_looked_at_elsewhere_when_the_manager_that_took_it_goes_awa
         availability: v1::node_spec::Availability::Active,
     };
     let security = Security::Verified(root_pem, ServerName::Ca);
-    let obtained = within(asker.certificate(&root, &security, &wish)).await;
+    let key = KeyRequest::draw().unwrap();
+    let obtained = within(asker.certificate(&root, &security, &wish, &key)).await;
     assert_eq!(obtained.unwrap().identity.node.to_string(), NODE);
     // The same request was finished: no second node was made for it.
     assert_eq!(first.behaviour().asked.len(), 1);

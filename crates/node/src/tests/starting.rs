@@ -35,6 +35,7 @@ fn config(directory: &Path) -> Config {
         log,
         metrics: Metrics::new(),
         plugins_dir: directory.join("plugins"),
+        waiting_nodes_max: swarm_manager::WAITING_NODES_MAX,
     }
 }
 
@@ -45,11 +46,11 @@ async fn a_node_that_failed_to_start_can_be_started_when_the_reason_is_gone() {
     let executor = executor(directory.path());
     std::fs::create_dir(&config.state_dir).unwrap();
     let database = config.state_dir.join("tasks.db");
-    std::fs::write(&database, "not a database").unwrap();
+    std::fs::create_dir(&database).unwrap();
     let refused = Node::start(config.clone(), Arc::clone(&executor), Shutdown::new()).await;
     assert!(matches!(refused, Err(NodeError::Agent(_))), "{refused:?}");
 
-    std::fs::remove_file(&database).unwrap();
+    std::fs::remove_dir(&database).unwrap();
     let node = Node::start(config, executor, Shutdown::new())
         .await
         .unwrap();

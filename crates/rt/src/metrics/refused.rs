@@ -80,6 +80,8 @@ reasons! {
     CallTimeout => "call_timeout",
     /// A call says in a way that nobody understands how long its caller waits.
     BadDeadline => "bad_deadline",
+    /// Too many nodes were made that never came.
+    TooManyWaiting => "too_many_waiting",
     /// The join token is not one of this cluster's.
     BadToken => "bad_token",
     /// The certificate request cannot be used.

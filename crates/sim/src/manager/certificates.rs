@@ -2,6 +2,7 @@
 //! is durable.
 
 use swarm_ca::requests::{self, Requester};
+use swarm_ca::waiting::Origin;
 use swarm_reconcile::Ctx;
 use swarm_types::Timestamp;
 
@@ -60,7 +61,8 @@ impl Manager {
             .replica
             .write(now, Author::Issue(number), |transaction| {
                 let mut ctx = Ctx { now, ids };
-                let (writes, reply) = requests::issue(transaction, &requester, request, &mut ctx)?;
+                let from = (&requester, Origin::UNKNOWN);
+                let (writes, reply) = requests::issue(transaction, from, request, &mut ctx)?;
                 transaction
                     .apply_set(&writes)
                     .expect("decided on the same root");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use swarm_api::v1;
 use swarm_types::time::duration_from_wire;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use v1::assignment::Item;
 use v1::assignment_change::AssignmentAction;
@@ -20,7 +20,7 @@ use v1::assignments_message::Type;
 use v1::update_task_status_request::TaskStatusUpdate;
 
 use crate::grpc::{Answers, Channel, Status, UNIMPLEMENTED};
-use crate::options::Variant;
+use crate::options::{Client, Variant};
 use crate::tally::Tally;
 use crate::transport::{self, Identity, Roots};
 
@@ -38,8 +38,13 @@ pub(crate) struct World {
     pub(crate) variant: Variant,
     pub(crate) tally: Tally,
     pub(crate) roots: Roots,
+    pub(crate) client: Client,
     /// All connections break when this is notified.
     pub(crate) cut: Notify,
+    /// All certificates are renewed when this is notified.
+    pub(crate) renew: Notify,
+    /// So many at the same time.
+    pub(crate) renewing: Semaphore,
 }
 
 /// Tasks of an agent with the state that was acknowledged last.
@@ -99,8 +104,8 @@ impl Agent {
         let (mut since, mut place) = (Instant::now(), Some(place));
         let identity = loop {
             let (world, number) = (Rc::clone(&self.world), self.number);
-            match transport::join(number, world.manager, &token, &world.roots).await {
-                Ok(identity) => break identity,
+            match transport::join(number, world.manager, &token, &world.roots, world.client).await {
+                Ok(identity) => break Keeper::new(identity),
                 Err(status) => self.pause_after(false, &status).await,
             }
         };
@@ -135,16 +140,17 @@ impl Agent {
 
     async fn session(
         &mut self,
-        identity: &Identity,
+        identity: &Keeper,
         since: Instant,
         is_open: &mut bool,
         place: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<Infallible, Status> {
-        let connection = transport::connect(self.number, self.world.manager, identity).await?;
+        let manager = self.world.manager;
+        let connection = transport::connect(self.number, manager, &identity.get()).await?;
         let channel = connection.channel.clone();
         let request = v1::SessionRequest {
             description: Some(v1::NodeDescription {
-                tls_info: Some((*identity.trust).clone()),
+                tls_info: Some((*identity.get().trust).clone()),
                 ..description(self.number)
             }),
             session_id: self.session.clone(),
@@ -170,8 +176,37 @@ impl Agent {
             ended = listen(&mut messages) => ended.map_err(|status| status.of("session")),
             ended = work.follow() => ended.map_err(|status| status.of("assignments")),
             ended = logs(&channel) => ended.map_err(|status| status.of("log subscriptions")),
+            Err(status) = renewals(self.number, &self.world, identity) => Err(status.of("renewal")),
             () = self.world.cut.notified() => Err(Status::unavailable("cut by order")),
         }
+    }
+}
+
+/// The identity of an agent, which a renewal replaces; connections that are open keep theirs.
+#[derive(Debug)]
+struct Keeper(RefCell<Rc<Identity>>);
+
+impl Keeper {
+    fn new(identity: Identity) -> Self {
+        Self(RefCell::new(Rc::new(identity)))
+    }
+
+    fn get(&self) -> Rc<Identity> {
+        Rc::clone(&self.0.borrow())
+    }
+}
+
+/// Renews the certificate whenever it is ordered.
+async fn renewals(number: usize, world: &World, keeper: &Keeper) -> Result<Infallible, Status> {
+    loop {
+        world.renew.notified().await;
+        // The semaphore is never closed.
+        let _place = world.renewing.acquire().await;
+        let (manager, current) = (world.manager, keeper.get());
+        let renewed = transport::renew(number, manager, &current, &world.roots, world.client);
+        let renewed = renewed.await?;
+        keeper.0.replace(Rc::new(renewed));
+        world.tally.count(|counts| counts.renewed += 1);
     }
 }
 
@@ -210,10 +245,8 @@ async fn heartbeats(
     };
     loop {
         let sent = Instant::now();
-        let call = channel.call("/docker.swarmkit.v1.Dispatcher/Heartbeat", &request);
-        let answer: v1::HeartbeatResponse = timeout(RPC_TIMEOUT, call)
-            .await
-            .map_err(|_| Status::late("Heartbeat"))??;
+        let method = "/docker.swarmkit.v1.Dispatcher/Heartbeat";
+        let answer: v1::HeartbeatResponse = channel.call(method, &request, RPC_TIMEOUT).await?;
         let period = answer.period.as_ref().and_then(duration_from_wire);
         let period = period.ok_or_else(|| Status::unavailable("a heartbeat without a period"))?;
         tally.heartbeat(sent.elapsed(), period, seen);
@@ -345,12 +378,9 @@ impl Work<'_> {
             session_id: self.session.to_owned(),
             updates: updates.collect(),
         };
-        let call = self
-            .channel
-            .call("/docker.swarmkit.v1.Dispatcher/UpdateTaskStatus", &request);
-        let _: v1::UpdateTaskStatusResponse = timeout(RPC_TIMEOUT, call)
-            .await
-            .map_err(|_| Status::late("UpdateTaskStatus"))??;
+        let method = "/docker.swarmkit.v1.Dispatcher/UpdateTaskStatus";
+        let channel = self.channel;
+        let _: v1::UpdateTaskStatusResponse = channel.call(method, &request, RPC_TIMEOUT).await?;
         let mut tasks = self.tasks.0.borrow_mut();
         for (id, state) in states {
             if let Some(known) = tasks.get_mut(&id)
@@ -463,7 +493,10 @@ mod tests {
             variant,
             tally: Tally::default(),
             roots: Roots::new(),
+            client: Client::GrpcGo,
             cut: Notify::new(),
+            renew: Notify::new(),
+            renewing: Semaphore::new(1),
         };
         Agent::new(7, Rc::new(world), Tasks::default())
     }

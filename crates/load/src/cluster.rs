@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use swarm_api::v1;
 
-use crate::grpc::Status;
 use crate::manager::deadline;
 use crate::transport::{self, Connection};
 
@@ -27,11 +26,8 @@ macro_rules! control {
     ($self:ident, $method:literal, $request:expr) => {{
         let request = $request;
         let path = concat!("/docker.swarmkit.v1.Control/", $method);
-        let call = $self.connection.channel.call(path, &request);
-        let limited = tokio::time::timeout(CALL_TIMEOUT, call).await;
-        limited
-            .unwrap_or_else(|_| Err(Status::late($method)))
-            .context($method)
+        let call = $self.connection.channel.call(path, &request, CALL_TIMEOUT);
+        call.await.context($method)
     }};
 }
 

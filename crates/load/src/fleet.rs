@@ -16,6 +16,9 @@ use crate::orders::{COUNTS_EVERY_MILLIS, Counts, Notice, Order};
 use crate::tally::Tally;
 use crate::transport::Roots;
 
+/// Agents of a process that renew their certificates at the same time.
+const RENEWING_MAX: usize = 16;
+
 /// Holds agents until standard input ends.
 ///
 /// # Errors
@@ -78,7 +81,10 @@ impl Fleet {
             variant: options.variant,
             tally: Tally::default(),
             roots: Roots::new(),
+            client: options.client,
             cut: Notify::new(),
+            renew: Notify::new(),
+            renewing: Semaphore::new(RENEWING_MAX),
         };
         Self {
             world: Rc::new(world),
@@ -96,6 +102,7 @@ impl Fleet {
                 tell(&Notice::Vanished { running })?;
             }
             Order::Reconnect => self.world.cut.notify_waiters(),
+            Order::Renew => self.world.renew.notify_waiters(),
             Order::Period { millis } => {
                 self.world.tally.watch_period(Duration::from_millis(millis));
             }

@@ -4,6 +4,9 @@
 //! reconnecting, no queue, so that an agent costs little more than its connection. Deadlines are
 //! the caller's.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
@@ -11,12 +14,17 @@ use http::{HeaderMap, HeaderValue, Request};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::grpc_go::{GrpcGo, LIBRARY_WINDOW_BYTES};
+
 /// A message has a flag and its length in front.
 const PREFIX_BYTES: usize = 5;
 /// Largest message that is taken; a list of 100,000 tasks is 56 MB.
 const MESSAGE_BYTES_MAX: usize = 1 << 30;
-/// How much a manager may send ahead on one stream, and on the connection of an agent.
+/// How much a manager may send ahead on one stream, and on the connection of a plain client.
 const WINDOW_BYTES: u32 = 1 << 20;
+
+/// What a client of the time that the figures are of says of itself.
+const GRPC_GO: &str = "grpc-go/1.71.0";
 
 /// How a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +83,8 @@ impl From<h2::Error> for Status {
 #[derive(Clone)]
 pub(crate) struct Channel {
     requests: SendRequest<Bytes>,
+    /// What it says that it is; nothing if it is a plain client.
+    agent: Option<&'static str>,
 }
 
 impl std::fmt::Debug for Channel {
@@ -95,16 +105,26 @@ impl Channel {
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        let (requests, driver) = h2::client::Builder::new()
-            .initial_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .enable_push(false)
-            .handshake(io)
-            .await?;
-        Ok((Self { requests }, driver))
+        let (requests, driver) = builder(WINDOW_BYTES).handshake(io).await?;
+        let agent = None;
+        Ok((Self { requests, agent }, driver))
     }
 
-    /// One request, one answer.
+    /// Opens HTTP/2 on a connection, and uses it as grpc-go does.
+    ///
+    /// # Errors
+    /// As [`Channel::open`].
+    pub(crate) async fn open_as_grpc_go<I>(io: I) -> Result<(Self, Driver<GrpcGo<I>>), Status>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let library = builder(LIBRARY_WINDOW_BYTES);
+        let (requests, driver) = library.handshake(GrpcGo::new(io)).await?;
+        let agent = Some(GRPC_GO);
+        Ok((Self { requests, agent }, driver))
+    }
+
+    /// One request, one answer, within the time.
     ///
     /// # Errors
     /// [`Status`] as the server or the connection gave it.
@@ -112,8 +132,21 @@ impl Channel {
         &self,
         method: &'static str,
         request: &Q,
+        limit: Duration,
     ) -> Result<A, Status> {
-        let mut answers = self.stream::<Q, A>(method, request).await?;
+        let call = self.call_for_ever(method, request, limit);
+        let called = tokio::time::timeout(limit, call).await;
+        called.unwrap_or_else(|_| Err(Status::late(method)))
+    }
+
+    async fn call_for_ever<Q: Message, A: Message + Default>(
+        &self,
+        method: &'static str,
+        request: &Q,
+        limit: Duration,
+    ) -> Result<A, Status> {
+        let answers = self.begin::<Q, A>(method, request, Some(limit));
+        let mut answers = answers.await?;
         let Some(answer) = answers.next().await? else {
             return Err(Status::internal(format!("{method}: no answer")));
         };
@@ -133,11 +166,31 @@ impl Channel {
         method: &'static str,
         request: &Q,
     ) -> Result<Answers<A>, Status> {
-        let mut head = Request::post(format!("http://manager{method}"));
+        self.begin(method, request, None).await
+    }
+
+    async fn begin<Q: Message, A: Message + Default>(
+        &self,
+        method: &'static str,
+        request: &Q,
+        limit: Option<Duration>,
+    ) -> Result<Answers<A>, Status> {
+        let scheme = if self.agent.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let mut head = Request::post(format!("{scheme}://manager{method}"));
         if let Some(headers) = head.headers_mut() {
             let fixed = HeaderValue::from_static;
             headers.insert("te", fixed("trailers"));
             headers.insert("content-type", fixed("application/grpc"));
+            if let Some(agent) = self.agent {
+                headers.insert("user-agent", fixed(agent));
+                if let Some(left) = limit.and_then(timeout_header) {
+                    headers.insert("grpc-timeout", left);
+                }
+            }
         }
         let head = head
             .body(())
@@ -147,6 +200,25 @@ impl Channel {
         body.send_data(frame(request), true)?;
         Answers::begin(answer).await
     }
+}
+
+fn builder(window: u32) -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(window)
+        .initial_connection_window_size(window)
+        .enable_push(false);
+    builder
+}
+
+/// What is left of a deadline when the call goes out, as grpc-go says it: in microseconds, so that
+/// it is hardly ever the same twice and the manager has to read it anew each time.
+fn timeout_header(limit: Duration) -> Option<HeaderValue> {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    // What passes in a Go program until the header is written: between 20 and 230 of them.
+    let way = 20 + CALLS.fetch_add(37, Ordering::Relaxed) % 211;
+    let left = limit.as_micros().saturating_sub(u128::from(way));
+    HeaderValue::from_maybe_shared(Bytes::from(format!("{left}u"))).ok()
 }
 
 /// A message with its prefix. Compression is off.

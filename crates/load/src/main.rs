@@ -16,6 +16,7 @@ mod cluster;
 mod fleet;
 mod gates;
 mod grpc;
+mod grpc_go;
 mod limits;
 mod manager;
 mod options;

@@ -42,6 +42,9 @@ pub(crate) struct Run {
     /// How agents report their tasks.
     #[arg(long, value_enum, default_value = "batch")]
     pub(crate) variant: Variant,
+    /// What the agents' connections are like. Figures before grpc-go was the default are of `plain`.
+    #[arg(long, value_enum, default_value = "grpc-go")]
+    pub(crate) client: Client,
     /// How the result looks.
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
@@ -70,7 +73,7 @@ pub(crate) struct Run {
     #[arg(value_parser = clap::value_parser!(u32).range(1_000..=10_000))]
     pub(crate) gates: Option<u32>,
     /// What to do, in this order: join, `idle[:SECONDS]`, launch:TASKS, rm, fail, `drain[:NODES]`,
-    /// reconnect, period:SECONDS.
+    /// reconnect, renew, period:SECONDS.
     #[arg(default_values = ["join", "idle", "launch:10000", "idle", "rm"])]
     pub(crate) steps: Vec<Step>,
 }
@@ -90,6 +93,29 @@ pub(crate) struct Fleet {
     /// How agents report their tasks.
     #[arg(long, value_enum)]
     pub(crate) variant: Variant,
+    /// What their connections are like.
+    #[arg(long, value_enum)]
+    pub(crate) client: Client,
+}
+
+/// What the connections of agents are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Client {
+    /// As those of Go's agents: windows of 64 KiB, a window update and a PING after each answer,
+    /// deadlines in headers, and no ALPN once the certificate was renewed.
+    GrpcGo,
+    /// Nothing but calls, with large windows.
+    Plain,
+}
+
+impl Client {
+    /// As the command line says it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::GrpcGo => "grpc-go",
+            Self::Plain => "plain",
+        }
+    }
 }
 
 /// How agents report their tasks (`performance.md` 9).
@@ -136,6 +162,8 @@ pub(crate) enum Step {
     Drain(usize),
     /// All agents lose their connections at once and come back.
     Reconnect,
+    /// All agents renew their certificates.
+    Renew,
     /// The heartbeat period of the cluster changes.
     Period(Duration),
 }
@@ -175,10 +203,11 @@ impl FromStr for Step {
                 Ok(Self::Drain(usize::try_from(nodes).unwrap_or(usize::MAX)))
             }
             ("reconnect", None) => Ok(Self::Reconnect),
+            ("renew", None) => Ok(Self::Renew),
             ("period", Some(value)) => seconds(value).map(Self::Period),
             _ => Err(format!(
                 "`{text}` is no step; steps are join, idle[:SECONDS], launch:TASKS, rm, fail, \
-                 drain[:NODES], reconnect, period:SECONDS"
+                 drain[:NODES], reconnect, renew, period:SECONDS"
             )),
         }
     }
@@ -202,6 +231,7 @@ mod tests {
             "idle:0.5".parse(),
             Ok(Step::Idle(Duration::from_millis(500)))
         );
+        assert_eq!("renew".parse(), Ok(Step::Renew));
         assert_eq!("launch:7".parse(), Ok(Step::Launch(7)));
         assert_eq!("drain".parse(), Ok(Step::Drain(5)));
         assert_eq!("period:2".parse(), Ok(Step::Period(Duration::from_secs(2))));

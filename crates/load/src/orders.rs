@@ -21,6 +21,8 @@ pub(crate) enum Order {
     },
     /// All agents lose their connection and come back.
     Reconnect,
+    /// All agents renew their certificates.
+    Renew,
     /// From now on agents are counted that were told this period.
     Period {
         /// In milliseconds.
@@ -67,6 +69,8 @@ pub(crate) struct Counts {
     pub(crate) held: u64,
     /// Agents that were told the period of [`Order::Period`].
     pub(crate) at_period: u64,
+    /// Certificates that were renewed.
+    pub(crate) renewed: u64,
     /// Heartbeats that were answered.
     pub(crate) heartbeats: u64,
     /// Assignments messages that asked something of tasks.
@@ -87,6 +91,7 @@ impl Counts {
         self.running += other.running;
         self.held += other.held;
         self.at_period += other.at_period;
+        self.renewed += other.renewed;
         self.heartbeats += other.heartbeats;
         self.messages += other.messages;
         self.misapplied += other.misapplied;

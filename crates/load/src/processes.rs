@@ -52,6 +52,7 @@ impl Processes {
                 .args(["--agents", &agents.to_string()])
                 .args(["--addr", &addr.to_string()])
                 .args(["--variant", run.variant.name()])
+                .args(["--client", run.client.name()])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .kill_on_drop(true)

@@ -9,7 +9,7 @@ use swarm_api::v1;
 use crate::bars;
 use crate::cluster::{Cluster, is_drained, is_ready, is_running};
 use crate::manager::Manager;
-use crate::options::{Run, Step, Variant};
+use crate::options::{Client, Run, Step, Variant};
 use crate::orders::Order;
 use crate::processes::Processes;
 use crate::report::{Report, Row, percentile};
@@ -32,7 +32,7 @@ pub(crate) struct Bench {
     agents: u64,
     services: Vec<(String, u64)>,
     launches: u32,
-    variant: Variant,
+    how: (Variant, Client),
     /// Nodes were drained or lost: there are more tasks than were launched, and some of them are on
     /// nodes that cannot say that they stopped them.
     is_disturbed: bool,
@@ -67,7 +67,7 @@ impl Bench {
             agents: u64::from(run.agents),
             services: Vec::new(),
             launches: 0,
-            variant: run.variant,
+            how: (run.variant, run.client),
             is_disturbed: false,
         };
         let resident = bench.manager.resident()?;
@@ -88,6 +88,7 @@ impl Bench {
             Step::Fail => self.fail().await,
             Step::Drain(nodes) => self.drain(nodes).await,
             Step::Reconnect => self.reconnect().await,
+            Step::Renew => self.renew().await,
             Step::Period(period) => self.period(period).await,
         }
     }
@@ -354,6 +355,24 @@ impl Bench {
         Ok(())
     }
 
+    async fn renew(&mut self) -> anyhow::Result<()> {
+        self.processes.catch_up();
+        let before = self.processes.counts();
+        let begun = self.begin()?;
+        self.processes.order(&Order::Renew).await?;
+        let agents = self.agents;
+        let until = self.processes.until("renew", STEP_TIMEOUT, |c| {
+            c.renewed >= before.renewed + agents
+        });
+        let took = until.await?.duration_since(begun.at).as_secs_f64();
+        self.note("renew", "all renewed", took, "s");
+        let names = ["manager CPU per agent", "driver CPU per agent"];
+        self.note_cpu("renew", &begun, agents, names)?;
+        let lost = self.processes.counts().lost - before.lost;
+        self.note("renew", "sessions lost", lost as f64, "");
+        Ok(())
+    }
+
     async fn period(&mut self, period: Duration) -> anyhow::Result<()> {
         let cluster = self.cluster.cluster().await?;
         let old = cluster
@@ -429,7 +448,7 @@ impl Bench {
         unit: &'static str,
         tasks: u64,
     ) {
-        let known = bars::known(step, name, self.agents, tasks, self.variant);
+        let known = bars::known(step, name, (self.agents, tasks), self.how);
         self.report.rows.push(Row {
             step: step.to_owned(),
             name,

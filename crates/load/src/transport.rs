@@ -22,10 +22,12 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+use certificates::Protocol;
 pub(crate) use certificates::Roots;
 
 use crate::grpc::{self, Channel, Driver, Status};
 use crate::limits;
+use crate::options::Client;
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +49,7 @@ pub(crate) struct Identity {
     config: Arc<ClientConfig>,
     /// What it tells the manager about its trust.
     pub(crate) trust: Arc<v1::NodeTlsInfo>,
+    client: Client,
 }
 
 /// An open connection. It closes when this is dropped.
@@ -72,11 +75,13 @@ pub(crate) async fn join(
     manager: SocketAddr,
     token: &str,
     roots: &Roots,
+    client: Client,
 ) -> Result<Identity, Status> {
     let parsed = JoinToken::parse(token);
     let parsed = parsed.map_err(|error| Status::unavailable(format!("join token: {error}")))?;
     let root = {
-        let first = open(agent, manager, roots.unverified(), MANAGER_NAME).await?;
+        let config = roots.unverified();
+        let first = open(agent, manager, config, MANAGER_NAME, client).await?;
         let answer: v1::GetRootCaCertificateResponse = call(
             &first.channel,
             "/docker.swarmkit.v1.CA/GetRootCACertificate",
@@ -91,12 +96,45 @@ pub(crate) async fn join(
     let trusted = roots.trust(&root)?;
     let key = csr::new_key();
     let request = csr::request(&key).map_err(|error| Status::unavailable(error.to_string()))?;
-    let second = open(agent, manager, trusted.anonymous(), CA_NAME).await?;
+    let second = open(agent, manager, trusted.anonymous(), CA_NAME, client).await?;
     let chain = certificate(&second.channel, &request, token).await?;
     drop(second);
-    let config = trusted.with_certificate(&chain, key.as_bytes())?;
+    let config = trusted.with_certificate(&chain, key.as_bytes(), Protocol::Named)?;
     let trust = trusted.info();
-    Ok(Identity { config, trust })
+    Ok(Identity {
+        config,
+        trust,
+        client,
+    })
+}
+
+/// Makes a new key and asks for its certificate as the node that the agent is. The connections that
+/// a Go agent opens with it name no protocol.
+///
+/// # Errors
+/// [`Status`] when the manager refuses it.
+pub(crate) async fn renew(
+    agent: usize,
+    manager: SocketAddr,
+    identity: &Identity,
+    roots: &Roots,
+    client: Client,
+) -> Result<Identity, Status> {
+    let trusted = roots.trust(&identity.trust.trust_root)?;
+    let key = csr::new_key();
+    let request = csr::request(&key).map_err(|error| Status::unavailable(error.to_string()))?;
+    let config = Arc::clone(&identity.config);
+    let connection = open(agent, manager, config, CA_NAME, client).await?;
+    let chain = certificate(&connection.channel, &request, "").await?;
+    let protocol = match client {
+        Client::GrpcGo => Protocol::Unnamed,
+        Client::Plain => Protocol::Named,
+    };
+    Ok(Identity {
+        config: trusted.with_certificate(&chain, key.as_bytes(), protocol)?,
+        trust: Arc::clone(&identity.trust),
+        client,
+    })
 }
 
 /// Asks for a certificate and waits until it is issued.
@@ -145,10 +183,8 @@ async fn call<Q: prost::Message, A: prost::Message + Default>(
     method: &'static str,
     request: &Q,
 ) -> Result<A, Status> {
-    tokio::time::timeout(CALL_TIMEOUT, channel.call(method, request))
-        .await
-        .unwrap_or_else(|_| Err(Status::late(method)))
-        .map_err(|status| status.of(method))
+    let called = channel.call(method, request, CALL_TIMEOUT).await;
+    called.map_err(|status| status.of(method))
 }
 
 /// Opens the connection of an agent that has an identity.
@@ -160,7 +196,8 @@ pub(crate) async fn connect(
     manager: SocketAddr,
     identity: &Identity,
 ) -> Result<Connection, Status> {
-    open(agent, manager, Arc::clone(&identity.config), MANAGER_NAME).await
+    let config = Arc::clone(&identity.config);
+    open(agent, manager, config, MANAGER_NAME, identity.client).await
 }
 
 /// Opens a connection to a control socket.
@@ -181,6 +218,7 @@ async fn open(
     manager: SocketAddr,
     config: Arc<ClientConfig>,
     name: &'static str,
+    client: Client,
 ) -> Result<Connection, Status> {
     let opened = tokio::time::timeout(CONNECT_TIMEOUT, async {
         let socket = dial(agent, manager).await?;
@@ -188,11 +226,20 @@ async fn open(
             .map_err(|error| Status::unavailable(error.to_string()))?;
         let secure = TlsConnector::from(config).connect(name, socket).await;
         let secure = secure.map_err(|error| Status::unavailable(format!("TLS: {error}")))?;
-        Channel::open(secure).await
+        Ok(match client {
+            Client::GrpcGo => {
+                let (channel, driver) = Channel::open_as_grpc_go(secure).await?;
+                let driver = drive(driver);
+                Connection { channel, driver }
+            }
+            Client::Plain => {
+                let (channel, driver) = Channel::open(secure).await?;
+                let driver = drive(driver);
+                Connection { channel, driver }
+            }
+        })
     });
-    let (channel, driver) = opened.await.map_err(|_| Status::late("connecting"))??;
-    let driver = drive(driver);
-    Ok(Connection { channel, driver })
+    opened.await.map_err(|_| Status::late("connecting"))?
 }
 
 fn drive<I>(driver: Driver<I>) -> AbortHandle

@@ -45,7 +45,7 @@ impl Roots {
             .with_custom_certificate_verifier(anybody)
             .with_no_client_auth();
         Self {
-            unverified: tuned(config),
+            unverified: tuned(config, Protocol::Named),
             provider,
             last: RefCell::default(),
         }
@@ -87,7 +87,7 @@ impl Trusted {
         Ok(Self {
             provider: Arc::clone(provider),
             store,
-            anonymous: tuned(builder.with_no_client_auth()),
+            anonymous: tuned(builder.with_no_client_auth(), Protocol::Named),
             info: Arc::new(info),
         })
     }
@@ -110,14 +110,23 @@ impl Trusted {
         &self,
         chain: &[u8],
         key: &[u8],
+        protocol: Protocol,
     ) -> Result<Arc<ClientConfig>, Status> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
         let chain = chain.map_err(|error| failed(&error))?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| failed(&error))?;
         let builder = versions(&self.provider).with_root_certificates(self.store.clone());
         let config = builder.with_client_auth_cert(chain, key);
-        config.map(tuned).map_err(|error| failed(&error))
+        let config = config.map_err(|error| failed(&error))?;
+        Ok(tuned(config, protocol))
     }
+}
+
+/// Whether connections say in the handshake that they will speak HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Named,
+    Unnamed,
 }
 
 fn versions(provider: &Arc<CryptoProvider>) -> ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
@@ -126,8 +135,11 @@ fn versions(provider: &Arc<CryptoProvider>) -> ConfigBuilder<ClientConfig, rustl
         .expect("ring offers both versions of the protocol")
 }
 
-fn tuned(mut config: ClientConfig) -> Arc<ClientConfig> {
-    config.alpn_protocols = vec![ALPN.to_vec()];
+fn tuned(mut config: ClientConfig, protocol: Protocol) -> Arc<ClientConfig> {
+    config.alpn_protocols = match protocol {
+        Protocol::Named => vec![ALPN.to_vec()],
+        Protocol::Unnamed => Vec::new(),
+    };
     // Managers issue no tickets; a cache for each agent would only cost memory.
     config.resumption = Resumption::disabled();
     Arc::new(config)

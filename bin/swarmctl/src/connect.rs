@@ -1,6 +1,7 @@
 //! The connection to a manager: its clients, and the deadline of every call.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use swarm_api::v1::ca_client::CaClient;
 use swarm_api::v1::control_client::ControlClient;
 use swarm_api::v1::logs_client::LogsClient;
 use swarm_rt::net::{self, Address};
+use swarm_rt::socket_path;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -32,6 +34,8 @@ impl Manager {
     /// When the address is malformed.
     pub(crate) fn new(socket: &str) -> Result<Self, Failure> {
         let path = socket.strip_prefix("unix://").unwrap_or(socket);
+        socket_path::check("--socket", Path::new(path))
+            .map_err(|error| Failure::usage(error.to_string()))?;
         let address = Address::Unix(path.into());
         let channel = net::dial(&address).map_err(|error| {
             Failure::usage(format!("--socket {socket:?} is not an address: {error}"))

@@ -10,7 +10,7 @@ use swarm_node::leave;
 use swarm_node::{Config, Join, Locking, Node, RemovedNode};
 use swarm_rt::metrics::{self, Metrics};
 use swarm_rt::net::{self, Address};
-use swarm_rt::{Shutdown, Tasks, logging};
+use swarm_rt::{Shutdown, Tasks, logging, socket_path};
 use swarm_types::resources;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -91,6 +91,8 @@ fn check(args: &Daemon) -> anyhow::Result<()> {
             "--join-addr {address} must be host:port"
         );
     }
+    socket_path::check("--listen-control-api", &args.listen_control_api)?;
+    socket_path::check_directory("--plugins-dir", &args.plugins_dir)?;
     Ok(())
 }
 

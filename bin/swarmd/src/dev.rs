@@ -17,7 +17,7 @@ use swarm_executor_native::{NativeConfig, NativeExecutor};
 use swarm_manager::{LogConfig, PLUGINS_DIR, WAITING_NODES_MAX};
 use swarm_node::{Config, Join, Locking, Node};
 use swarm_rt::metrics::Metrics;
-use swarm_rt::{Shutdown, logging};
+use swarm_rt::{Shutdown, logging, socket_path};
 
 use crate::args::Dev;
 use crate::daemon::{search_path, stop_requested};
@@ -37,6 +37,9 @@ pub(crate) async fn run(args: Dev) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("--log-level {}: {error}", args.log_level))?;
     let directory = tempfile::Builder::new().prefix("swarmd-dev-").tempdir()?;
     let socket = directory.path().join("swarmd.sock");
+    socket_path::check_or("the control socket below TMPDIR", &socket, || {
+        "`TMPDIR=/tmp swarmd dev`".to_owned()
+    })?;
     let nodes = tokio::select! {
         nodes = start_nodes(&args, directory.path(), &socket) => nodes?,
         stop = stop_requested() => return stop,

@@ -34,6 +34,7 @@ mod notices;
 pub mod plugin;
 pub mod random;
 pub mod shutdown;
+pub mod socket_path;
 pub mod tasks;
 pub mod tls;
 

@@ -18,6 +18,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 
+use crate::socket_path;
 use crate::tls::Connection;
 pub use crate::tls::Peer;
 pub use local::LocalListener;
@@ -108,6 +109,9 @@ pub async fn bind_tcp(address: &str) -> io::Result<(TcpListenerStream, SocketAdd
 pub async fn bind_unix(path: &Path) -> io::Result<LocalListener> {
     let context =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    // Before anything is made on the way to it.
+    socket_path::check("--listen-control-api", path)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     if let Some(directory) = path.parent()
         && !directory.exists()
     {

@@ -14,6 +14,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use crate::socket_path::{self, SocketPathTooLong};
+
 /// What plugins are told to answer in.
 const MEDIA_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
 
@@ -42,6 +44,9 @@ pub enum PluginError {
     /// Nobody listens.
     #[error("no plugin listens at {}", .0.display())]
     Connect(PathBuf, #[source] io::Error),
+    /// Nobody can listen there.
+    #[error(transparent)]
+    TooLong(#[from] SocketPathTooLong),
     /// The connection broke, or it speaks no HTTP.
     #[error("the HTTP exchange with the plugin at {} failed", .0.display())]
     Http(PathBuf, #[source] hyper::Error),
@@ -83,6 +88,9 @@ pub async fn post_json(plugin: &Plugin, path: &str, body: String) -> Result<Answ
 
 async fn exchange(plugin: &Plugin, path: &str, body: String) -> Result<Answer, PluginError> {
     let socket = || plugin.socket.clone();
+    socket_path::check_or("the plugin's socket", &plugin.socket, || {
+        "a shorter name of the plugin, or a shorter --plugins-dir".to_owned()
+    })?;
     let stream = UnixStream::connect(&plugin.socket)
         .await
         .map_err(|error| PluginError::Connect(socket(), error))?;

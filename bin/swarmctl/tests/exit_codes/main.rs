@@ -454,6 +454,20 @@ fn without_a_manager_it_is_1_and_names_the_socket() {
 }
 
 #[test]
+fn a_socket_whose_path_is_too_long_is_2_with_a_shorter_one() {
+    let socket = format!("/tmp/{}/s.sock", "d".repeat(120));
+    let output = Command::new(env!("CARGO_BIN_EXE_swarmctl"))
+        .args(["--socket", &socket, "node", "ls"])
+        .output()
+        .unwrap();
+    let (code, stdout, stderr) = parts(&output);
+    assert_eq!((code, stdout), (2, ""), "{stderr}");
+    for part in ["132 bytes", "at most 107", "--socket /run/s.sock"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_swarmctl"))
         .arg("version")

@@ -75,6 +75,54 @@ async fn a_control_socket_or_a_port_that_is_in_use_is_refused() {
 }
 
 #[test]
+fn a_path_too_long_for_a_socket_is_refused_before_anything_is_made() {
+    let directory = Directory::new();
+    let deep = directory.path().join("d".repeat(110));
+    let deep = deep.to_str().unwrap();
+    let socket = format!("{deep}/s.sock");
+    let (socket_bytes, plugin_bytes) = (socket.len().to_string(), (deep.len() + 7).to_string());
+    let cases = [
+        (
+            "--listen-control-api",
+            &*socket,
+            socket_bytes,
+            "/run/s.sock",
+        ),
+        ("--plugins-dir", deep, plugin_bytes, "/run/swarmd-plugins"),
+    ];
+    for (flag, value, bytes, proposal) in cases {
+        let state = directory.path().join("state");
+        let node = ["-d", state.to_str().unwrap(), flag, value];
+        let text = refusal(&with(Vec::new(), &node));
+        let bytes = format!("has {bytes} bytes");
+        for part in [value, &bytes, "at most 107", &format!("{flag} {proposal}")] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let made = std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(made, 0, "{flag}");
+    }
+}
+
+#[test]
+fn a_temporary_directory_too_deep_for_a_development_cluster_is_refused() {
+    let directory = Directory::new();
+    let deep = directory.path().join("d".repeat(90));
+    std::fs::create_dir(&deep).unwrap();
+    let dev = Command::new(SWARMD)
+        .arg("dev")
+        .env("TMPDIR", &deep)
+        .output();
+    let output = dev.unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in ["at most 107", "TMPDIR=/tmp swarmd dev"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let left = std::fs::read_dir(&deep).unwrap().count();
+    assert_eq!(left, 0, "nothing stays");
+}
+
+#[test]
 fn a_file_in_the_place_of_the_control_socket_is_left_alone() {
     let directory = Directory::new();
     let arguments = manager(&directory);

@@ -8,6 +8,7 @@
 //!
 //! Owns the threads, their sockets and the HTTP/2 on them. Does not own what is served.
 
+mod echoes;
 mod gather;
 mod serve;
 mod socket;
@@ -133,10 +134,10 @@ mod tests {
         let tasks = Tasks::new(Shutdown::new());
         let mut client = echo(&tasks).await;
         for number in 0..20_u8 {
-            client.write_all(&[number; 3]).await.unwrap();
-            let mut answer = [0; 3];
+            client.write_all(&[number; 70]).await.unwrap();
+            let mut answer = [0; 70];
             client.read_exact(&mut answer).await.unwrap();
-            assert_eq!(answer, [number; 3]);
+            assert_eq!(answer, [number; 70]);
         }
         client.shutdown().await.unwrap();
         assert_eq!(

@@ -8,6 +8,7 @@
 //! which are those of every listener ([`crate::net`]).
 
 mod body;
+mod cork;
 mod express;
 mod keepalive;
 mod knock;
@@ -37,6 +38,7 @@ use crate::net::{
     CONNECTION_WINDOW_BYTES, HEADERS_BYTES_MAX, STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION_MAX,
 };
 use crate::tls::{Connection, Incoming, TlsIo};
+use cork::{Cork, Corked};
 use keepalive::Watch;
 use knock::Knock;
 
@@ -96,9 +98,11 @@ async fn connection<S, E: Express>(
 {
     let about = Arc::clone(io.shared());
     // Apart, as its state is as large as that of the connection, and is needed once.
+    let cork = Cork::default();
+    let io = Corked::new(io, cork.clone());
     let handshake = Box::pin(http2().handshake::<_, Bytes>(io));
     match handshake.await {
-        Ok(http) => calls(lane, http, about, express, service, keepalive, stop).await,
+        Ok(http) => calls(lane, (http, cork), about, express, service, keepalive, stop).await,
         Err(error) => tracing::debug!(%error, remote = %about.remote(), "no HTTP/2"),
     }
 }
@@ -106,7 +110,7 @@ async fn connection<S, E: Express>(
 /// Takes the calls of a connection until its end.
 fn calls<S, E: Express>(
     lane: Lane,
-    mut http: h2::server::Connection<TlsIo, Bytes>,
+    (mut http, cork): (h2::server::Connection<Corked<TlsIo>, Bytes>, Cork),
     about: Arc<Connection>,
     express: E,
     service: S,
@@ -127,16 +131,19 @@ where
     poll_fn(move |context| {
         let waker = knock.waker(context.waker());
         let context = &mut Context::from_waker(&waker);
+        // Until all that has come is read.
+        cork.put_in();
         loop {
             // What follows sees all that the answers so far have left to do.
             knock.forget();
             while let Poll::Ready(Some(_)) = calls.poll_join_next(context) {}
             if !is_stopping && stopping.as_mut().poll(context).is_ready() {
                 is_stopping = true;
+                // The end waits for the peer's answer to a PING.
+                lane.gatherer.hurry();
                 http.graceful_shutdown();
             }
-            let is_dead = watch.as_mut().is_some_and(|it| it.poll(context).is_ready());
-            if is_dead {
+            if is_gone(&mut watch, &lane, context) {
                 about.note_half_open();
                 return Poll::Ready(());
             }
@@ -147,24 +154,38 @@ where
                     return Poll::Ready(());
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending if cork.take_out() => continue,
                 Poll::Pending => {
                     knock.pass_on();
                     return Poll::Pending;
                 }
             };
+            cork.take_out();
             if let Some(watch) = &mut watch {
                 watch.heard();
             }
             let usual = express::attempt(&express, &about, request, &mut respond, context);
-            let Some((request, first)) = usual else {
-                continue;
-            };
-            lane.gatherer.hurry();
-            let request = request.map(|stream| body::received(first, stream));
+            let Some(usual) = usual else { continue };
+            if usual.is_urgent() {
+                lane.gatherer.hurry();
+            }
+            let first = usual.first;
+            let request = usual.request.map(|stream| body::received(first, stream));
             let call = answer(service.clone(), request, respond, Arc::clone(&about));
             begin(&mut calls, Box::pin(call), context);
         }
     })
+}
+
+/// Whether the peer does not answer any more.
+fn is_gone(watch: &mut Option<Watch>, lane: &Lane, context: &mut Context<'_>) -> bool {
+    let Some(watch) = watch else { return false };
+    let is_gone = watch.poll(context).is_ready();
+    if watch.awaits_answer() {
+        // It comes soon after the question, and must not be taken for a mere reaction.
+        lane.gatherer.hurry();
+    }
+    is_gone
 }
 
 /// With the bounds of every listener.

@@ -32,7 +32,6 @@ pub(crate) enum Socket {
 /// A socket of a lane.
 #[derive(Debug)]
 pub(crate) struct Gathered {
-    stream: net::TcpStream,
     key: u64,
     entry: Arc<Entry>,
     gatherer: Gatherer,
@@ -40,7 +39,7 @@ pub(crate) struct Gathered {
 
 impl Drop for Gathered {
     fn drop(&mut self) {
-        self.gatherer.remove(&self.stream, self.key);
+        self.gatherer.remove(&self.entry, self.key);
     }
 }
 
@@ -55,9 +54,8 @@ impl Socket {
         };
         let stream = stream.into_std()?;
         watch(&stream)?;
-        let (key, entry) = gatherer.add(&stream)?;
+        let (key, entry) = gatherer.add(stream)?;
         *self = Self::Gathered(Gathered {
-            stream,
             key,
             entry,
             gatherer: gatherer.clone(),
@@ -93,13 +91,13 @@ impl Gathered {
             let Some(seen) = self.entry.try_or_wait(direction, context.waker()) else {
                 return Poll::Pending;
             };
-            match act(&self.stream) {
+            match act(&self.entry.stream) {
                 Ok(moved) => {
                     turn.made_progress();
                     if moved > 0 && moved < room {
                         self.entry.block(direction, seen, false);
                     }
-                    self.gatherer.moved(moved);
+                    self.gatherer.moved(&self.entry, direction, moved);
                     return Poll::Ready(Ok(moved));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -144,7 +142,7 @@ impl AsyncWrite for Gathered {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.stream.shutdown(net::Shutdown::Write))
+        Poll::Ready(self.entry.stream.shutdown(net::Shutdown::Write))
     }
 
     fn poll_write_vectored(

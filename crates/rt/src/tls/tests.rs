@@ -40,6 +40,7 @@ struct Rig {
     metrics: Metrics,
     credentials: Credentials,
     tasks: Tasks,
+    lanes: Vec<Lane>,
 }
 
 impl Rig {
@@ -82,7 +83,9 @@ impl Rig {
             let response = Response::builder().header("said", said);
             Ok::<_, std::convert::Infallible>(response.body(Body::empty()).unwrap())
         });
+        let mut lanes = Vec::new();
         for (lane, incoming) in listening.workers {
+            lanes.push(lane.clone());
             let stop = tasks.shutdown().clone();
             let keepalive = Keepalive {
                 interval: DEADLINE,
@@ -108,6 +111,7 @@ impl Rig {
             metrics,
             credentials,
             tasks,
+            lanes,
         }
     }
 

@@ -38,8 +38,22 @@ pub trait Express: Clone + Send + 'static {
     ) -> Option<Bytes>;
 }
 
-/// A call for the usual way, and what was taken out of its body.
-pub(super) type Usual = (Request<RecvStream>, Option<Bytes>);
+/// A call for the usual way.
+pub(super) struct Usual {
+    pub(super) request: Request<RecvStream>,
+    /// What was taken out of its body.
+    pub(super) first: Option<Bytes>,
+    /// It is one of those that are meant for this place and has not come whole yet. Some clients
+    /// send the message of a call in a write of its own: nothing hurries about its answer.
+    is_on_its_way: bool,
+}
+
+impl Usual {
+    /// Whether there is more to do than to answer small calls.
+    pub(super) fn is_urgent(&self) -> bool {
+        !self.is_on_its_way
+    }
+}
 
 /// Answers a call, or gives it back if that cannot be done at once.
 pub(super) fn attempt(
@@ -50,7 +64,11 @@ pub(super) fn attempt(
     context: &mut Context<'_>,
 ) -> Option<Usual> {
     if !express.is_meant(request.uri().path()) || !is_plain(&request) {
-        return Some((request, None));
+        return Some(Usual {
+            request,
+            first: None,
+            is_on_its_way: false,
+        });
     }
     // What is not here yet, broken or in pieces is for those who can wait for the rest.
     let (data, is_all) = arrived(request.body_mut(), context);
@@ -59,7 +77,11 @@ pub(super) fn attempt(
         .flatten()
         .and_then(|message| express.answer(connection, request.headers(), message));
     let Some(answer) = answer else {
-        return Some((request, Some(data)));
+        return Some(Usual {
+            request,
+            is_on_its_way: !is_all && data.len() <= MESSAGE_BYTES_MAX,
+            first: Some(data),
+        });
     };
     if send(respond, &answer).is_err() {
         // Nobody waits for the answer any more.

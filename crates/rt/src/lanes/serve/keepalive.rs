@@ -30,7 +30,7 @@ pub(super) struct Watch {
     timer: Pin<Box<Sleep>>,
 }
 
-/// Whether the peer owes an answer.
+/// How far a question is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     No,
@@ -53,6 +53,11 @@ impl Watch {
     /// The peer made a call.
     pub(super) fn heard(&mut self) {
         self.heard = Instant::now();
+    }
+
+    /// Whether the peer owes an answer.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.asked != Asked::No
     }
 
     /// Ready when the peer is gone.

@@ -84,6 +84,7 @@ async fn call(channel: &mut Channel, content: &str, body: Body) -> Result<Vec<u8
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 pub(super) const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -113,27 +114,52 @@ impl Wire {
         Self(stream)
     }
 
-    /// Makes a call in one piece, with these frames of data of which the last says that it is.
-    /// The data of the answer.
-    pub(super) async fn call(&mut self, stream: u32, pieces: &[&[u8]]) -> Vec<u8> {
+    fn head(stream: u32) -> Vec<u8> {
         // POST and https, then the path, the authority and the content type as they are.
         let mut head = b"\x83\x87\x04\x05/spot\x01\x07manager".to_vec();
         head.extend(b"\x0f\x10\x10application/grpc");
-        let mut call = frame(HEADERS, END_HEADERS, stream, &head);
+        frame(HEADERS, END_HEADERS, stream, &head)
+    }
+
+    /// Makes a call in one piece, with these frames of data of which the last says that it is.
+    /// The data of the answer.
+    pub(super) async fn call(&mut self, stream: u32, pieces: &[&[u8]]) -> Vec<u8> {
+        let mut call = Self::head(stream);
         for (left, piece) in (0..pieces.len()).rev().zip(pieces) {
             let flags = if left == 0 { END_STREAM } else { 0 };
             call.extend(frame(DATA, flags, stream, piece));
         }
         self.0.write_all(&call).await.unwrap();
+        self.answer(stream).await
+    }
+
+    /// Makes a call whose message goes out when its head was read.
+    async fn call_in_two(&mut self, stream: u32, message: &[u8]) -> Vec<u8> {
+        let mut head = Self::head(stream);
+        head.extend(frame(PING, 0, 0, &[7; 8]));
+        self.0.write_all(&head).await.unwrap();
+        while self.frame().await.0 != PING {}
+        let message = frame(DATA, END_STREAM, stream, message);
+        self.0.write_all(&message).await.unwrap();
+        self.answer(stream).await
+    }
+
+    /// The kind of the next frame, its flags, its stream and what is in it.
+    async fn frame(&mut self) -> (u8, u8, u32, Vec<u8>) {
+        let mut head = [0; 9];
+        within(self.0.read_exact(&mut head)).await.unwrap();
+        let [a, b, c, kind, flags, id @ ..] = head;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        within(self.0.read_exact(&mut payload)).await.unwrap();
+        (kind, flags, u32::from_be_bytes(id), payload)
+    }
+
+    async fn answer(&mut self, stream: u32) -> Vec<u8> {
         let mut answer = Vec::new();
         loop {
-            let mut head = [0; 9];
-            within(self.0.read_exact(&mut head)).await.unwrap();
-            let [a, b, c, kind, flags, id @ ..] = head;
-            let length = u32::from_be_bytes([0, a, b, c]);
-            let mut payload = vec![0; usize::try_from(length).unwrap()];
-            within(self.0.read_exact(&mut payload)).await.unwrap();
-            if u32::from_be_bytes(id) != stream {
+            let (kind, flags, id, payload) = self.frame().await;
+            if id != stream {
                 continue;
             }
             if kind == DATA {
@@ -160,6 +186,34 @@ async fn a_small_whole_message_is_answered_on_the_spot() {
     }
     // The service behind answers without data.
     assert_eq!(wire.call(101, &[&message[..4], &message[4..]]).await, b"");
+    drop(wire);
+    let worker = Security::Node(credentials, ServerName::Manager);
+    listening.finish(&worker).await;
+}
+
+#[tokio::test]
+async fn a_message_that_comes_after_its_head_ends_no_pause() {
+    let authority = Authority::new();
+    let listening = Rig::start(authority.credentials("m1", MANAGER)).await;
+    let credentials = authority.credentials("w1", WORKER);
+    let mut wire = Wire::open(&listening, &credentials).await;
+    let hurries = || {
+        let mut lanes = listening.lanes.iter();
+        lanes.any(|lane| lane.gatherer().is_in_a_hurry())
+    };
+    within(async {
+        while hurries() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // The service behind answers, without data.
+    let answer = wire.call_in_two(1, b"\0\0\0\0\x03abc").await;
+    assert_eq!(answer, b"");
+    assert!(!hurries(), "it is small, and there is nothing else");
+    let message = [&b"\0\0\0\0\x05"[..], OTHER].concat();
+    assert_eq!(wire.call(3, &[&message]).await, b"");
+    assert!(hurries(), "somebody wants something else");
     drop(wire);
     let worker = Security::Node(credentials, ServerName::Manager);
     listening.finish(&worker).await;

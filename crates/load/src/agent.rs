@@ -379,8 +379,11 @@ impl Work<'_> {
             updates: updates.collect(),
         };
         let method = "/docker.swarmkit.v1.Dispatcher/UpdateTaskStatus";
-        let channel = self.channel;
-        let _: v1::UpdateTaskStatusResponse = channel.call(method, &request, RPC_TIMEOUT).await?;
+        // Go's agents do not tell the manager how long they wait.
+        let call = self.channel.ask(method, &request, None);
+        let _: v1::UpdateTaskStatusResponse = timeout(RPC_TIMEOUT, call)
+            .await
+            .map_err(|_| Status::late("UpdateTaskStatus"))??;
         let mut tasks = self.tasks.0.borrow_mut();
         for (id, state) in states {
             if let Some(known) = tasks.get_mut(&id)

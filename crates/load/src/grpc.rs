@@ -134,18 +134,22 @@ impl Channel {
         request: &Q,
         limit: Duration,
     ) -> Result<A, Status> {
-        let call = self.call_for_ever(method, request, limit);
+        let call = self.ask(method, request, Some(limit));
         let called = tokio::time::timeout(limit, call).await;
         called.unwrap_or_else(|_| Err(Status::late(method)))
     }
 
-    async fn call_for_ever<Q: Message, A: Message + Default>(
+    /// The same, within a time of which the server is told or not.
+    ///
+    /// # Errors
+    /// As [`Channel::call`].
+    pub(crate) async fn ask<Q: Message, A: Message + Default>(
         &self,
         method: &'static str,
         request: &Q,
-        limit: Duration,
+        told: Option<Duration>,
     ) -> Result<A, Status> {
-        let answers = self.begin::<Q, A>(method, request, Some(limit));
+        let answers = self.begin::<Q, A>(method, request, told);
         let mut answers = answers.await?;
         let Some(answer) = answers.next().await? else {
             return Err(Status::internal(format!("{method}: no answer")));

@@ -56,7 +56,7 @@ struct Wire {
     unwritten: BytesMut,
     /// Ours, until the library is between two frames.
     held: BytesMut,
-    /// The first SETTINGS of the library were acknowledged; the other acknowledgements are for ours.
+    /// The first SETTINGS of the library were acknowledged; what follows acknowledges ours.
     is_acknowledged: bool,
 }
 

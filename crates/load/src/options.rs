@@ -42,7 +42,7 @@ pub(crate) struct Run {
     /// How agents report their tasks.
     #[arg(long, value_enum, default_value = "batch")]
     pub(crate) variant: Variant,
-    /// What the agents' connections are like. Figures before grpc-go was the default are of `plain`.
+    /// What the agents' connections are like. Older figures were measured with `plain`.
     #[arg(long, value_enum, default_value = "grpc-go")]
     pub(crate) client: Client,
     /// How the result looks.

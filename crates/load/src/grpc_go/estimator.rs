@@ -68,7 +68,7 @@ impl Estimator {
         self.asked = Some(now);
     }
 
-    /// The answer to the PING came. The new size of all windows, if it says that they are too small.
+    /// The answer to the PING came. The new size of all windows, if they are too small.
     pub(super) fn answered(&mut self, now: Instant) -> Option<u32> {
         let took = now.duration_since(self.asked?).as_secs_f64();
         let weight = if self.samples < FIRST_SAMPLES {

@@ -8,6 +8,7 @@ mod bans;
 mod documents;
 mod edges;
 mod headers;
+mod limits;
 mod machine_paths;
 mod manifests;
 mod names;
@@ -103,6 +104,7 @@ pub(crate) fn violations() -> anyhow::Result<Vec<Violation>> {
     let sources = rust_text::sources(&files);
     found.extend(sizes::check(&sources, &sizes::LIMITS, sizes::EXCEPTIONS));
     found.extend(names::check(&sources));
+    found.extend(limits::check(&files, &sources));
     found.sort();
     Ok(found)
 }

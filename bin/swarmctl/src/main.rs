@@ -29,7 +29,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use clap::error::ContextKind;
+use clap::error::{ContextKind, ErrorKind};
 
 use cli::{Cli, Command};
 use failure::Failure;
@@ -54,6 +54,10 @@ fn without_tips(mut error: clap::Error) -> clap::Error {
         ContextKind::SuggestedArg,
     ] {
         error.remove(kind);
+    }
+    if error.kind() == ErrorKind::UnknownArgument {
+        // It shows the guess as if it had to be given.
+        error.remove(ContextKind::Usage);
     }
     error
 }

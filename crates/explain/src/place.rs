@@ -85,7 +85,8 @@ fn steps(view: &Root, now: Timestamp, task: &Task, report: &Report) -> Vec<Strin
     if let Some(step) = unsatisfiable(view, task, &constraints) {
         return vec![step];
     }
-    let mut steps = trial::repairs(view, now, task);
+    let nearest = report.nearest.as_ref().map(|nearest| &nearest.node);
+    let mut steps = trial::repairs(view, now, task, nearest);
     let has_repair = !steps.is_empty();
     for rejection in &report.rejected {
         match rejection.filter {

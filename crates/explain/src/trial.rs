@@ -11,7 +11,7 @@ use swarm_store::Root;
 use swarm_types::conditions;
 use swarm_types::constraint::{Constraint, Operator, can_name_label, suffix};
 use swarm_types::weights::MANAGER_WEIGHT_LABEL;
-use swarm_types::{Node, NodeState, Task, Timestamp, spec};
+use swarm_types::{Node, NodeId, NodeState, Task, Timestamp, spec};
 
 use crate::words::{node_arg, quoted};
 
@@ -82,28 +82,58 @@ struct Repair {
     steps: Vec<String>,
     /// Whether somebody has to go to a machine.
     needs_machine: bool,
+    /// Whether it says of the node what it did not say of itself.
+    relabels: bool,
+    /// Whether another node lacks less.
+    is_farther: bool,
 }
 
-/// Commands after which the task fits some node; those of the nodes that need the least. Empty if
-/// nothing that can be done to a node helps.
-pub(crate) fn repairs(view: &Root, now: Timestamp, task: &Task) -> Vec<String> {
+impl Repair {
+    /// The smaller the easier.
+    fn effort(&self) -> (bool, usize, bool, bool) {
+        (
+            self.needs_machine,
+            self.steps.len(),
+            self.relabels,
+            self.is_farther,
+        )
+    }
+}
+
+/// Commands after which the task fits some node; those that take the least. Empty if nothing that
+/// can be done to a node helps. `nearest` is the node that lacks the least.
+pub(crate) fn repairs(
+    view: &Root,
+    now: Timestamp,
+    task: &Task,
+    nearest: Option<&NodeId>,
+) -> Vec<String> {
     let only = task.node_id.as_ref();
     let nodes = view
         .all::<Node>()
         .filter(|node| only.is_none_or(|id| *id == node.id));
     let mut found: Vec<Repair> = nodes
         .take(NODES_TRIED_MAX)
-        .filter_map(|node| repair(view, now, task, node))
+        .filter_map(|node| {
+            let mut repair = repair(view, now, task, node)?;
+            repair.is_farther = nearest != Some(&node.id);
+            Some(repair)
+        })
         .collect();
     // Stable, so that equals stay in the order of nodes.
-    found.sort_by_key(|repair| (repair.needs_machine, repair.steps.len()));
-    let rank = |repair: &Repair| (repair.needs_machine, repair.steps.len());
-    let Some(best) = found.first().map(rank) else {
+    found.sort_by_key(Repair::effort);
+    let Some(best) = found.first() else {
         return Vec::new();
     };
-    let equal = found.into_iter().take_while(|repair| rank(repair) == best);
-    // Several commands for one node belong together, so of such there is one proposal.
-    let shown = if best.1 == 1 { NODES_NAMED_MAX } else { 1 };
+    // One node with one command is as good as another; of the rest one proposal is enough.
+    let shown = if best.steps.len() == 1 && !best.relabels {
+        NODES_NAMED_MAX
+    } else {
+        1
+    };
+    let kind = |repair: &Repair| (repair.needs_machine, repair.steps.len(), repair.relabels);
+    let best = kind(best);
+    let equal = found.into_iter().take_while(|repair| kind(repair) == best);
     equal.take(shown).flat_map(|repair| repair.steps).collect()
 }
 
@@ -113,6 +143,8 @@ fn repair(view: &Root, now: Timestamp, task: &Task, stored: &Node) -> Option<Rep
     let mut repair = Repair {
         steps: Vec::new(),
         needs_machine: false,
+        relabels: false,
+        is_farther: false,
     };
     let name = node_arg(view, stored);
     if node.status.state != NodeState::Ready {
@@ -128,6 +160,7 @@ fn repair(view: &Root, now: Timestamp, task: &Task, stored: &Node) -> Option<Rep
     }
     let constraints = Constraint::parse_all(spec::constraints(&task.spec)).ok()?;
     if relabel(&mut node, &constraints) {
+        repair.relabels = true;
         let labels = labels_of(&node);
         repair
             .steps

@@ -164,6 +164,7 @@ fn errors_about_the_line_do_not_advise_what_would_do_something_else() {
             let (code, _, stderr) = parts(&output);
             assert_eq!(code, 2, "{stderr}");
             assert!(!stderr.contains("tip:"), "{stderr}");
+            assert!(!stderr.contains("--network <NETWORK>"), "{stderr}");
         }
     });
 }

@@ -325,6 +325,14 @@ fn steps_that_would_not_help_are_not_proposed() {
             "swarmctl node update host-n1 --label zone=a"
         ]
     );
+    // Of several nodes that could be labelled the nearest is named.
+    let two = "node n1 mem=1\nnode n2 mem=1\nservice web constraint=node.labels.zone==a";
+    assert_eq!(
+        steps(&format!(
+            "{two}\ntask t0 web.2 running/running on=n1\n{waits}"
+        )),
+        ["swarmctl node update host-n2 --label zone=a"]
+    );
     // A node that is down comes after one that only has to be told.
     let down = "node n0 down\nnode n1 pause\nservice web";
     assert_eq!(

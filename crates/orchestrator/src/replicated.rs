@@ -276,10 +276,9 @@ fn fill(
         if standing(service, &tasks).is_replica() {
             continue;
         }
-        // The replacement of a task that is still stopping can be removed, and be missing here.
-        let is_stopping = |old: &&Arc<Task>| {
-            old.desired_state() == TaskState::Shutdown && may_still_run(view, old)
-        };
+        // Of a service that went down and up again, and where the replacement of a task that is
+        // still stopping was removed. SwarmKit runs both at once.
+        let is_stopping = |old: &&Arc<Task>| !old.is_live() && may_still_run(view, old);
         let desired = if tasks.iter().any(is_stopping) {
             TaskState::Ready
         } else {

@@ -193,9 +193,11 @@ fn waits(
     let predecessor = others()
         .filter(|other| other.meta.created_at <= created_at)
         .max_by_key(|other| (other.meta.created_at, &other.id));
-    let moves_off = predecessor
-        .and_then(|other| view.node(other.node_id.as_ref()?))
-        .is_some_and(|node| is_drained(node));
+    // No restart: the one before had to leave its node, or was not wanted any more.
+    let moves_off = predecessor.is_some_and(|other| {
+        let node = other.node_id.as_ref().and_then(|id| view.node(id));
+        node.is_some_and(|node| is_drained(node)) || other.desired_state() >= TaskState::Remove
+    });
     let delay = restart_policy(&task.spec).delay;
     let delay_end = created_at.saturating_add(delay);
     if !moves_off && now < delay_end {

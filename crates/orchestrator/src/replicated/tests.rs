@@ -435,12 +435,29 @@ fn scaling_down_takes_the_history_of_a_victim_along() {
 }
 
 #[test]
-fn tasks_that_are_to_be_removed_neither_count_nor_bar_a_new_replica() {
+fn tasks_that_are_to_be_removed_do_not_count_but_are_waited_for() {
+    let world = |old: &str| format!("service web restart=none replicas=1\ntask t1 web.1 {old}");
+    with_nodes(&world("running/remove on=n1"), 0, "create web.1 ready");
+    for old in [
+        "shutdown/remove on=n1",
+        "running/remove on=n3",
+        "pending/remove",
+    ] {
+        with_nodes(&world(old), 0, "create web.1 running");
+    }
+    // The new one is no restart, so that it starts as soon as the old one has stopped.
+    let next = "task t2 web.1 ready/ready on=n2 created=1000";
+    let waits = "wake 61000 the task before it is still stopping";
+    let start = "update t2 desired=running";
     with_nodes(
-        "service web restart=none replicas=1
-         task t1 web.1 running/remove on=n1",
-        0,
-        "create web.1 running",
+        &format!("{}\n{next}", world("running/remove on=n1")),
+        1001,
+        waits,
+    );
+    with_nodes(
+        &format!("{}\n{next}", world("shutdown/remove on=n1")),
+        1001,
+        start,
     );
 }
 

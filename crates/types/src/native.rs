@@ -50,7 +50,7 @@ pub struct Ulimit {
 }
 
 /// Every reason in the spec why no node can run it as a process of its own, each with a way out;
-/// none for other images. `container` is the spec's with its templates expanded.
+/// none for other images. Fields with templates may be expanded or not.
 pub fn problems(spec: &v1::TaskSpec, container: &v1::ContainerSpec) -> Vec<String> {
     if container.image != IMAGE_HOST {
         return Vec::new();

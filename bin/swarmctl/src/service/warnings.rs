@@ -1,5 +1,5 @@
-//! What a spec asks for and some nodes cannot give, as these nodes say. Pure: reads the spec and the
-//! list of nodes.
+//! What a spec asks for and some nodes cannot give, as these nodes say. Pure: reads the spec and
+//! the list of nodes.
 
 use swarm_api::v1;
 use swarm_types::conditions::{self, Kind};
@@ -196,8 +196,8 @@ mod tests {
         assert_eq!(
             warnings(&other, &nodes),
             [
-                "tasks with another user or group are rejected on 4 of 4 nodes (a, b, c, others): no \
-              cgroup"
+                "tasks with another user or group are rejected on 4 of 4 nodes (a, b, c, \
+                 others): no cgroup"
             ]
         );
     }

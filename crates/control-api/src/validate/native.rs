@@ -42,8 +42,8 @@ pub(crate) fn check(root: &Root, spec: &v1::ServiceSpec) -> Result<(), Refusal> 
             return Err(NATIVE_NETWORK.refuse(&[&networks::name(&network)]));
         }
     }
-    // Templates stay as they are, since this is under the writer's lock: no field with a template is
-    // looked at for more than that it is there.
+    // Templates stay as they are, since this is under the writer's lock: no field with a template
+    // is looked at for more than that it is there.
     let problems = native::problems(task, container);
     match &problems[..] {
         [] => Ok(()),

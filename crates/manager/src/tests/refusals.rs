@@ -319,6 +319,12 @@ async fn nodes_that_never_come_are_made_up_to_a_bound_and_once_for_each_request(
     let text = format!("{WAITING} nodes of the worker token");
     assert!(refused.message().contains(&text), "{refused:?}");
     world.refused(Refused::TooManyWaiting, 1).await;
+    // One that is removed makes room at once.
+    let request = v1::RemoveNodeRequest {
+        node_id: nodes.remove(0),
+        force: true,
+    };
+    within(world.control().remove_node(request)).await.unwrap();
     drop(client);
     world.finish().await;
 }

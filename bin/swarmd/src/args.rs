@@ -66,7 +66,8 @@ pub(crate) enum Availability {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Daemon {
-    /// How much to log: error, warn, info, debug, trace, or a filter by module.
+    /// How much to log: error, warn, info, debug, trace, or a filter by module such as
+    /// info,swarm_agent=debug.
     #[arg(short = 'l', long, default_value = "info")]
     pub(crate) log_level: String,
     /// How log lines look.

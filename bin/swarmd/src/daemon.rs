@@ -1,5 +1,6 @@
 //! The daemon proper: one node until it is told to stop.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -10,7 +11,7 @@ use swarm_node::leave;
 use swarm_node::{Config, Join, Locking, Node, RemovedNode};
 use swarm_rt::metrics::{self, Metrics};
 use swarm_rt::net::{self, Address};
-use swarm_rt::{Shutdown, Tasks, logging, socket_path};
+use swarm_rt::{Shutdown, Tasks, logging, private, socket_path};
 use swarm_types::resources;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -30,7 +31,7 @@ pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
     logging::init(&args.log_level, format)
         .map_err(|error| anyhow::anyhow!("--log-level {}: {error}", args.log_level))?;
     let Executor::Native = args.executor;
-    let mut native = NativeConfig::new(args.state_dir.join(leave::NATIVE_DIRECTORY));
+    let mut native = NativeConfig::new(native_directory(&args.state_dir)?);
     native.path = search_path();
     native.hostname.clone_from(&args.hostname);
     open_files::raise(&mut native)?;
@@ -40,6 +41,7 @@ pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
     }
     let executor = NativeExecutor::new(native).map_err(|error| anyhow::anyhow!("{error}"))?;
     let metrics = Metrics::new();
+    logging::show(&metrics);
     let listeners = Tasks::new(Shutdown::new());
     if let Some(address) = &args.listen_metrics {
         show_metrics(address, &listeners, metrics.clone()).await?;
@@ -73,6 +75,16 @@ pub(crate) async fn run(args: Daemon) -> anyhow::Result<()> {
         () = node.shutdown().begun() => {}
     }
     stop(node).await
+}
+
+/// Makes the state directory and that of native tasks private before anything is put into them.
+fn native_directory(state_dir: &Path) -> anyhow::Result<PathBuf> {
+    let native = state_dir.join(leave::NATIVE_DIRECTORY);
+    private::directory(state_dir)
+        .with_context(|| format!("use state directory {}", state_dir.display()))?;
+    private::subdirectory(&native)
+        .with_context(|| format!("use state directory {}", native.display()))?;
+    Ok(native)
 }
 
 async fn stop(node: Node) -> anyhow::Result<()> {

@@ -211,7 +211,7 @@ async fn take_down(socket: &Path, nodes: Vec<Node>) -> anyhow::Result<()> {
 }
 
 fn say(text: &str) {
-    anstream::eprintln!("{text}");
+    logging::say(text);
 }
 
 /// The program itself: the example is inside it.

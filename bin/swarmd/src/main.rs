@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use swarm_node::{NodeError, RemovedNode};
+use swarm_rt::logging;
 
 /// The exit code of a manager that is locked.
 const LOCKED: u8 = 3;
@@ -32,12 +33,21 @@ fn main() -> ExitCode {
         }
         Some(args::Command::HelloWeb { arguments }) => return hello_web::main(arguments),
         Some(args::Command::Join(_) | args::Command::Leave(_)) => {}
-        Some(args::Command::Dev(_)) | None => malloc::set_up(),
+        Some(args::Command::Dev(_)) | None => {
+            malloc::set_up();
+            logging::end_process_on_panic();
+            if let Err(error) = swarm_rt::dumps::forbid() {
+                logging::say(&format!("swarmd: core dumps cannot be forbidden: {error}"));
+            }
+        }
     }
     match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            logging::flush();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            anstream::eprintln!("swarmd: {error:#}");
+            logging::say(&format!("swarmd: {error:#}"));
             exit_code(&error)
         }
     }

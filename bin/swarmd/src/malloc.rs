@@ -40,7 +40,9 @@ pub(crate) fn set_up() {
         .env(TUNABLES, tunables)
         .env(DONE, "set")
         .exec();
-    anstream::eprintln!("swarmd: goes on with the allocator as it is: {error}");
+    swarm_rt::logging::say(&format!(
+        "swarmd: goes on with the allocator as it is: {error}"
+    ));
 }
 
 /// The variable with the setting; `None` if the operator has decided on it.

@@ -5,6 +5,8 @@
 //! are opened. [`net`] has the addresses and who calls, [`tls`] the connections between nodes, and
 //! [`metrics`] the figures that a node shows; [`lanes`] are threads for many quiet connections, and
 //! [`files`] are what all of these use up.
+//! How files and directories are made that nobody else may read ([`private`]), and that memory stays
+//! out of core dumps ([`dumps`]).
 //!
 //! # Does not own
 //! Any decision. A shell asks a pure crate what to do and comes here to do it.
@@ -25,6 +27,7 @@
 
 pub mod clock;
 mod crowd;
+pub mod dumps;
 pub mod files;
 pub mod lanes;
 pub mod logging;
@@ -32,6 +35,7 @@ pub mod metrics;
 pub mod net;
 mod notices;
 pub mod plugin;
+pub mod private;
 pub mod random;
 pub mod shutdown;
 pub mod socket_path;

@@ -14,7 +14,8 @@ pub type TaskError = Box<dyn std::error::Error + Send + Sync>;
 /// What the end of a task with an error, or its panic, means for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
-    /// It is logged; the others go on.
+    /// It is logged; the others go on. A panic stops the group all the same: what it has left
+    /// behind cannot be trusted.
     Log,
     /// The whole group is told to stop, and its owner gets the error.
     Stop,
@@ -57,11 +58,11 @@ impl Tasks {
         let inner = tokio::spawn(future);
         set.spawn(async move {
             let abort = AbortOnDrop(inner);
-            let error: TaskError = match abort.join().await {
+            let (error, on_error): (TaskError, OnError) = match abort.join().await {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => error,
+                Ok(Err(error)) => (error, on_error),
                 Err(join) if join.is_cancelled() => return,
-                Err(join) => Box::new(join),
+                Err(join) => (Box::new(join), OnError::Stop),
             };
             tracing::error!(task = name, error = %crate::chain(&*error), "task failed");
             if on_error == OnError::Stop {
@@ -129,11 +130,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_counts_as_a_failure() {
-        let tasks = Tasks::new(Shutdown::new());
-        tasks.spawn("panics", OnError::Stop, async { panic!("on purpose") });
-        tasks.shutdown().begun().await;
-        assert!(tasks.finish(Duration::from_secs(5)).await.is_err());
+    async fn a_panic_stops_the_group_whatever_an_error_would_do() {
+        for on_error in [OnError::Stop, OnError::Log] {
+            let tasks = Tasks::new(Shutdown::new());
+            tasks.spawn("panics", on_error, async { panic!("on purpose") });
+            tasks.shutdown().begun().await;
+            assert!(tasks.finish(Duration::from_secs(5)).await.is_err());
+        }
     }
 
     #[tokio::test]

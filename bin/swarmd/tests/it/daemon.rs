@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -26,12 +27,14 @@ pub(crate) struct Daemon {
     log: PathBuf,
     /// Where the log of this run begins.
     log_start: usize,
+    /// Where it logs to instead of its file.
+    stderr: Option<OwnedFd>,
     child: Option<Child>,
 }
 
 impl Daemon {
     pub(crate) fn start(name: &str, directory: &Path, arguments: &[&str]) -> Self {
-        Self::start_with_files(name, directory, arguments, None)
+        Self::start_with(name, directory, arguments, None, None)
     }
 
     /// The same with a limit on open files that it cannot raise.
@@ -41,12 +44,33 @@ impl Daemon {
         arguments: &[&str],
         files: Option<u32>,
     ) -> Self {
+        Self::start_with(name, directory, arguments, files, None)
+    }
+
+    /// Starts one whose log goes elsewhere, so that only its socket tells that it is ready.
+    pub(crate) fn start_with_stderr(
+        name: &str,
+        directory: &Path,
+        arguments: &[&str],
+        stderr: OwnedFd,
+    ) -> Self {
+        Self::start_with(name, directory, arguments, None, Some(stderr))
+    }
+
+    fn start_with(
+        name: &str,
+        directory: &Path,
+        arguments: &[&str],
+        files: Option<u32>,
+        stderr: Option<OwnedFd>,
+    ) -> Self {
         let mut daemon = Self {
             name: name.to_owned(),
             arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
             files,
             log: directory.join(format!("{name}.log")),
             log_start: 0,
+            stderr,
             child: None,
         };
         daemon.start_again();
@@ -63,12 +87,16 @@ impl Daemon {
             .unwrap();
         writeln!(log, "--- start of {}", self.name).unwrap();
         self.log_start = usize::try_from(log.metadata().unwrap().len()).unwrap();
+        let stderr = match &self.stderr {
+            Some(other) => Stdio::from(other.try_clone().unwrap()),
+            None => Stdio::from(log.try_clone().unwrap()),
+        };
         let child = self
             .program()
             .args(&self.arguments)
             .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
+            .stdout(log)
+            .stderr(stderr)
             .process_group(0)
             .spawn()
             .unwrap();

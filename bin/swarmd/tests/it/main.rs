@@ -20,6 +20,7 @@ mod joining;
 mod kills;
 mod leaving;
 mod locking;
+mod log_output;
 mod logs;
 mod manager_kills;
 mod metrics;

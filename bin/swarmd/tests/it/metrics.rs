@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use crate::cluster::{Directory, free_ports, start, until};
 use crate::daemon::SWARMD;
 
-async fn scrape(address: &str) -> String {
+pub(crate) async fn scrape(address: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
     stream.write_all(request).await.unwrap();

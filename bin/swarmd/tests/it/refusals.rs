@@ -177,9 +177,11 @@ fn addresses_and_resources_that_cannot_be_read_are_refused() {
     let resources = with(manager(&directory), &["--generic-node-resources", "gpu"]);
     let text = refusal(&resources);
     assert!(text.contains("--generic-node-resources gpu"), "{text}");
-    let level = with(manager(&directory), &["--log-level", "swarm=="]);
-    let text = refusal(&level);
-    assert!(text.contains("--log-level swarm=="), "{text}");
+    for level in ["swarm==", "wanr", "info,swarm_agent"] {
+        let text = refusal(&with(manager(&directory), &["--log-level", level]));
+        assert!(text.contains(&format!("--log-level {level}")), "{text}");
+        assert!(text.contains("warning, error, fatal"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message as _;
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _};
 use swarm_agent::{PersistBatch, PersistedTask};
 use swarm_api::v1;
+use swarm_rt::private;
 use swarm_types::convert::{self, ConvertError, Interner};
 use swarm_types::{Id, TaskStatus};
 
@@ -52,6 +54,14 @@ pub enum DbError {
         /// What is wrong with it.
         source: EntryError,
     },
+}
+
+/// Opens or makes the file: it holds the environment of tasks, so nobody else may read it.
+fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
+    let mut options = private::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = private::open(path, &options).map_err(redb::StorageError::Io)?;
+    Database::builder().create_with_backend(FileBackend::new(file)?)
 }
 
 /// What is wrong with an entry.
@@ -163,8 +173,7 @@ impl TaskDb {
         // Outside the slot while it is used: after a panic it must be opened anew as well.
         let database = match slot.take() {
             Some(database) => database,
-            None => Database::create(&self.path)
-                .map_err(|error| DbError::Open(self.path.clone(), error))?,
+            None => open(&self.path).map_err(|error| DbError::Open(self.path.clone(), error))?,
         };
         let result = act(&database).map_err(|error| self.storage(error))?;
         *slot = Some(database);
@@ -324,6 +333,23 @@ mod tests {
             let again = TaskDb::open(&path).unwrap();
             assert_eq!((again.tasks.len(), again.lost), (1, None), "{name}");
         }
+    }
+
+    #[test]
+    fn the_file_is_private_and_never_behind_a_link() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tasks.db");
+        let mode = || path.metadata().unwrap().permissions().mode() & 0o777;
+        drop(TaskDb::open(&path).unwrap());
+        assert_eq!(mode(), 0o600);
+        let open = std::fs::Permissions::from_mode(0o666);
+        std::fs::set_permissions(&path, open).unwrap();
+        drop(TaskDb::open(&path).unwrap());
+        assert_eq!(mode(), 0o600);
+        let link = directory.path().join("link.db");
+        symlink(&path, &link).unwrap();
+        assert!(matches!(TaskDb::open(&link), Err(DbError::Open(..))));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -16,6 +17,9 @@ const RESERVED_BYTES: usize = 4096;
 /// Largest record that is read back. The kernel gives a program at most 2 MiB of arguments and
 /// environment, which is what our largest record holds.
 const RECORD_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// What is written is never behind a symbolic link that somebody put there.
+pub(crate) const NO_LINK: i32 = OFlag::O_NOFOLLOW.bits();
 
 /// A file that could not be used as it should.
 #[derive(Debug, Error)]
@@ -75,6 +79,7 @@ pub(crate) fn write_record(path: &Path, record: &impl Serialize) -> Result<(), F
         .create(true)
         .truncate(true)
         .mode(0o600)
+        .custom_flags(NO_LINK)
         .open(&temporary)
         .map_err(FileError::refused("create", &temporary))?;
     file.write_all(&bytes)

@@ -15,6 +15,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use crate::files;
+
 /// Longer lines are kept in parts of this many bytes; bounds the memory one stream can take.
 pub(crate) const LINE_BYTES_MAX: usize = 16 * 1024;
 
@@ -186,7 +188,7 @@ impl Writer {
     fn open(&mut self) -> io::Result<File> {
         let mut options = OpenOptions::new();
         let options = options.append(true).create(true).mode(0o600);
-        let file = options.open(&self.path)?;
+        let file = options.custom_flags(files::NO_LINK).open(&self.path)?;
         self.file_bytes = file.metadata()?.len();
         Ok(file)
     }

@@ -66,6 +66,7 @@ impl TaskDir {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
         options
+            .custom_flags(files::NO_LINK)
             .open(&lock)
             .map_err(FileError::refused("create", &lock))?;
         files::sync_parent(&self.path)
@@ -173,6 +174,7 @@ impl TaskDir {
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600);
         options
+            .custom_flags(files::NO_LINK)
             .open(&path)
             .map_err(FileError::refused("open", &path))
     }

@@ -6,9 +6,9 @@
 //! is durable before the next: the file is synced, then renamed into place, then the directory is
 //! synced.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +18,7 @@ use swarm_ca::keyfile::data_keys::{DataKeys, NONCE_BYTES};
 use swarm_ca::keyfile::plan::{self, Found, Recovered, Step};
 use swarm_ca::keyfile::{self, Kek, KeyFile, KeyFileError, Salt};
 use swarm_ca::unlock::{Conflict, Seal};
-use swarm_rt::OsIds;
+use swarm_rt::{OsIds, private};
 use zeroize::Zeroizing;
 
 mod data_keys;
@@ -120,11 +120,7 @@ impl Certificates {
     pub(crate) fn open(state_dir: &Path) -> Result<Self, CertificatesError> {
         let directory = state_dir.join(DIRECTORY);
         let failed = |error| CertificatesError::Io(directory.clone(), error);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .map_err(failed)?;
+        private::subdirectory(&directory).map_err(failed)?;
         sync_directory(state_dir).map_err(failed)?;
         Ok(Self {
             directory,

@@ -40,7 +40,7 @@ mod renewal;
 mod tests;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ use swarm_executor::Executor;
 use swarm_manager::{LogConfig, Manager, RootMaterial, StartError};
 use swarm_rt::metrics::Metrics;
 use swarm_rt::tasks::TaskError;
-use swarm_rt::{Clock, OnError, Shutdown, Tasks};
+use swarm_rt::{Clock, OnError, Shutdown, Tasks, private};
 use swarm_types::NodeId;
 use tokio::sync::{Notify, watch};
 
@@ -178,7 +178,7 @@ impl Node {
         executor: Arc<dyn Executor>,
         shutdown: Shutdown,
     ) -> Result<Self, NodeError> {
-        make_private(&config.state_dir)
+        private::directory(&config.state_dir)
             .map_err(|error| NodeError::StateDir(config.state_dir.clone(), error))?;
         let held = swarm_raft_io::StateDir::open(&config.state_dir)?;
         let clock = Clock::new();
@@ -356,11 +356,14 @@ async fn start_manager(
     let Part::Manager(first) = &identity.part else {
         return Ok(None);
     };
+    let directory = config.state_dir.join(MANAGER_DIRECTORY);
+    private::subdirectory(&directory)
+        .map_err(|error| NodeError::StateDir(directory.clone(), error))?;
     let manager = swarm_manager::Config {
         node: identity.node.clone(),
         cluster: identity.cluster.clone(),
         availability: config.availability,
-        directory: config.state_dir.join(MANAGER_DIRECTORY),
+        directory,
         log: config.log.clone(),
         listen_remote: config.listen_remote.clone(),
         advertise_remote: config.advertise_remote.clone(),
@@ -416,13 +419,4 @@ fn renewer(
         hurry: Arc::clone(hurry),
         managers: identity.managers.clone(),
     })
-}
-
-/// Makes a directory that only its owner may look into.
-fn make_private(directory: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
 }

@@ -1,30 +1,42 @@
 //! Real files behind the disk of `swarm-raft`.
 //!
 //! Owns the system calls and their order. Every rule about what may be read back is in
-//! `swarm-raft`; this file must only never claim more than the system promised.
+//! `swarm-raft`; this file must only never claim more than the system promised. A sync also looks
+//! whether the file is still in its place: a file that somebody removed, or in whose directory
+//! somebody put another one, takes writes as ever, and none of them would be found again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use swarm_raft::disk::{Disk, DiskError, DiskErrorKind, DiskOp};
 use swarm_rt::files::{self, Spare};
+use swarm_rt::private;
 
 /// Zeros are written in pieces of this size when a file is made.
 const ZERO_BYTES: usize = 1024 * 1024;
 
-/// Log and snapshots are the manager's alone.
-const FILE_MODE: u32 = 0o600;
+/// Files kept open: the log writes its segment and its manifest over and over.
+const OPEN_FILES_MAX: usize = 2;
 
-/// A directory of files. Clones work on the same directory and keep their own open file.
+/// A directory of files. Clones work on the same directory and keep their own open files.
 #[derive(Debug)]
 pub struct RealDisk {
     dir: PathBuf,
     /// The log goes on when everybody else has used up the files of this process.
     spare: Spare,
-    /// The file that was written last: the log writes and syncs one file over and over.
-    open: Option<(String, File)>,
+    /// The files that were used last, the newest at the end.
+    open: Vec<OpenFile>,
+}
+
+/// A file that is kept open.
+#[derive(Debug)]
+struct OpenFile {
+    name: String,
+    file: File,
+    /// Device and number, which no other file gets as long as this one is open.
+    id: (u64, u64),
 }
 
 impl Clone for RealDisk {
@@ -32,7 +44,7 @@ impl Clone for RealDisk {
         RealDisk {
             dir: self.dir.clone(),
             spare: Spare::new(),
-            open: None,
+            open: Vec::new(),
         }
     }
 }
@@ -43,7 +55,7 @@ impl RealDisk {
         RealDisk {
             dir: dir.to_owned(),
             spare: Spare::new(),
-            open: None,
+            open: Vec::new(),
         }
     }
 
@@ -55,17 +67,36 @@ impl RealDisk {
         Ok(self.dir.join(name))
     }
 
-    fn file(&mut self, op: DiskOp, name: &str) -> Result<&mut File, DiskError> {
-        let path = self.path(op, name)?;
-        let known = matches!(&self.open, Some((open, _)) if open == name);
-        if !known {
-            let file = self
-                .spare
-                .open(|| OpenOptions::new().read(true).write(true).open(&path));
-            let file = file.map_err(|error| failed(op, &path, &error))?;
-            self.open = Some((name.to_owned(), file));
+    fn file(&mut self, op: DiskOp, name: &str) -> Result<&mut OpenFile, DiskError> {
+        match self.open.iter().position(|open| open.name == name) {
+            Some(place) => Ok(&mut self.open[place]),
+            None => {
+                let path = self.path(op, name)?;
+                let open = || private::open(&path, private::options().read(true).write(true));
+                let file = self.spare.open(open);
+                self.keep(op, name, file.map_err(|error| failed(op, &path, &error))?)
+            }
         }
-        Ok(&mut self.open.as_mut().expect("was set above").1)
+    }
+
+    /// Keeps a file open, in place of the one that was opened first.
+    fn keep(&mut self, op: DiskOp, name: &str, file: File) -> Result<&mut OpenFile, DiskError> {
+        let metadata = file.metadata();
+        let metadata = metadata.map_err(|error| failed(op, &self.dir.join(name), &error))?;
+        self.forget(name);
+        if self.open.len() == OPEN_FILES_MAX {
+            self.open.remove(0);
+        }
+        self.open.push(OpenFile {
+            name: name.to_owned(),
+            file,
+            id: (metadata.dev(), metadata.ino()),
+        });
+        Ok(self.open.last_mut().expect("was added above"))
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.open.retain(|open| open.name != name);
     }
 }
 
@@ -85,28 +116,22 @@ impl Disk for RealDisk {
 
     fn create(&mut self, name: &str, size: u64) -> Result<(), DiskError> {
         let path = self.path(DiskOp::Create, name)?;
-        let file = self.spare.open(|| {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .mode(FILE_MODE)
-                .open(&path)
-        });
+        let mut options = private::options();
+        options.read(true).write(true).create_new(true);
+        let file = self.spare.open(|| private::open(&path, &options));
         let mut file = file.map_err(|error| failed(DiskOp::Create, &path, &error))?;
         if let Err(error) = write_zeros(&mut file, size) {
             // Half a file is of no use, and its blocks may be what others need.
             drop(fs::remove_file(&path));
             return Err(failed(DiskOp::Create, &path, &error));
         }
-        self.open = Some((name.to_owned(), file));
-        Ok(())
+        self.keep(DiskOp::Create, name, file).map(drop)
     }
 
     fn len(&mut self, name: &str) -> Result<u64, DiskError> {
         let path = self.path(DiskOp::Read, name)?;
         let file = self.file(DiskOp::Read, name)?;
-        let metadata = file.metadata();
+        let metadata = file.file.metadata();
         Ok(metadata
             .map_err(|error| failed(DiskOp::Read, &path, &error))?
             .len())
@@ -117,7 +142,7 @@ impl Disk for RealDisk {
         let file = self.file(DiskOp::Read, name)?;
         let mut done = 0;
         while done < buf.len() {
-            match file.read_at(&mut buf[done..], offset + done as u64) {
+            match file.file.read_at(&mut buf[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -130,14 +155,16 @@ impl Disk for RealDisk {
     fn write_at(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let path = self.path(DiskOp::Write, name)?;
         let file = self.file(DiskOp::Write, name)?;
-        file.write_all_at(bytes, offset)
+        file.file
+            .write_all_at(bytes, offset)
             .map_err(|error| failed(DiskOp::Write, &path, &error))
     }
 
     fn truncate(&mut self, name: &str, len: u64) -> Result<(), DiskError> {
         let path = self.path(DiskOp::Write, name)?;
         let file = self.file(DiskOp::Write, name)?;
-        file.set_len(len)
+        file.file
+            .set_len(len)
             .map_err(|error| failed(DiskOp::Write, &path, &error))
     }
 
@@ -145,8 +172,10 @@ impl Disk for RealDisk {
         let path = self.path(DiskOp::Sync, name)?;
         let file = self.file(DiskOp::Sync, name)?;
         // Also makes a new size durable; only times may be lost.
-        file.sync_data()
-            .map_err(|error| failed(DiskOp::Sync, &path, &error))
+        file.file
+            .sync_data()
+            .map_err(|error| failed(DiskOp::Sync, &path, &error))?;
+        check_place(&path, file.id)
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
@@ -155,18 +184,17 @@ impl Disk for RealDisk {
             self.path(DiskOp::Rename, to)?,
         );
         fs::rename(&old, &new).map_err(|error| failed(DiskOp::Rename, &old, &error))?;
-        self.open = self
-            .open
-            .take()
-            .filter(|(name, _)| name != to)
-            .map(|(name, file)| (if name == from { to.to_owned() } else { name }, file));
+        self.forget(to);
+        if let Some(open) = self.open.iter_mut().find(|open| open.name == from) {
+            to.clone_into(&mut open.name);
+        }
         Ok(())
     }
 
     fn remove(&mut self, name: &str) -> Result<(), DiskError> {
         let path = self.path(DiskOp::Remove, name)?;
         fs::remove_file(&path).map_err(|error| failed(DiskOp::Remove, &path, &error))?;
-        self.open = self.open.take().filter(|(open, _)| open != name);
+        self.forget(name);
         Ok(())
     }
 
@@ -174,6 +202,22 @@ impl Disk for RealDisk {
         let synced = self.spare.open(|| sync_dir(&self.dir));
         synced.map_err(|error| failed(DiskOp::SyncDir, &self.dir, &error))
     }
+}
+
+/// Whether an open file is the one that a start would find.
+fn check_place(path: &Path, id: (u64, u64)) -> Result<(), DiskError> {
+    let found = fs::symlink_metadata(path);
+    if found.is_ok_and(|found| (found.dev(), found.ino()) == id) {
+        return Ok(());
+    }
+    let text = "the file is not in its place: the state directory was removed, renamed or replaced \
+                below the running manager";
+    Err(DiskError::new(
+        DiskOp::Sync,
+        &path.display().to_string(),
+        DiskErrorKind::Gone,
+        text,
+    ))
 }
 
 /// Makes the names in a directory durable.
@@ -264,6 +308,58 @@ mod tests {
                 "{name:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_sync_fails_when_the_file_is_not_where_a_start_would_find_it() {
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 4] = [
+            ("removed", |dir| fs::remove_file(dir.join("a")).unwrap()),
+            ("directory removed", |dir| fs::remove_dir_all(dir).unwrap()),
+            ("directory renamed", |dir| {
+                fs::rename(dir, dir.with_extension("old")).unwrap();
+            }),
+            ("directory replaced", |dir| {
+                fs::rename(dir, dir.with_extension("old")).unwrap();
+                fs::create_dir(dir).unwrap();
+                fs::write(dir.join("a"), [0; 10]).unwrap();
+            }),
+        ];
+        for (what, damage) in damages {
+            let base = tempfile::tempdir().unwrap();
+            let dir = base.path().join("raft");
+            fs::create_dir(&dir).unwrap();
+            let mut disk = RealDisk::new(&dir);
+            disk.create("a", 10).unwrap();
+            disk.create("b", 10).unwrap();
+            disk.sync("a").unwrap();
+            damage(&dir);
+            disk.write_at("a", 0, b"hello").unwrap();
+            let error = disk.sync("a").unwrap_err();
+            assert_eq!((error.kind, error.op), (DiskErrorKind::Gone, DiskOp::Sync));
+            assert!(
+                error.message.contains("renamed or replaced"),
+                "{what}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn files_are_private_and_links_are_not_followed() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let (dir, mut disk) = disk();
+        disk.create("a", 1).unwrap();
+        let mode = fs::metadata(dir.path().join("a"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(dir.path().join("precious"), "x").unwrap();
+        symlink(dir.path().join("precious"), dir.path().join("b")).unwrap();
+        let error = disk.write_at("b", 0, b"y").unwrap_err();
+        assert!(error.message.contains("symbolic link"), "{error}");
+        disk.create("b", 0).unwrap_err();
+        assert_eq!(fs::read(dir.path().join("precious")).unwrap(), b"x");
     }
 
     #[test]

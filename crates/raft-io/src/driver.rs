@@ -18,6 +18,7 @@ use swarm_raft::disk::Disk;
 use swarm_raft::log::{IdentityError, LogError};
 use swarm_raft::member::{Bootstrap, MemberConfig, MemberStart, OpenError, Recovery};
 use swarm_raft::seal::Keyring;
+use swarm_raft::snapshot::file_name;
 use swarm_raft::{Identity, Member, Position, Refusal, Role};
 use swarm_rt::{Clock, OsIds};
 use tokio::sync::{Semaphore, watch};
@@ -237,7 +238,7 @@ pub enum StartError {
     #[error("the raft log failed during replay: {0}")]
     Replay(String),
     /// The state could not be restored from the snapshot.
-    #[error("the state cannot be restored from the snapshot at {at}")]
+    #[error("the state cannot be restored from the snapshot {}", file_name(*.at))]
     Restore {
         /// Which snapshot.
         at: Position,
@@ -321,7 +322,7 @@ where
             applied,
             clock: Clock::new(),
             tick: options.tick,
-            _held: held,
+            held,
         },
     );
     worker.replay().map_err(StartError::Replay)?;
@@ -351,7 +352,7 @@ fn report(recovery: &Recovery) {
             file = torn.file,
             offset = torn.offset,
             bytes = torn.bytes,
-            "ignored the torn end of the raft log: it was never acknowledged"
+            "ignored the torn end of the raft log: nothing says that it was acknowledged"
         );
     }
     for error in &recovery.skipped_snapshots {

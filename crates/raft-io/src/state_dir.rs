@@ -3,10 +3,12 @@
 //! Owns the lock and the place of the raft directory. The rest of the state directory belongs to
 //! others.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use swarm_rt::private;
 
 /// Name of the lock file.
 pub const LOCK_FILE: &str = "LOCK";
@@ -32,6 +34,15 @@ pub enum StateDirError {
         /// Process id of the holder, if it is known.
         holder: String,
     },
+    /// It is not there any more.
+    #[error(
+        "state directory {dir} was removed, renamed or replaced below this process: put it back \
+         before swarmd is started again, or it begins anew without it"
+    )]
+    Gone {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The system refused.
     #[error("cannot use state directory {dir}")]
     Io {
@@ -56,7 +67,7 @@ fn holder_hint(holder: &str) -> String {
 pub struct StateDir {
     dir: PathBuf,
     /// The open file is the lock.
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -66,15 +77,16 @@ impl StateDir {
             dir: dir.to_owned(),
             source,
         };
-        make_private(dir).map_err(io)?;
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(dir.join(LOCK_FILE))
-            .map_err(io)?;
+        private::directory(dir).map_err(io)?;
+        let mut options = private::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let lock = dir.join(LOCK_FILE);
+        let mut lock = private::open(&lock, &options).map_err(|error| {
+            io(io::Error::new(
+                error.kind(),
+                format!("{LOCK_FILE}: {error}"),
+            ))
+        })?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -93,7 +105,7 @@ impl StateDir {
         }
         Ok(StateDir {
             dir: dir.to_owned(),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -102,19 +114,37 @@ impl StateDir {
         &self.dir
     }
 
+    /// Whether the lock is still the one that another process would find.
+    ///
+    /// # Errors
+    /// [`StateDirError::Gone`].
+    pub fn check(&self) -> Result<(), StateDirError> {
+        let (own, found) = (
+            self.lock.metadata(),
+            fs::symlink_metadata(self.dir.join(LOCK_FILE)),
+        );
+        let id = |metadata: io::Result<fs::Metadata>| {
+            metadata
+                .map(|metadata| (metadata.dev(), metadata.ino()))
+                .ok()
+        };
+        let own = id(own);
+        if own.is_some() && own == id(found) {
+            return Ok(());
+        }
+        let dir = self.dir.clone();
+        Err(StateDirError::Gone { dir })
+    }
+
     /// The directory for log, snapshots and data key, made if need be.
     pub fn raft_dir(&self) -> Result<PathBuf, StateDirError> {
         let raft = self.dir.join(RAFT_DIR);
-        make_private(&raft).map_err(|source| StateDirError::Io {
+        private::subdirectory(&raft).map_err(|source| StateDirError::Io {
             dir: raft.clone(),
             source,
         })?;
         Ok(raft)
     }
-}
-
-fn make_private(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// Who holds the lock, for the message; empty when the file does not say.
@@ -172,6 +202,37 @@ mod tests {
         let state = StateDir::open(dir.path()).unwrap();
         let text = fs::read_to_string(state.path().join(LOCK_FILE)).unwrap();
         assert_eq!(text, format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_or_locked_anew_is_noticed() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("state");
+        let state = StateDir::open(&dir).unwrap();
+        state.check().unwrap();
+        fs::remove_file(dir.join(LOCK_FILE)).unwrap();
+        let _other = StateDir::open(&dir).unwrap();
+        let error = state.check().unwrap_err().to_string();
+        assert!(error.contains("removed, renamed or replaced"), "{error}");
+    }
+
+    #[test]
+    fn a_lock_file_that_is_a_link_is_refused_and_what_it_leads_to_is_left_alone() {
+        use std::os::unix::fs::symlink;
+        let base = tempfile::tempdir().unwrap();
+        let precious = base.path().join("precious");
+        fs::write(&precious, "precious").unwrap();
+        let dir = base.path().join("state");
+        fs::create_dir(&dir).unwrap();
+        symlink(&precious, dir.join(LOCK_FILE)).unwrap();
+        match StateDir::open(&dir) {
+            Err(StateDirError::Io { source, .. }) => {
+                let text = source.to_string();
+                assert!(text.contains("LOCK: it is a symbolic link"), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub enum DiskErrorKind {
     Missing,
     /// The name is taken.
     Exists,
+    /// An open file is not in its place any more: what is written would be lost.
+    Gone,
     /// Anything else; the message tells.
     Other,
 }

@@ -11,6 +11,8 @@
 //!   numbers, so no nonce is used twice. A failed sync is final, for ever.
 //! - A segment appears under its name only when header and opening records are durable.
 //! - Nobody appends to a segment of an earlier run: a start always opens a new one.
+//! - Only what was durable before is written into the manifest, which tells at the next start
+//!   whether something of it is missing.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,6 +23,7 @@ use crate::disk::{Disk, DiskError};
 use crate::seal::{FileKey, KeyId, Keyring, Salt, SaltSource};
 
 mod error;
+mod manifest;
 mod opening;
 mod record;
 mod recover;
@@ -29,6 +32,7 @@ mod segment;
 mod tests;
 
 pub use error::LogError;
+use manifest::{Manifest, Mark};
 pub use opening::prepare_spare;
 use opening::{Failed, OPENING_BYTES_MAX, Opening, Retry, discard_temp, open_segment};
 use record::{Frame, Kind};
@@ -176,12 +180,25 @@ struct Active {
     durable: u64,
 }
 
+impl Active {
+    /// What the manifest is to say of it.
+    fn mark(&self, segment: &Segment) -> Mark {
+        Mark {
+            number: segment.number,
+            base_index: segment.base_index,
+            offset: self.offset,
+            is_trimmed: false,
+        }
+    }
+}
+
 /// The write side of the log.
 pub struct Log<D> {
     disk: D,
     options: LogOptions,
     segments: VecDeque<Segment>,
     active: Active,
+    manifest: Manifest,
     last: Position,
     hard_state: HardState,
     snapshot: Option<Position>,
@@ -207,10 +224,13 @@ impl<D: Disk> Log<D> {
         let mut segments: VecDeque<Segment> = recovered
             .map(|found| found.segments.iter().cloned().collect())
             .unwrap_or_default();
+        let before = recovered.map(Recovered::mark).unwrap_or_default();
+        let mut manifest = Manifest::open(&mut disk, before)?;
         let mut opening = Opening {
             number: segments.back().map_or(1, |segment| segment.number + 1),
             previous_crc: recovered.map_or(0, |found| found.crc),
             size: options.segment_bytes,
+            has_manifest: manifest.exists(),
             point: &point,
         };
         let mut opened = open_segment(&mut disk, &mut options, &opening);
@@ -220,11 +240,20 @@ impl<D: Disk> Log<D> {
                 break;
             }
             discard_temp(&mut disk);
-            trim_recovered(&mut disk, recovered);
+            // Without the mark the next start, if this one fails, would miss what is cut off.
+            let is_trimmed = true;
+            let cut = Mark {
+                is_trimmed,
+                ..before
+            };
+            if !manifest.exists() || manifest.note_durably(&mut disk, cut) {
+                trim_recovered(&mut disk, recovered);
+            }
             opening.size = size.min(options.segment_bytes);
             opened = open_segment(&mut disk, &mut options, &opening);
         }
         let (segment, active) = opened.map_err(|failed| LogError::Disk(failed.error))?;
+        manifest.note_durably(&mut disk, active.mark(&segment));
         segments.push_back(segment);
         trim_recovered(&mut disk, recovered);
         Ok(Log {
@@ -232,6 +261,7 @@ impl<D: Disk> Log<D> {
             options,
             segments,
             active,
+            manifest,
             last: point.last,
             hard_state: point.hard_state,
             snapshot: point.snapshot,
@@ -322,8 +352,14 @@ impl<D: Disk> Log<D> {
             ..
         } = batch;
         self.commit(bytes, crc, sequence)?;
+        let before = self.hard_state;
         if let Some(state) = hard_state {
             self.hard_state = state;
+        }
+        let (commit, now) = (before.commit, self.hard_state);
+        if !entries.is_empty() || (HardState { commit, ..now }) != before {
+            // A commit index alone is found out again: its loss is no damage.
+            self.note();
         }
         if let Some(entry) = entries.last() {
             self.last = entry.at;
@@ -348,6 +384,7 @@ impl<D: Disk> Log<D> {
             ..
         } = batch;
         self.commit(bytes, crc, sequence)?;
+        self.note();
         self.snapshot = Some(at);
         if reset == Reset::Discard {
             self.last = at;
@@ -427,6 +464,14 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    /// Tells the manifest how far the log is durable.
+    fn note(&mut self) {
+        if let Some(segment) = self.segments.back() {
+            self.manifest
+                .note(&mut self.disk, self.active.mark(segment));
+        }
+    }
+
     /// Overwrites what failed writes may have left behind the last good record.
     fn wipe(&mut self) -> Result<(), LogError> {
         let active = &mut self.active;
@@ -457,10 +502,13 @@ impl<D: Disk> Log<D> {
             number: self.segments.back().map_or(1, |segment| segment.number + 1),
             previous_crc: self.active.crc,
             size: self.options.segment_bytes.max(OPENING_BYTES_MAX + need),
+            has_manifest: self.manifest.exists(),
             point: &point,
         };
         match open_segment(&mut self.disk, &mut self.options, &opening) {
             Ok((segment, active)) => {
+                self.manifest
+                    .note_durably(&mut self.disk, active.mark(&segment));
                 self.segments.push_back(segment);
                 let full = std::mem::replace(&mut self.active, active);
                 self.spare_asked = false;

@@ -13,7 +13,8 @@ use swarm_api::raftpb;
 
 use crate::checks::MessageError;
 use crate::consensus::{
-    self, Committed, Core, CoreConfig, Payload, Ready, Refusal, Role, SnapshotOutcome, StartError,
+    self, Committed, Core, CoreConfig, Payload, Ready, Refusal, Restored, Role, SnapshotOutcome,
+    StartError,
 };
 use crate::disk::{Disk, DiskError};
 use crate::log::{
@@ -28,7 +29,9 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 
-use opening::{is_unborn, newest_snapshot, remove_unfinished, settle_identity, settle_log};
+use opening::{
+    is_unborn, name_the_file, newest_snapshot, remove_unfinished, settle_identity, settle_log,
+};
 use snapshots::{InFlight, Rekeying};
 
 /// Applied entries between snapshots, as in SwarmKit.
@@ -204,6 +207,10 @@ impl<D: Disk + Clone> Member<D> {
         let identity = settle_identity(&start.identity, found.as_ref(), meta.as_ref())?;
         let meta = meta.map(|(meta, _)| meta);
         let fresh = found.is_none() && meta.is_none();
+        if let Some(damage) = skipped.first().filter(|_| fresh) {
+            // Not a fresh directory, but one of which only damage is left.
+            return Err(damage.clone().into());
+        }
         let mut recovery = Recovery {
             fresh,
             truncated: found.as_ref().and_then(|found| found.truncated.clone()),
@@ -211,7 +218,9 @@ impl<D: Disk + Clone> Member<D> {
             snapshot: meta.as_ref().map(|meta| meta.at),
             last: Position::default(),
         };
-        let (restored, reset) = settle_log(found.as_ref(), meta)?;
+        let settled = settle_log(found.as_ref(), meta);
+        let (restored, reset) = settled
+            .map_err(|error| name_the_file(error, &recovery.skipped_snapshots, found.as_ref()))?;
         let last = restored
             .entries
             .back()
@@ -229,20 +238,7 @@ impl<D: Disk + Clone> Member<D> {
             salts: start.salts,
         };
         let mut log = Log::start(disk.clone(), options, found.as_ref(), point)?;
-        let restored = match start.bootstrap {
-            // Also when a first start was cut short after it made an empty log.
-            Bootstrap::Alone { context } if is_unborn(&restored) => {
-                let mut first = consensus::bootstrap(identity.raft_id(), context);
-                if restored.entries.is_empty() {
-                    log.append(None, first.entries.make_contiguous())?;
-                } else {
-                    first.entries = restored.entries;
-                }
-                log.append(Some(first.hard_state), &[])?;
-                first
-            }
-            Bootstrap::Alone { .. } | Bootstrap::Join => restored,
-        };
+        let restored = begin(&mut log, restored, start.bootstrap)?;
         recovery.last = log.last();
         let newest_snapshot = recovery.snapshot.unwrap_or_default();
         let core = Core::new(core_config(&config, &identity), restored)?;
@@ -392,6 +388,28 @@ impl<D: Disk + Clone> Member<D> {
             return Ok(());
         }
         self.log.append(Some(ready.hard_state), &ready.entries)
+    }
+}
+
+/// Makes a member out of nothing a group of its own, if it is to be one.
+fn begin<D: Disk>(
+    log: &mut Log<D>,
+    restored: Restored,
+    bootstrap: Bootstrap,
+) -> Result<Restored, LogError> {
+    match bootstrap {
+        // Also when a first start was cut short after it made an empty log.
+        Bootstrap::Alone { context } if is_unborn(&restored) => {
+            let mut first = consensus::bootstrap(log.identity().raft_id(), context);
+            if restored.entries.is_empty() {
+                log.append(None, first.entries.make_contiguous())?;
+            } else {
+                first.entries = restored.entries;
+            }
+            log.append(Some(first.hard_state), &[])?;
+            Ok(first)
+        }
+        Bootstrap::Alone { .. } | Bootstrap::Join => Ok(restored),
     }
 }
 

@@ -8,9 +8,11 @@ mod level;
 mod queue;
 mod safe;
 
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -83,10 +85,27 @@ pub fn say(text: &str) {
     }
 }
 
+thread_local! {
+    /// Whether a panic of this thread is caught by [`contain`].
+    static IS_CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs what may panic on damaged input, as some libraries do; `None` when it did. What it worked
+/// on must not be used again. The process goes on.
+pub fn contain<T>(act: impl FnOnce() -> T) -> Option<T> {
+    let before = IS_CONTAINED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(act));
+    IS_CONTAINED.set(before);
+    result.ok()
+}
+
 /// Makes any panic, in whatever thread or task, the end of the process: what is left of a daemon
-/// after one cannot be trusted, and whoever watches it starts it again.
+/// after one cannot be trusted, and whoever watches it starts it again. But for [`contain`].
 pub fn end_process_on_panic() {
     std::panic::set_hook(Box::new(|info| {
+        if IS_CONTAINED.get() {
+            return;
+        }
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
         let trace = std::backtrace::Backtrace::capture();
@@ -189,6 +208,7 @@ mod tests {
         if std::env::var_os(CHILD).is_some() {
             end_process_on_panic();
             init("info", Format::Text).unwrap();
+            assert!(contain(|| -> u8 { panic!("contained") }).is_none());
             let tasks = Tasks::new(Shutdown::new());
             tasks.spawn("panics", OnError::Log, async { panic!("on purpose") });
             return std::future::pending().await;
@@ -209,6 +229,7 @@ mod tests {
             let text = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.signal(), Some(SIGABRT), "{text}");
             assert!(!is_read || text.contains("on purpose"), "{text}");
+            assert!(!text.contains("contained"), "{text}");
         }
     }
 }

@@ -123,3 +123,101 @@ async fn damage_in_the_middle_is_refused_with_file_and_offset() {
     assert_eq!(listed(&cluster).await, services);
     cluster.finish().await;
 }
+
+#[tokio::test]
+async fn a_newest_segment_that_was_cut_zeroed_or_removed_is_refused_with_its_place() {
+    let (mut cluster, services) = killed_manager().await;
+    let log = segment(&cluster);
+    let good = fs::read(&log).unwrap();
+    let middle = end_of(&good) / 2;
+    type Damage = fn(&Path, &[u8], usize);
+    let damages: [(&str, Damage); 3] = [
+        ("cut", |log, good, at| fs::write(log, &good[..at]).unwrap()),
+        ("zeroed", |log, good, at| {
+            fs::write(log, [&good[..at], &vec![0; good.len() - at]].concat()).unwrap();
+        }),
+        ("removed", |log, _, _| fs::remove_file(log).unwrap()),
+    ];
+    for (what, damage) in damages {
+        damage(&log, &good, middle);
+        cluster.manager.start_again();
+        let status = cluster.manager.end().await;
+        let text = cluster.manager.log();
+        assert_eq!(status.code(), Some(1), "{what}: {text}");
+        let name = log.file_name().unwrap().to_str().unwrap();
+        for word in [name, "offset", "restore", "join it again"] {
+            assert!(text.contains(word), "{what}, {word}: {text}");
+        }
+        fs::write(&log, &good).unwrap();
+    }
+    cluster.manager.start_again();
+    assert_eq!(listed(&cluster).await, services);
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_manager_whose_state_directory_is_gone_stops_and_acknowledges_nothing() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 3] = [
+        ("removed", |state| fs::remove_dir_all(state).unwrap()),
+        ("renamed", |state| {
+            fs::rename(state, state.with_extension("old")).unwrap();
+        }),
+        ("replaced", |state| {
+            fs::rename(state, state.with_extension("old")).unwrap();
+            fs::create_dir(state).unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        let mut cluster = Cluster::start(0).await;
+        damage(&cluster.state("manager"));
+        let written = cluster
+            .try_create(specs::idle(&cluster, "lost", 0))
+            .await
+            .map_err(|status| status.to_string());
+        assert!(written.is_err(), "{what}: {written:?}");
+        let status = cluster.manager.end().await;
+        let text = cluster.manager.log();
+        assert!(!status.success(), "{what}: {text}");
+        assert!(
+            text.contains("removed, renamed or replaced"),
+            "{what}: {text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_state_directory_that_others_can_enter_is_made_private_and_no_link_is_followed() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let mut cluster = Cluster::start(0).await;
+    assert!(cluster.manager.stop().await.success());
+    let state = cluster.state("manager");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+    cluster.manager.start_again();
+    cluster.manager.ready().await;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&state), 0o700);
+    assert_eq!(mode(&state.join("tasks.db")), 0o600);
+    assert!(cluster.manager.log().contains("others could enter"));
+    assert!(cluster.manager.stop().await.success());
+
+    let precious = cluster.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    for name in ["LOCK", "tasks.db", "manager/LOCK", "manager/raft", "native"] {
+        let path = state.join(name);
+        let aside = state.with_extension("aside");
+        fs::rename(&path, &aside).unwrap();
+        symlink(&precious, &path).unwrap();
+        cluster.manager.start_again();
+        let status = cluster.manager.end().await;
+        let text = cluster.manager.log();
+        assert_eq!(status.code(), Some(1), "{name}: {text}");
+        assert!(text.contains("symbolic link"), "{name}: {text}");
+        assert_eq!(fs::read(&precious).unwrap(), b"precious", "{name}");
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+    }
+    cluster.manager.start_again();
+    cluster.manager.ready().await;
+    cluster.finish().await;
+}

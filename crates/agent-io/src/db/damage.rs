@@ -4,11 +4,11 @@
 //! be good.
 
 use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{DatabaseError, StorageError};
 use swarm_agent::PersistedTask;
+use swarm_rt::logging;
 
 use super::{DbError, Lost, Opened, TaskDb};
 
@@ -36,7 +36,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, DbError> {
 
 /// The library panics on some kinds of damage.
 fn open_guarded(path: &Path) -> Result<(TaskDb, Vec<PersistedTask>), DbError> {
-    catch_unwind(AssertUnwindSafe(|| TaskDb::open_sound(path))).unwrap_or(Err(DbError::Panicked))
+    logging::contain(|| TaskDb::open_sound(path)).unwrap_or(Err(DbError::Panicked))
 }
 
 fn is_damage(error: &DbError) -> bool {

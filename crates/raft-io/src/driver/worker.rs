@@ -74,7 +74,7 @@ pub(super) struct Wiring<D> {
     pub(super) clock: Clock,
     pub(super) tick: Duration,
     /// Held until the thread ends.
-    pub(super) _held: Option<StateDir>,
+    pub(super) held: Option<StateDir>,
 }
 
 pub(super) struct Worker<D, A, T> {
@@ -177,6 +177,9 @@ where
             input = self.wiring.inputs.try_recv().ok();
         }
         let ticked = self.tick();
+        if ticked {
+            self.check_held()?;
+        }
         // A full disk is asked again once per tick, not once per input.
         if self.stalled.is_none() || ticked {
             self.drive()?;
@@ -211,6 +214,13 @@ where
         self.next_tick = now + self.wiring.tick;
         self.member.tick();
         true
+    }
+
+    /// Fails when the state directory is not there any more: a start would not find what is written.
+    fn check_held(&self) -> Result<(), String> {
+        let held = self.wiring.held.as_ref();
+        let checked = held.map_or(Ok(()), StateDir::check);
+        checked.map_err(|error| error.to_string())
     }
 
     /// Fails when the log cannot be written any more: a member that went on would lead a group

@@ -1,7 +1,7 @@
 //! Why a log or a snapshot cannot be read or written.
 
 use super::Identity;
-use crate::disk::DiskError;
+use crate::disk::{DiskError, DiskErrorKind};
 use crate::seal::KeyId;
 
 /// Why a log cannot be read or written.
@@ -11,15 +11,12 @@ pub enum LogError {
     #[error("log operation failed")]
     Disk(#[from] DiskError),
     /// A sync failed earlier, so what is on the disk is unknown.
-    #[error(
-        "log is stopped: a sync failed earlier ({0}) and what reached the disk is unknown; \
-         restart the manager"
-    )]
+    #[error("log is stopped: a sync failed earlier ({}){}", .0, way_out(.0))]
     Poisoned(DiskError),
     /// Bytes that were durable once do not read back.
     #[error(
-        "log file {file} is corrupt at offset {offset}: {what}; restore the state directory from \
-         a backup, or remove this manager from the cluster and join it again"
+        "file {file} of the raft log is corrupt at offset {offset}: {what}; restore the state \
+         directory from a backup, or remove this manager from the cluster and join it again"
     )]
     Corrupt {
         /// Which file.
@@ -31,8 +28,8 @@ pub enum LogError {
     },
     /// The checksum is right but the seal is not: not a torn write.
     #[error(
-        "log file {file} at offset {offset} has a valid checksum but does not open under data \
-         key {key}: the key is wrong or the file was altered"
+        "file {file} of the raft log has a valid checksum at offset {offset} but does not open \
+         under data key {key}: the key is wrong or the file was altered"
     )]
     Unsealable {
         /// Which file.
@@ -83,6 +80,19 @@ pub enum LogError {
         /// Last index missing.
         to: u64,
     },
+}
+
+/// What to do about a sync that failed.
+fn way_out(error: &DiskError) -> &'static str {
+    match error.kind {
+        DiskErrorKind::Gone => {
+            "; put it back before the manager is started again, which would begin anew without it"
+        }
+        DiskErrorKind::Full
+        | DiskErrorKind::Missing
+        | DiskErrorKind::Exists
+        | DiskErrorKind::Other => " and what reached the disk is unknown; restart the manager",
+    }
 }
 
 impl LogError {

@@ -5,6 +5,7 @@ use super::record::Kind;
 use super::segment::{HEADER_BYTES, Header};
 use super::{Active, Batch, LogOptions, Position, Segment, StartPoint};
 use crate::disk::{Disk, DiskError};
+use crate::seal::Salt;
 
 /// Name under which a segment is built before it gets its own.
 const SEGMENT_TEMP: &str = "segment.tmp";
@@ -23,6 +24,7 @@ pub(super) struct Opening<'a> {
     pub(super) number: u64,
     pub(super) previous_crc: u32,
     pub(super) size: u64,
+    pub(super) has_manifest: bool,
     pub(super) point: &'a StartPoint,
 }
 
@@ -56,18 +58,9 @@ pub(super) fn open_segment<D: Disk>(
         number: opening.number,
         base_index: point.last.index,
     };
+    let salt = (options.salts)();
     let data_key = options.keys.current();
-    let header = Header {
-        identity: options.identity.clone(),
-        number: opening.number,
-        base: point.last,
-        key: data_key.id(),
-        salt: (options.salts)(),
-        previous_crc: opening.previous_crc,
-        opening_records: 1 + u32::from(point.snapshot.is_some()),
-        reset: point.reset,
-    }
-    .encode();
+    let header = header(options, opening, salt).encode();
     let key = header.file_key(data_key);
     let mut batch = Batch {
         bytes: header.bytes.to_vec(),
@@ -106,6 +99,28 @@ pub(super) fn open_segment<D: Disk>(
     };
     debug_assert!(offset >= HEADER_BYTES as u64);
     Ok((segment, active))
+}
+
+/// The header of a new segment.
+fn header(options: &LogOptions, opening: &Opening<'_>, salt: Salt) -> Header {
+    let point = opening.point;
+    Header {
+        identity: options.identity.clone(),
+        number: opening.number,
+        base: point.last,
+        key: options.keys.current().id(),
+        salt,
+        previous_crc: opening.previous_crc,
+        opening_records: 1 + u32::from(point.snapshot.is_some()),
+        reset: point.reset,
+        has_manifest: opening.has_manifest,
+        // Only with a manifest: without one a file that was cut off on purpose could not say so.
+        size: if opening.has_manifest {
+            opening.size
+        } else {
+            0
+        },
+    }
 }
 
 /// A file of zeros under the temporary name: the spare if it has the size, else a new one.

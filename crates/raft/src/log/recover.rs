@@ -11,11 +11,19 @@
 //!   an acknowledged record is lost: corrupt. Otherwise what follows was never acknowledged and is
 //!   cut off, with a warning when it is more than zeros. A batch whose blocks reached the disk out
 //!   of order is such a tail, although single records in it are intact.
+//! - The last segment must be the one that the manifest names, or a newer one; it must have the
+//!   size that it was made with, or zeros behind its last record; and what was read must reach as far as the manifest says that it
+//!   was durable, and as the log itself says that it was committed.
+//!
+//! What this cannot tell: after a loss of power the manifest may be some seconds old. If the records
+//! of just those seconds are damaged besides, and nothing behind them is left, they look as if they
+//! had never been acknowledged.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::manifest::{self, MANIFEST, Mark};
 use super::record::{self, Kind, Record};
 use super::segment::{HEADER_BYTES, Header, Identity};
 use super::{Entry, EntryKind, HardState, LogError, Position, Reset, Segment};
@@ -69,6 +77,34 @@ impl Recovered {
         }
         let offset = index.checked_sub(self.base_index + 1)?;
         Some(self.entries.get(usize::try_from(offset).ok()?)?.at.term)
+    }
+
+    /// What a manifest would say of the last segment.
+    pub(super) fn mark(&self) -> Mark {
+        let last = self.segments.last();
+        Mark {
+            number: last.map_or(0, |segment| segment.number),
+            base_index: last.map_or(0, |segment| segment.base_index),
+            offset: self.end_offset,
+            is_trimmed: false,
+        }
+    }
+
+    /// Whether the log reaches as far as it says that it was committed.
+    fn check_commit(&self) -> Result<(), LogError> {
+        let last = self.last_index();
+        let known = last.max(self.snapshot.map_or(0, |at| at.index));
+        let commit = self.hard_state.commit;
+        if commit <= known {
+            return Ok(());
+        }
+        Err(LogError::Corrupt {
+            file: self.segments.last().map(Segment::name).unwrap_or_default(),
+            offset: self.end_offset,
+            what: format!(
+                "the log ends here with entry {last}, and entries up to {commit} were committed"
+            ),
+        })
     }
 
     /// Applies one record; the text says what is wrong with it.
@@ -153,6 +189,8 @@ pub fn recover<D: Disk>(disk: &mut D, keys: &Keyring) -> Result<Option<Recovered
         .filter_map(|name| Segment::parse(name))
         .collect();
     segments.sort_by_key(|segment| segment.number);
+    let mark = manifest::read(disk)?.map(|(_, mark)| mark);
+    check_newest(segments.last(), mark)?;
     let Some(last) = segments.last() else {
         return Ok(None);
     };
@@ -164,6 +202,7 @@ pub fn recover<D: Disk>(disk: &mut D, keys: &Keyring) -> Result<Option<Recovered
         let file = segment.name();
         let bytes = read_all(disk, &file)?;
         let reader = Reader::open(&file, &bytes, keys)?;
+        reader.check_manifest(mark)?;
         let state = match &mut found {
             Some(state) => {
                 reader.check_continues(segment, state)?;
@@ -175,11 +214,34 @@ pub fn recover<D: Disk>(disk: &mut D, keys: &Keyring) -> Result<Option<Recovered
         let end = reader.read(state)?;
         if segment.number == last_number {
             state.truncated = reader.check_tail(&end)?;
+            reader.check_durable(&end, mark)?;
         }
         state.crc = end.crc;
         state.end_offset = end.offset as u64;
     }
+    if let Some(found) = &found {
+        found.check_commit()?;
+    }
     Ok(found)
+}
+
+/// Whether the segment is there that the manifest names as the newest.
+fn check_newest(last: Option<&Segment>, mark: Option<Mark>) -> Result<(), LogError> {
+    let Some(mark) = mark.filter(|mark| mark.number > last.map_or(0, |last| last.number)) else {
+        return Ok(());
+    };
+    let there = match last {
+        Some(last) => format!("the newest that is there is {}", last.name()),
+        None => "no other is there".to_owned(),
+    };
+    Err(LogError::Corrupt {
+        file: mark.segment().name(),
+        offset: 0,
+        what: format!(
+            "this newest segment is missing, of which {} bytes were durable; {there}",
+            mark.offset
+        ),
+    })
 }
 
 /// Where reading stopped.
@@ -222,6 +284,47 @@ impl<'a> Reader<'a> {
             file: self.file.to_owned(),
             offset: offset as u64,
             what: what.into(),
+        }
+    }
+
+    /// A manifest that was there once is still there.
+    fn check_manifest(&self, mark: Option<Mark>) -> Result<(), LogError> {
+        if mark.is_some() || !self.header.has_manifest {
+            return Ok(());
+        }
+        Err(LogError::Corrupt {
+            file: MANIFEST.to_owned(),
+            offset: 0,
+            what: format!(
+                "the manifest is missing, which was there when {} was made, so other files may be \
+                 missing as well",
+                self.file
+            ),
+        })
+    }
+
+    /// Whether the last segment is as long as it was made, and reads as far as it was durable.
+    fn check_durable(&self, end: &End, mark: Option<Mark>) -> Result<(), LogError> {
+        let mark = mark.filter(|mark| mark.number == self.header.number);
+        let len = self.bytes.len() as u64;
+        let is_trimmed = mark.is_some_and(|mark| mark.is_trimmed && len >= mark.offset);
+        // A record would begin with its length: zeros prove that none was behind the last one.
+        let behind = self.bytes.get(end.offset..end.offset + record::ALIGN);
+        let has_zeros = behind.is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0));
+        if len < self.header.size && !is_trimmed && !has_zeros {
+            let size = self.header.size;
+            let what = format!("the file was cut off here; it was made with {size} bytes");
+            return Err(self.corrupt(self.bytes.len(), what));
+        }
+        match mark {
+            Some(mark) if mark.offset > end.offset as u64 => {
+                let what = format!(
+                    "no intact record is here, and all up to offset {} was durable",
+                    mark.offset
+                );
+                Err(self.corrupt(end.offset, what))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -7,11 +7,14 @@
 //!   8  format version, u32     56  salt, 16 bytes
 //!  12  CRC at the end of the   72  cluster id, 32 bytes, zero padded
 //!      previous segment, u32  104  number of opening records, u32
-//!  16  raft id, u64           108  flags, u32 (1: earlier entries are void)
-//!  24  segment number, u64    112  zero
-//!  32  base index, u64        124  CRC of bytes 0..124, u32
-//!  40  base term, u64
+//!  16  raft id, u64           108  flags, u32
+//!  24  segment number, u64    112  size of the file when it was made, u64
+//!  32  base index, u64        120  zero
+//!  40  base term, u64         124  CRC of bytes 0..124, u32
 //! ```
+//!
+//! Flags: 1 says that earlier entries are void, 2 that there is a manifest. The size is zero in
+//! segments of before there was one.
 
 use std::fmt;
 
@@ -26,6 +29,9 @@ const FORMAT_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"swrmlog\n";
 const CRC_AT: usize = HEADER_BYTES - 4;
+
+const FLAG_RESET: u32 = 1;
+const FLAG_MANIFEST: u32 = 2;
 
 /// Longest cluster id in bytes; SwarmKit ids have 25.
 pub(crate) const CLUSTER_ID_BYTES_MAX: usize = 32;
@@ -113,6 +119,10 @@ pub(crate) struct Header {
     /// Records that were durable before the file got its name.
     pub(crate) opening_records: u32,
     pub(crate) reset: Reset,
+    /// Whether there was a manifest when it was made.
+    pub(crate) has_manifest: bool,
+    /// Size of the file when it was made; 0 when that was not written down.
+    pub(crate) size: u64,
 }
 
 /// A header as bytes, with what is derived from them.
@@ -144,7 +154,15 @@ impl Header {
         put(56, &self.salt);
         put(72, &self.identity.cluster_field());
         put(104, &self.opening_records.to_le_bytes());
-        put(108, &u32::from(self.reset == Reset::Discard).to_le_bytes());
+        let mut flags = 0;
+        if self.reset == Reset::Discard {
+            flags |= FLAG_RESET;
+        }
+        if self.has_manifest {
+            flags |= FLAG_MANIFEST;
+        }
+        put(108, &u32::to_le_bytes(flags));
+        put(112, &self.size.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..CRC_AT]);
         bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         Encoded {
@@ -186,6 +204,7 @@ impl Header {
         }
         let identity = Identity::from_fields(&bytes[72..104], u64_at(bytes, 16))
             .ok_or_else(|| corrupt(16, "the ids in the segment header are malformed"))?;
+        let flags = u32_at(bytes, 108);
         let header = Header {
             identity,
             number: u64_at(bytes, 24),
@@ -197,11 +216,13 @@ impl Header {
             salt: *bytes[56..].first_chunk().expect("the header is longer"),
             previous_crc: u32_at(bytes, 12),
             opening_records: u32_at(bytes, 104),
-            reset: if u32_at(bytes, 108) & 1 == 1 {
-                Reset::Discard
-            } else {
+            reset: if flags & FLAG_RESET == 0 {
                 Reset::Keep
+            } else {
+                Reset::Discard
             },
+            has_manifest: flags & FLAG_MANIFEST != 0,
+            size: u64_at(bytes, 112),
         };
         let encoded = Encoded {
             bytes: *bytes,

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::manifest::MANIFEST;
 use super::*;
 use crate::disk::{DiskErrorKind, DiskOp};
 use crate::mix::Mix;
@@ -86,6 +87,20 @@ fn last_segment(disk: &SimDisk) -> String {
         .into_iter()
         .rfind(|name| name.ends_with(".seg"))
         .unwrap()
+}
+
+/// Puts a manifest there which says that the last segment is durable up to `offset`: an older one
+/// is what a loss of power may leave.
+fn put_mark(disk: &SimDisk, offset: u64) {
+    let segment = Segment::parse(&last_segment(disk)).unwrap();
+    let mark = Mark {
+        number: segment.number,
+        base_index: segment.base_index,
+        offset,
+        is_trimmed: false,
+    };
+    disk.clone().remove(MANIFEST).unwrap();
+    Manifest::open(&mut disk.clone(), mark).unwrap();
 }
 
 #[test]
@@ -211,36 +226,161 @@ fn small_log(disk: &SimDisk) -> Vec<u64> {
 }
 
 #[test]
-fn a_log_cut_at_any_byte_keeps_every_whole_record_before_the_cut() {
+fn a_log_torn_at_any_byte_keeps_every_whole_record_before_the_tear() {
+    let disk = SimDisk::new(1);
+    let ends = small_log(&disk);
+    let name = last_segment(&disk);
+    put_mark(&disk, ends[0]);
+    let whole = disk.bytes(&name).unwrap();
+    for cut in ends[0]..=ends[4] {
+        let copy = disk.fork(1);
+        let mut bytes = whole.clone();
+        bytes[cut as usize..].fill(0);
+        copy.put(&name, bytes);
+        let found = recovered(&copy).unwrap();
+        let batches = ends.iter().filter(|end| **end <= cut).count() as u64 - 1;
+        let got = found.last_index();
+        assert!(
+            got >= batches * 2,
+            "cut at {cut}: batch {batches} durable, entry {got} last"
+        );
+        assert!(got <= batches * 2 + 2);
+        let (mut log, _) = open(&copy, 2).unwrap();
+        log.append(None, &[entry(got + 1, 2, 5)]).unwrap();
+        let again = recovered(&copy).unwrap().last_index();
+        assert_eq!(again, got + 1, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_segment_cut_or_zeroed_where_it_was_durable_is_refused_with_its_place() {
     let disk = SimDisk::new(1);
     let ends = small_log(&disk);
     let name = last_segment(&disk);
     let whole = disk.bytes(&name).unwrap();
-    for cut in ends[0]..=ends[4] {
-        for style in ["zeros", "short file"] {
+    for cut in 0..ends[4] as usize {
+        for style in ["zeroed", "cut"] {
             let copy = disk.fork(1);
             let mut bytes = whole.clone();
-            bytes.truncate(cut as usize);
-            if style == "zeros" {
+            bytes.truncate(cut);
+            if style == "zeroed" {
                 bytes.resize(whole.len(), 0);
             }
+            if bytes == whole {
+                // The end of a record may be zeros.
+                continue;
+            }
             copy.put(&name, bytes);
-            let found = recovered(&copy).unwrap();
-            let batches = ends.iter().filter(|end| **end <= cut).count() as u64 - 1;
-            let got = found.last_index();
-            assert!(
-                got >= batches * 2,
-                "cut at {cut}: batch {batches} durable, entry {got} last"
-            );
-            assert!(got <= batches * 2 + 2);
-            let (mut log, _) = open(&copy, 2).unwrap();
-            log.append(None, &[entry(got + 1, 2, 5)]).unwrap();
-            assert_eq!(
-                recovered(&copy).unwrap().last_index(),
-                got + 1,
-                "cut at {cut}, {style}"
-            );
+            match recovered(&copy) {
+                Err(LogError::Corrupt { file, offset, .. }) => {
+                    assert_eq!(file, name, "{style} at {cut}");
+                    let place = (cut as u64).next_multiple_of(record::ALIGN as u64);
+                    assert!(offset <= place, "{style} at {cut}: {offset}");
+                }
+                other => panic!("{style} at {cut}: {other:?}"),
+            }
         }
+    }
+    // Whether there was a record behind the last one is open, unless zeros are left there.
+    let end = ends[4] as usize;
+    disk.put(&name, whole[..end].to_vec());
+    let error = recovered(&disk).unwrap_err().to_string();
+    assert!(error.contains("was made with 8192 bytes"), "{error}");
+    disk.put(&name, whole[..end + record::ALIGN].to_vec());
+    assert_eq!(recovered(&disk).unwrap().last_index(), 8);
+}
+
+#[test]
+fn a_newest_segment_that_is_missing_is_refused_by_its_name() {
+    for segments in 1..=3 {
+        let disk = SimDisk::new(1);
+        for seed in 1..=segments {
+            let (mut log, _) = open(&disk, seed).unwrap();
+            log.append(None, &[entry(seed, 1, 4)]).unwrap();
+        }
+        let newest = last_segment(&disk);
+        disk.clone().remove(&newest).unwrap();
+        match recover(&mut disk.clone(), &keys()) {
+            Err(LogError::Corrupt { file, what, .. }) => {
+                assert_eq!(file, newest);
+                assert!(what.contains("missing"), "{what}");
+            }
+            other => panic!("{segments} segments: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_manifest_that_is_missing_or_unreadable_is_refused() {
+    let disk = SimDisk::new(1);
+    small_log(&disk);
+    let whole = disk.bytes(MANIFEST).unwrap();
+    for bytes in [None, Some(Vec::new()), Some(vec![0; whole.len()])] {
+        match bytes {
+            Some(bytes) => disk.put(MANIFEST, bytes),
+            None => disk.clone().remove(MANIFEST).unwrap(),
+        }
+        let error = recovered(&disk).unwrap_err();
+        let is_named = matches!(&error, LogError::Corrupt { file, .. } if file == MANIFEST);
+        assert!(is_named, "{error}");
+    }
+    disk.put(MANIFEST, whole);
+    recovered(&disk).unwrap();
+}
+
+#[test]
+fn a_log_of_before_the_manifest_goes_on_with_one() {
+    let disk = SimDisk::new(1);
+    disk.fail_at(1, DiskErrorKind::Full);
+    let ends = small_log(&disk);
+    assert!(disk.bytes(MANIFEST).is_none(), "there was no room for it");
+    let name = last_segment(&disk);
+    let mut bytes = disk.bytes(&name).unwrap();
+    bytes.truncate(ends[3] as usize);
+    let copy = disk.fork(1);
+    copy.put(&name, bytes);
+    assert_eq!(recovered(&copy).unwrap().last_index(), 6);
+
+    let (mut log, _) = open(&disk, 2).unwrap();
+    log.append(None, &[entry(9, 1, 4)]).unwrap();
+    let newest = last_segment(&disk);
+    disk.clone().remove(&newest).unwrap();
+    let error = recovered(&disk).unwrap_err().to_string();
+    assert!(error.contains(&newest), "{error}");
+}
+
+#[test]
+fn a_segment_that_was_trimmed_on_a_full_disk_is_not_taken_for_damage() {
+    let disk = SimDisk::new(1);
+    let ends = small_log(&disk);
+    let name = last_segment(&disk);
+    // Each of the three sizes that are tried finds no room; in between the old segment is trimmed.
+    let before = disk.operations();
+    for create in [5, 10, 15] {
+        disk.fail_at(before + create, DiskErrorKind::Full);
+    }
+    assert!(open(&disk, 2).is_err_and(|error| error.is_full()));
+    assert_eq!(disk.bytes(&name).unwrap().len() as u64, ends[4]);
+    assert_eq!(recovered(&disk).unwrap().last_index(), 8);
+    disk.put(
+        &name,
+        disk.bytes(&name).unwrap()[..ends[3] as usize].to_vec(),
+    );
+    let error = recovered(&disk).unwrap_err().to_string();
+    assert!(error.contains(&name), "{error}");
+}
+
+#[test]
+fn a_commit_index_beyond_the_end_is_refused_with_the_place_of_the_end() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open(&disk, 1).unwrap();
+    log.append(Some(state(1, 5)), &[entry(1, 1, 4)]).unwrap();
+    match recovered(&disk) {
+        Err(LogError::Corrupt { file, offset, what }) => {
+            assert_eq!((file, offset), (last_segment(&disk), log.active.offset));
+            assert!(what.contains("up to 5"), "{what}");
+        }
+        other => panic!("{other:?}"),
     }
 }
 
@@ -254,6 +394,7 @@ fn a_cut_inside_a_record_is_reported_with_its_place() {
     bytes.truncate(ends[3] as usize + 60);
     bytes.resize(size, 0);
     disk.put(&name, bytes);
+    put_mark(&disk, ends[3]);
     let torn = recovered(&disk).unwrap().truncated.unwrap();
     assert_eq!((torn.file, torn.offset), (name, ends[3]));
     assert!(torn.bytes > 0 && torn.bytes <= 60);
@@ -265,6 +406,7 @@ fn a_flipped_byte_is_a_repaired_tail_or_a_refusal_with_its_place() {
     let ends = small_log(&disk);
     let name = last_segment(&disk);
     let whole = disk.bytes(&name).unwrap();
+    put_mark(&disk, ends[3]);
     let (mut repaired, mut refused) = (0, 0);
     for at in 0..ends[4] as usize + 64 {
         for flip in [0x01, 0x80, 0xFF] {
@@ -342,6 +484,7 @@ fn a_batch_that_reached_the_disk_out_of_order_is_a_torn_tail() {
     let mut bytes = disk.bytes(&name).unwrap();
     bytes[start..start + 64].fill(0);
     disk.put(&name, bytes);
+    put_mark(&disk, start as u64);
     let found = recovered(&disk).unwrap();
     assert_eq!(indices(&found), [1]);
     assert_eq!(found.truncated.unwrap().offset, start as u64);
@@ -703,7 +846,8 @@ fn a_spare_becomes_the_next_segment() {
     while log.segment_count() == 1 {
         fill(&mut log);
     }
-    assert_eq!(disk.list().unwrap().len(), 2);
+    let names = disk.list().unwrap();
+    assert!(!names.contains(&"segment.spare".to_owned()), "{names:?}");
     assert_eq!(recovered(&disk).unwrap().last_index(), index);
 }
 
@@ -784,6 +928,24 @@ proptest! {
         disk.put(&name, bytes);
         drop(recovered(&disk));
         disk.put(&name, garbage);
+        prop_assert!(recovered(&disk).is_err());
+    }
+
+    #[test]
+    fn garbage_in_the_manifest_never_panics_and_hides_nothing(
+        garbage in prop::collection::vec(any::<u8>(), 0..200),
+        at in 0_usize..8192,
+    ) {
+        let disk = SimDisk::new(1);
+        small_log(&disk);
+        let mut bytes = disk.bytes(MANIFEST).unwrap();
+        let end = bytes.len().min(at + garbage.len());
+        bytes[at..end].copy_from_slice(&garbage[..end - at]);
+        disk.put(MANIFEST, bytes);
+        if let Ok(found) = recovered(&disk) {
+            prop_assert_eq!(found.last_index(), 8);
+        }
+        disk.put(MANIFEST, garbage);
         prop_assert!(recovered(&disk).is_err());
     }
 }

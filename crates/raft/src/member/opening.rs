@@ -49,6 +49,29 @@ pub(super) fn newest_snapshot<D: Disk + Clone>(
     Ok((None, skipped))
 }
 
+/// Puts the file of a snapshot that is damaged or missing in the place of the entries that are
+/// missing with it: the operator looks for files.
+pub(super) fn name_the_file(
+    error: LogError,
+    skipped: &[LogError],
+    found: Option<&Recovered>,
+) -> LogError {
+    let LogError::Gap { from, to } = error else {
+        return error;
+    };
+    if let Some(damage) = skipped.first() {
+        return damage.clone();
+    }
+    match found.and_then(|found| found.snapshot) {
+        Some(at) => LogError::Corrupt {
+            file: snapshot::file_name(at),
+            offset: 0,
+            what: format!("the snapshot is missing, and entries {from} to {to} are in no segment"),
+        },
+        None => error,
+    }
+}
+
 /// The identity on disk, which must fit the cluster; or the given one.
 pub(super) fn settle_identity(
     given: &Identity,

@@ -304,9 +304,42 @@ fn a_damaged_snapshot_is_made_up_for_by_an_older_one_and_the_log() {
     let older = snapshot::list(&mut disk.clone()).unwrap()[1];
     disk.put(&snapshot::file_name(older), Vec::new());
     match Machine::open(&disk, 7, keep, 3, alone()).map(drop) {
-        Err(OpenError::Log(LogError::Gap { from: 1, to })) => assert!(to > 0),
+        Err(OpenError::Log(LogError::Corrupt { file, offset, .. })) => {
+            assert_eq!(file, newest);
+            assert!(offset > 0 && offset <= middle as u64, "{offset}");
+        }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_snapshot_that_is_missing_or_all_that_is_left_is_refused_by_its_file() {
+    let disk = SimDisk::new(1);
+    let mut machine = open_alone(&disk, 1).unwrap();
+    machine.settle().unwrap();
+    for line in lines(0..70) {
+        machine.propose(&line).unwrap();
+        machine.settle().unwrap();
+        machine.snapshot().unwrap();
+    }
+    let file = snapshot::file_name(machine.member.newest_snapshot());
+    let whole = disk.bytes(&file).unwrap();
+    disk.clone().remove(&file).unwrap();
+    let refused = |disk: &SimDisk| match open_alone(disk, 2).map(drop) {
+        Err(OpenError::Log(LogError::Corrupt { file, what, .. })) => (file, what),
+        other => panic!("{other:?}"),
+    };
+    let (named, what) = refused(&disk);
+    assert_eq!(named, file);
+    assert!(what.contains("missing"), "{what}");
+
+    // A directory in which only a damaged snapshot is left is not a fresh one.
+    for name in disk.clone().list().unwrap() {
+        disk.clone().remove(&name).unwrap();
+    }
+    disk.put(&file, whole[..whole.len() / 2].to_vec());
+    let (named, _) = refused(&disk);
+    assert_eq!(named, file);
 }
 
 #[test]
@@ -628,8 +661,8 @@ fn a_change_of_the_data_key_that_failed_is_tried_again_although_nobody_writes() 
         let ticket = machine.member.begin_snapshot().unwrap();
         if is_written {
             machine.write_out(&ticket).unwrap();
-            // The mark in the log is one write and one sync.
-            disk.fail_at(disk.operations() + 3, DiskErrorKind::Other);
+            // The mark in the log is one write and one sync, that in the manifest one write.
+            disk.fail_at(disk.operations() + 4, DiskErrorKind::Other);
             machine.member.finish_snapshot(&ticket.meta).unwrap_err();
         }
         machine.member.fail_snapshot();

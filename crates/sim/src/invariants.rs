@@ -44,6 +44,7 @@ invariants! {
     REPLICA = "I-STORE-5": "a member that replays the log has the same store";
     DURABLE = "I-LOG-1": "an acknowledged write survives every crash";
     REOPENS = "I-LOG-2": "the log opens after every crash";
+    DAMAGE = "I-LOG-3": "a damaged log has all that was acknowledged, or is refused by its file";
     SIGNED = "I-CA-1": "no certificate that needs a signature is forgotten";
     ROTATED = "I-CA-2": "a rotation of the root ends when it locks no node of the cluster out";
     PACED = "I-CA-3": "nodes are asked to renew at most 30 at a time and every 3 s";

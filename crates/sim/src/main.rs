@@ -19,6 +19,10 @@ struct Cli {
     /// How many seeds, counted up from the first.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
+    /// So many seeds that nobody has drawn before; those that fail are printed, and become files in
+    /// `crates/sim/seeds`.
+    #[arg(long, conflicts_with_all = ["seed", "seeds"])]
+    fresh: Option<u64>,
     /// What happens.
     #[arg(long, value_enum, default_value = "all")]
     scenario: Scenario,
@@ -36,15 +40,28 @@ struct Cli {
     keep_going: bool,
 }
 
+/// Fresh seeds have 40 bits: a million draws hardly ever meet.
+const FRESH_SHIFT: u32 = 24;
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if let Some(count) = cli.fresh {
+        (cli.seed, cli.seeds) = (fresh_seed(), count);
+        // A run that nobody repeats has to tell everything.
+        cli.keep_going = true;
+        let (first, last) = (cli.seed, cli.seed + count.saturating_sub(1));
+        println!(
+            "fresh seeds {first} to {last} of scenario {}",
+            cli.scenario.name()
+        );
+    }
     let options = Options {
         seed: cli.seed,
         scenario: cli.scenario,
         faults: cli.faults,
         trace: cli.trace,
     };
-    if cli.seeds == 1 {
+    if cli.seeds == 1 && cli.fresh.is_none() {
         let settings = Settings::draw(options);
         println!("{settings}");
         let report = swarm_sim::run_with(settings);
@@ -54,6 +71,13 @@ fn main() -> ExitCode {
         return finish(&report);
     }
     run_many(&cli, options)
+}
+
+/// A seed from the system's randomness, short enough to be typed.
+fn fresh_seed() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    let random = RandomState::new().build_hasher().finish();
+    (random >> FRESH_SHIFT) + 1
 }
 
 fn run_many(cli: &Cli, options: Options) -> ExitCode {
@@ -88,6 +112,15 @@ fn run_many(cli: &Cli, options: Options) -> ExitCode {
         cli.scenario.name(),
         failed.len()
     );
+    if cli.fresh.is_some() {
+        for report in &failed {
+            let seed = report.options.seed;
+            println!(
+                "seed {seed} failed; say in crates/sim/seeds/{}-{seed}.txt what it found",
+                cli.scenario.name()
+            );
+        }
+    }
     match failed.first() {
         Some(report) => {
             println!("{}", report.settings);

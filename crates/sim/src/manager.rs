@@ -1,6 +1,7 @@
 //! The manager's process: starts, leads, crashes. Mirrors `swarm-manager` and `swarm-raft-io`.
 
 mod certificates;
+mod damage;
 mod heartbeats;
 pub(crate) mod lines;
 mod process;
@@ -82,6 +83,8 @@ pub(crate) struct Manager {
     pub(crate) lines_seen: Checked,
     /// What was seen of lost nodes.
     lost_seen: Checked,
+    /// What was seen of damaged logs.
+    damage_seen: Checked,
     /// The log failed, and the process has to be ended.
     pub(crate) failed: Option<LogFailed>,
 }
@@ -107,6 +110,7 @@ impl Manager {
             is_disk_armed: false,
             lines_seen: Ok(()),
             lost_seen: Ok(()),
+            damage_seen: Ok(()),
             failed: None,
         }
     }

@@ -40,6 +40,8 @@ pub(crate) enum Purpose {
     Oversize = 13,
     /// When the disk of a worker is full.
     WorkerDisks = 14,
+    /// What befalls copies of the log.
+    Damage = 15,
 }
 
 /// A stream of random numbers.

@@ -7,11 +7,14 @@ use crate::event::Event;
 use crate::manager::Io;
 use crate::random::{Purpose, Random};
 use crate::settings::Settings;
-use crate::time::Instant;
+use crate::time::{Instant, S};
 use crate::world::World;
 
 /// Shortest time for which it stands still.
 const SHORTEST: Duration = Duration::from_millis(100);
+
+/// How often those who wait for the process look whether it stands still.
+const LOOK_INTERVAL: u64 = S;
 
 /// When the manager's process stands still.
 pub(crate) struct Standstills {
@@ -68,13 +71,15 @@ impl World {
             return Some(event);
         };
         match event {
-            Event::Manager(..)
-            | Event::ToManager { .. }
-            | Event::ClosedAtManager(_)
-            | Event::UserActs
-            | Event::ReaderActs
-            | Event::Inspect => {
+            Event::Manager(..) | Event::ToManager { .. } | Event::ClosedAtManager(_) => {
                 self.agenda.at(until, event);
+                None
+            }
+            // What is not the process's own looks again: it may have died meanwhile, and then
+            // nothing stands still any more.
+            Event::UserActs | Event::ReaderActs | Event::Inspect => {
+                let again = self.agenda.now().plus(LOOK_INTERVAL);
+                self.agenda.at(again.min(until), event);
                 None
             }
             Event::ManagerStart(_)

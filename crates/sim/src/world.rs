@@ -427,6 +427,7 @@ impl World {
             format!("{refusals} transactions met a refusal within a second")
         })?;
         self.check_caches()?;
+        self.manager.check_damage()?;
         self.check_lines()?;
         self.manager.check_sessions(self.agenda.now())?;
         if let Some(process) = &self.manager.process {

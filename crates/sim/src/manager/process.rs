@@ -186,6 +186,8 @@ impl Manager {
             return;
         };
         self.life.0 += 1;
+        let is_exact = death != Death::Power && !self.is_disk_armed;
+        let acked = is_exact.then(|| process.replica.store.view().version());
         self.is_disk_armed = false;
         match death {
             Death::Process => self.disk.crash(Loss::Process),
@@ -199,6 +201,7 @@ impl Manager {
                 self.disk.crash(Loss::Process);
             }
         }
+        self.try_damage(acked);
         io.network.reset_manager(io.agenda, death == Death::Power);
         // Another machine's time server, or the same one after a repair.
         if self.random.happens(300) {

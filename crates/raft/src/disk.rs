@@ -147,7 +147,10 @@ impl DiskError {
     pub fn passes(&self) -> bool {
         match self.kind {
             DiskErrorKind::Full | DiskErrorKind::NoFiles => true,
-            DiskErrorKind::Missing | DiskErrorKind::Exists | DiskErrorKind::Other => false,
+            DiskErrorKind::Missing
+            | DiskErrorKind::Exists
+            | DiskErrorKind::Gone
+            | DiskErrorKind::Other => false,
         }
     }
 }

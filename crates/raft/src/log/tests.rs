@@ -359,7 +359,8 @@ fn a_segment_that_was_trimmed_on_a_full_disk_is_not_taken_for_damage() {
     for create in [5, 10, 15] {
         disk.fail_at(before + create, DiskErrorKind::Full);
     }
-    assert!(open(&disk, 2).is_err_and(|error| error.is_full()));
+    let refused = open(&disk, 2).err().unwrap();
+    assert!(refused.disk().is_some_and(DiskError::is_full), "{refused}");
     assert_eq!(disk.bytes(&name).unwrap().len() as u64, ends[4]);
     assert_eq!(recovered(&disk).unwrap().last_index(), 8);
     disk.put(

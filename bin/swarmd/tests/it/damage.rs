@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cluster::{Cluster, until};
+use swarm_api::v1;
+
+use crate::cluster::{Cluster, Directory, free_ports, start, until};
 use crate::specs;
 
 /// Services in the log.
@@ -169,15 +171,29 @@ async fn a_manager_whose_state_directory_is_gone_stops_and_acknowledges_nothing(
         }),
     ];
     for (what, damage) in damages {
-        let mut cluster = Cluster::start(0).await;
-        damage(&cluster.state("manager"));
-        let written = cluster
-            .try_create(specs::idle(&cluster, "lost", 0))
-            .await
-            .map_err(|status| status.to_string());
+        let directory = Directory::new();
+        let arguments = directory.manager(&format!("127.0.0.1:{}", free_ports(1)));
+        let mut manager = start("manager", &directory, &arguments);
+        manager.ready().await;
+        let write = async |name: &str| {
+            let annotations = v1::Annotations {
+                name: name.to_owned(),
+                ..Default::default()
+            };
+            let spec = v1::SecretSpec {
+                annotations: Some(annotations),
+                data: b"data".to_vec().into(),
+                ..Default::default()
+            };
+            let request = v1::CreateSecretRequest { spec: Some(spec) };
+            directory.client().create_secret(request).await
+        };
+        write("kept").await.unwrap();
+        damage(&directory.path().join("manager"));
+        let written = write("lost").await;
         assert!(written.is_err(), "{what}: {written:?}");
-        let status = cluster.manager.end().await;
-        let text = cluster.manager.log();
+        let status = manager.end().await;
+        let text = manager.log();
         assert!(!status.success(), "{what}: {text}");
         assert!(
             text.contains("removed, renamed or replaced"),

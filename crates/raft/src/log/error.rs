@@ -89,6 +89,7 @@ fn way_out(error: &DiskError) -> &'static str {
             "; put it back before the manager is started again, which would begin anew without it"
         }
         DiskErrorKind::Full
+        | DiskErrorKind::NoFiles
         | DiskErrorKind::Missing
         | DiskErrorKind::Exists
         | DiskErrorKind::Other => " and what reached the disk is unknown; restart the manager",

@@ -24,6 +24,9 @@ use crate::watchman;
 /// process that stands still for good, whose session is over by then.
 const WORKER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(120);
 
+/// Fewer connections than this are worth a warning at the start.
+const CONNECTIONS_FEW: usize = 4_096;
+
 /// What the listener for nodes puts up with.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
@@ -124,9 +127,9 @@ impl Remote<'_> {
     }
 }
 
-/// Says how many connections the files of this process allow, if they are fewer than usual.
+/// Says how many connections the files of this process allow, if a cluster may need more.
 fn tell_limits(limits: &tls::Limits) {
-    if limits.connections_max < tls::Limits::default().connections_max {
+    if limits.connections_max < CONNECTIONS_FEW {
         tracing::warn!(
             files = files::limit(),
             connections = limits.connections_max,

@@ -63,7 +63,10 @@ enum Flow {
 impl Walk<'_> {
     fn step(&mut self, at: usize) -> Result<()> {
         let Some(left) = self.budget.steps.checked_sub(1) else {
-            let text = format!("more than {TEMPLATE_STEPS_MAX} steps; make the template simpler");
+            let text = format!(
+                "more than {TEMPLATE_STEPS_MAX} steps, with the templates before it in the same \
+                 spec; make the templates simpler"
+            );
             return Err(Fault::new(at, text));
         };
         self.budget.steps = left;
@@ -73,8 +76,8 @@ impl Walk<'_> {
     fn charge(&mut self, at: usize, bytes: usize) -> Result<()> {
         let Some(left) = self.budget.work.checked_sub(bytes) else {
             let text = format!(
-                "its functions move more than {TEMPLATE_WORK_BYTES_MAX} bytes; make the template \
-                 simpler"
+                "its functions move more than {TEMPLATE_WORK_BYTES_MAX} bytes, with the templates \
+                 before it in the same spec; make the templates simpler"
             );
             return Err(Fault::new(at, text));
         };

@@ -300,18 +300,19 @@ impl Intake {
         let Some(update) = write(&status).map(Write::update) else {
             return;
         };
-        if let Some(node) = node {
-            self.allowances.charge(now, node, update.bytes());
-        }
-        let bare = bare_status(&status);
-        match packer.push(Item::Status(id.clone(), status), update) {
+        let paid = node.map(|node| (node, update.bytes()));
+        let mut pushed = packer.push(Item::Status(id, status), update);
+        if let Pushed::Never(Item::Status(id, status), _) = &pushed {
             // The state itself has to get through: without it nobody knows how the task does.
-            Pushed::Never(_) if let Some(update) = write(&bare).map(Write::update) => {
-                let pushed = packer.push(Item::Status(id, bare), update);
-                self.settle(pushed);
+            let bare = bare_status(status);
+            if let Some(update) = write(&bare).map(Write::update) {
+                pushed = packer.push(Item::Status(id.clone(), bare), update);
             }
-            pushed @ (Pushed::Taken | Pushed::Full(_) | Pushed::Never(_)) => self.settle(pushed),
         }
+        if let (Some((node, bytes)), Pushed::Taken) = (paid, &pushed) {
+            self.allowances.charge(now, node, bytes);
+        }
+        self.settle(pushed);
     }
 
     fn pack_orphans(
@@ -347,7 +348,7 @@ impl Intake {
         match pushed {
             Pushed::Taken => {}
             Pushed::Full(item) => self.put_back(item),
-            Pushed::Never(oversize) => {
+            Pushed::Never(_, oversize) => {
                 if self.oversize.len() < OVERSIZE_KEPT_MAX {
                     self.oversize.push(oversize);
                 }
@@ -411,7 +412,7 @@ enum Pushed {
     /// It belongs into the next batch.
     Full(Item),
     /// It fits no batch.
-    Never(Oversize),
+    Never(Item, Oversize),
 }
 
 impl Packer {
@@ -427,7 +428,7 @@ impl Packer {
                 self.is_full = true;
                 Pushed::Full(item)
             }
-            Fit::Never(oversize) => Pushed::Never(oversize),
+            Fit::Never(oversize) => Pushed::Never(item, oversize),
         }
     }
 

@@ -73,6 +73,17 @@ pub(crate) fn plan(
     }
 }
 
+/// Fails with all problems of a task, if it has any.
+fn refuse(problems: &[String]) -> Result<(), String> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let problems = problems.join("; ");
+    Err(format!(
+        "the native executor cannot run this task: {problems}"
+    ))
+}
+
 /// Judges a task whose templates are expanded.
 fn judge(
     task: &Task,
@@ -110,12 +121,7 @@ fn judge(
         payloads: &payloads,
     };
     let env = environment(task, container, facts, machine).map_err(&mut keep);
-    if !problems.is_empty() {
-        return Err(format!(
-            "the native executor cannot run this task: {}",
-            problems.join("; ")
-        ));
-    }
+    refuse(&problems)?;
     let launch = Launch {
         argv,
         env: env.unwrap_or_default(),

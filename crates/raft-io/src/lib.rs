@@ -16,8 +16,8 @@
 //!
 //! - A proposer is told "applied" only after its entry is durable and applied.
 //! - When the disk is full, proposals are refused with the reason and reads go on.
-//! - A failed sync ends the thread; nothing is acknowledged after it. So does a state directory that
-//!   was removed, renamed or replaced.
+//! - A failed sync ends the thread; nothing is acknowledged after it. So does a state directory
+//!   that was removed, renamed or replaced.
 //! - One process per state directory.
 //!
 //! # Start reading at

@@ -4,9 +4,8 @@
 //! The only places where the clock is read, random bytes are drawn, tasks are spawned and sockets
 //! are opened. [`net`] has the addresses and who calls, [`tls`] the connections between nodes, and
 //! [`metrics`] the figures that a node shows; [`lanes`] are threads for many quiet connections, and
-//! [`files`] are what all of these use up.
-//! How files and directories are made that nobody else may read ([`private`]), and that memory stays
-//! out of core dumps ([`dumps`]).
+//! [`files`] are what all of these use up. [`private`] makes files and directories that nobody else
+//! may read, and [`dumps`] keeps memory out of core dumps.
 //!
 //! # Does not own
 //! Any decision. A shell asks a pure crate what to do and comes here to do it.

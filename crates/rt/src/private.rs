@@ -50,7 +50,8 @@ pub fn subdirectory(path: &Path) -> io::Result<()> {
 }
 
 /// Options for a file that only this user may read, and that is not opened if it is a symbolic
-/// link. A file that is made gets its mode whatever the umask; [`open`] takes care of one that is there.
+/// link. A file that is made gets its mode whatever the umask; [`open`] takes care of one that is
+/// there.
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options
@@ -114,7 +115,8 @@ fn take(path: &Path, directory: &File) -> io::Result<()> {
         io::Error::new(io::ErrorKind::PermissionDenied, text)
     })?;
     let mode = format!("{mode:04o}");
-    tracing::warn!(path = %path.display(), mode, "made a directory private that others could enter");
+    let path = path.display();
+    tracing::warn!(%path, mode, "made a directory private that others could enter");
     Ok(())
 }
 

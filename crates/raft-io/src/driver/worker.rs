@@ -216,7 +216,8 @@ where
         true
     }
 
-    /// Fails when the state directory is not there any more: a start would not find what is written.
+    /// Fails when the state directory is not there any more: a start would not find what is
+    /// written.
     fn check_held(&self) -> Result<(), String> {
         let held = self.wiring.held.as_ref();
         let checked = held.map_or(Ok(()), StateDir::check);

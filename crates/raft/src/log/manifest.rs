@@ -6,8 +6,8 @@
 //!
 //! It is written behind each batch without a sync of its own: after the end of the program it is
 //! exact, after a loss of power it may be some seconds old, and then less is told apart. So nothing
-//! that fails here stops anybody. Two slots of a page each are written in turn, and the newer one that
-//! is whole counts.
+//! that fails here stops anybody. Two slots of a page each are written in turn, and the newer one
+//! that is whole counts.
 //!
 //! Slot, little endian:
 //!

@@ -12,8 +12,9 @@
 //!   cut off, with a warning when it is more than zeros. A batch whose blocks reached the disk out
 //!   of order is such a tail, although single records in it are intact.
 //! - The last segment must be the one that the manifest names, or a newer one; it must have the
-//!   size that it was made with, or zeros behind its last record; and what was read must reach as far as the manifest says that it
-//!   was durable, and as the log itself says that it was committed.
+//!   size that it was made with, or zeros behind its last record; and what was read must reach as
+//!   far as the manifest says that it was durable, and as the log itself says that it was
+//!   committed.
 //!
 //! What this cannot tell: after a loss of power the manifest may be some seconds old. If the records
 //! of just those seconds are damaged besides, and nothing behind them is left, they look as if they

@@ -168,7 +168,7 @@ impl Write for Stderr {
 
     fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
         if self.is_torn {
-            // The rest of a line that was cut off is lost; the next one begins on a line of its own.
+            // The rest of a line that was cut off is lost; the next one begins a line of its own.
             self.write(b"\n")?;
         }
         let mut rest = line;

@@ -136,6 +136,8 @@ fn judge(
             .is_some_and(|privileges| privileges.no_new_privileges),
         binds: payloads.binds,
     };
+    let mut warnings = payloads.warnings;
+    warnings.extend(fields::unused(task));
     Ok(Plan {
         task_id: task.id.to_string(),
         shim_args: settings.shim_args.clone(),
@@ -149,11 +151,7 @@ fn judge(
         ports,
         payloads: payloads.files,
         payload_dir: payloads.directory,
-        warnings: payloads
-            .warnings
-            .into_iter()
-            .chain(fields::unused(task))
-            .collect(),
+        warnings,
     })
 }
 

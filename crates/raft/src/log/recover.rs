@@ -16,9 +16,9 @@
 //!   far as the manifest says that it was durable, and as the log itself says that it was
 //!   committed.
 //!
-//! What this cannot tell: after a loss of power the manifest may be some seconds old. If the records
-//! of just those seconds are damaged besides, and nothing behind them is left, they look as if they
-//! had never been acknowledged.
+//! What this cannot tell: after a loss of power the manifest may be some seconds old. If the
+//! records of just those seconds are damaged besides, and nothing behind them is left, they look as
+//! if they had never been acknowledged.
 
 use std::collections::VecDeque;
 

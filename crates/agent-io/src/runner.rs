@@ -536,7 +536,8 @@ impl Runner {
     }
 
     fn act(&mut self, action: NodeAction) {
-        told::note(&self.told, &action);
+        let session = self.attempt.as_ref().map(|attempt| &attempt.address);
+        told::note(&self.told, &action, session);
         match action {
             NodeAction::Describe => {
                 let executor = Arc::clone(&self.executor);

@@ -7,9 +7,12 @@ use swarm_agent::NodeAction;
 use swarm_api::v1;
 use swarm_ca::chain::{self, Expiry};
 use swarm_ca::root::RootBundle;
+use swarm_rt::net::Address;
 use swarm_rt::tls::Credentials;
 use swarm_types::Timestamp;
 use tokio::sync::watch;
+
+use crate::remotes::with_session;
 
 /// What managers said last about this node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,12 +21,13 @@ pub struct Told {
     pub node: Option<Arc<v1::Node>>,
     /// The text of the cluster's roots.
     pub root_ca: Option<Arc<[u8]>>,
-    /// Node ids and addresses of all managers.
+    /// Node ids and addresses of all managers, and where the session works.
     pub managers: Vec<(String, String)>,
 }
 
-/// Notes what concerns the node beyond the agent.
-pub(crate) fn note(told: &watch::Sender<Told>, action: &NodeAction) {
+/// Notes what concerns the node beyond the agent. `session` is where the session works that brought
+/// it.
+pub(crate) fn note(told: &watch::Sender<Told>, action: &NodeAction, session: Option<&Address>) {
     match action {
         NodeAction::Configure(node) => {
             let node = Arc::new((**node).clone());
@@ -34,6 +38,7 @@ pub(crate) fn note(told: &watch::Sender<Told>, action: &NodeAction) {
             told.send_modify(|told| told.root_ca = Some(pem));
         }
         NodeAction::Managers(managers) => {
+            let managers = with_session(managers.clone(), session);
             let peers = managers.iter().filter_map(|manager| {
                 let peer = manager.peer.as_ref()?;
                 Some((peer.node_id.clone(), peer.addr.clone()))

@@ -27,12 +27,32 @@ pub struct Config {
 /// agents forget every manager that it does not name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionExtras {
-    /// All managers with a known address.
+    /// All managers. One whose address is empty is this one, reached at several addresses of which
+    /// none was named: each node is told the address at which its session arrived.
     pub managers: Vec<v1::WeightedPeer>,
     /// Keys for gossip and IPsec.
     pub network_bootstrap_keys: Vec<v1::EncryptionKey>,
     /// The trust root in PEM; empty while nodes have no certificates.
     pub root_ca: bytes::Bytes,
+}
+
+impl SessionExtras {
+    /// The managers for a node whose session arrived at this address. Agents forget a manager that
+    /// they are not told of, so this one is always among them.
+    pub(crate) fn managers_for(&self, arrived: &str) -> Vec<v1::WeightedPeer> {
+        let mut managers = self.managers.clone();
+        for peer in managers.iter_mut().filter_map(|it| it.peer.as_mut()) {
+            if peer.addr.is_empty() {
+                arrived.clone_into(&mut peer.addr);
+            }
+        }
+        let can_be_dialled = |it: &v1::WeightedPeer| {
+            let peer = it.peer.as_ref();
+            peer.is_some_and(|peer| !peer.addr.is_empty())
+        };
+        managers.retain(can_be_dialled);
+        managers
+    }
 }
 
 /// The heartbeat period that the cluster asks for.

@@ -55,6 +55,9 @@ pub struct SessionOpen<'a> {
     pub description: Option<v1::NodeDescription>,
     /// The address that the call came from, without the port.
     pub addr: &'a str,
+    /// The address at which it arrived, `host:port`: where the node can dial this manager. Empty if
+    /// nobody knows.
+    pub arrived: &'a str,
     /// The session that the node had before; empty if none.
     pub previous_session: &'a str,
 }
@@ -345,7 +348,8 @@ impl Dispatcher {
             if let Some(control) = session.control.take()
                 && let Some(stored) = view.node(&node)
             {
-                let body = self.session_message(session.pulse.session(), stored);
+                let managers = self.extras.managers_for(control.arrived());
+                let body = self.session_message(session.pulse.session(), stored, managers);
                 let stream = control.stream;
                 self.ends.push_back(Message {
                     node: node.clone(),

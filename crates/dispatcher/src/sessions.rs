@@ -58,6 +58,8 @@ pub(crate) struct Control {
     is_under_way: bool,
     is_due: bool,
     sent: Option<Arc<Node>>,
+    /// Where the node dialled this manager.
+    arrived: Box<str>,
 }
 
 /// The stream of assignments.
@@ -197,13 +199,19 @@ impl Session {
 }
 
 impl Control {
-    pub(crate) fn new(stream: StreamId) -> Self {
+    pub(crate) fn new(stream: StreamId, arrived: &str) -> Self {
         Self {
             stream,
             is_under_way: false,
             is_due: true,
             sent: None,
+            arrived: arrived.into(),
         }
+    }
+
+    /// Where the node dialled this manager; empty if nobody knows.
+    pub(crate) fn arrived(&self) -> &str {
+        &self.arrived
     }
 
     /// The node object was written; whether that is news for the node.

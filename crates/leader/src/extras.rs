@@ -7,14 +7,13 @@ use swarm_dispatcher::SessionExtras;
 use swarm_store::{Commit, Root};
 use swarm_types::{AnyObject, NodeId, weights};
 
-/// What agents are to know, for managers at these addresses. One without an address is left out:
-/// nobody can dial it.
+/// What agents are to know, for managers at these addresses. The dispatcher gives one without an
+/// address the one at which each session arrived.
 pub(crate) fn of(view: &Root, managers: &[v1::Peer]) -> SessionExtras {
     let cluster = view.cluster();
     SessionExtras {
         managers: managers
             .iter()
-            .filter(|peer| !peer.addr.is_empty())
             .map(|peer| v1::WeightedPeer {
                 peer: Some(peer.clone()),
                 weight: weight(view, peer),

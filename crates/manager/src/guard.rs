@@ -183,11 +183,13 @@ impl Guard {
             Accepted::Peer => Caller {
                 peer: connection.peer().clone(),
                 addr: connection.remote().ip().to_string(),
+                arrived: connection.local(),
                 forwarded_by: None,
             },
             Accepted::Forwarded(identity) => Caller {
                 peer: identity.map_or(Peer::Anonymous, |it| Peer::Certified(Arc::new(it))),
                 addr: hop::remote_host(request.headers()),
+                arrived: None,
                 forwarded_by: connection.peer().node().cloned(),
             },
         };

@@ -89,6 +89,7 @@ mod tests {
             node: &node,
             description: None,
             addr: "10.0.0.1",
+            arrived: "",
             previous_session,
         };
         let ids = &mut OsIds::new();

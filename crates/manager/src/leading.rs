@@ -48,8 +48,9 @@ const MANAGER_WEIGHT: i64 = 10;
 /// Who this manager is.
 pub(crate) struct Me {
     pub(crate) seed: Seed,
-    /// Where agents reach it; `None` when it listens everywhere and nobody said where it is.
-    pub(crate) address: Option<String>,
+    /// Where agents reach it; empty when it listens everywhere and nobody said where it is. Then
+    /// each is told where it did reach it.
+    pub(crate) address: String,
     /// Where secret drivers are.
     pub(crate) plugins: Plugins,
     /// What external certificate authorities are shown.
@@ -63,16 +64,16 @@ pub(crate) struct Me {
 }
 
 impl Me {
-    /// The managers that agents are told of. With none they keep the one that they dialled.
+    /// The managers that agents are told of.
     fn peers(&self) -> Vec<v1::WeightedPeer> {
-        let peer = |addr: &String| v1::WeightedPeer {
-            peer: Some(v1::Peer {
-                node_id: self.seed.node.to_string(),
-                addr: addr.clone(),
-            }),
-            weight: MANAGER_WEIGHT,
+        let peer = v1::Peer {
+            node_id: self.seed.node.to_string(),
+            addr: self.address.clone(),
         };
-        self.address.iter().map(peer).collect()
+        vec![v1::WeightedPeer {
+            peer: Some(peer),
+            weight: MANAGER_WEIGHT,
+        }]
     }
 }
 
@@ -395,10 +396,11 @@ impl Term {
             Call::Session {
                 node,
                 addr,
+                arrived,
                 request,
                 reply,
             } => {
-                let opened = self.register(&node, &addr, *request);
+                let opened = self.register(&node, (&addr, &arrived), *request);
                 // A caller that went away dropped its stream, which reports itself closed.
                 drop(reply.send(opened));
             }
@@ -441,7 +443,7 @@ impl Term {
     fn register(
         &mut self,
         node: &NodeId,
-        addr: &str,
+        (addr, arrived): (&str, &str),
         request: v1::SessionRequest,
     ) -> Result<NodeStream<v1::SessionMessage>, DispatchError> {
         let (now, view) = (self.clock.now(), self.store.view());
@@ -449,6 +451,7 @@ impl Term {
             node,
             description: request.description,
             addr,
+            arrived,
             previous_session: &request.session_id,
         };
         let mut draws = OsIds::new();

@@ -41,7 +41,7 @@ mod tests;
 mod unlock;
 mod watchman;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,8 +87,8 @@ pub struct Config {
     pub log: ReplicatedConfig,
     /// Address for agents, `host:port`; port 0 lets the system choose.
     pub listen_remote: String,
-    /// Address that nodes are told to use; `None` means the one that is listened on, or whatever
-    /// they dialled if that is all addresses of the machine.
+    /// Address that nodes are told to use; `None` means the one that is listened on, or for each
+    /// node the one at which it arrived if that is all addresses of the machine.
     pub advertise_remote: Option<String>,
     /// Path of the control socket.
     pub control_socket: PathBuf,
@@ -191,9 +191,8 @@ impl Manager {
         .await?;
         let gate = gate::Gate::new();
         let known = told_address(config.advertise_remote.as_deref(), remote);
-        let address = known.clone().unwrap_or_else(|| remote.to_string());
         let plugins = secret_drivers::Plugins::new(config.plugins.clone());
-        let me = config.me(known, plugins.clone());
+        let me = config.me(known.clone().unwrap_or_default(), plugins.clone());
         figures::show(
             &config.metrics,
             store.clone(),
@@ -215,7 +214,8 @@ impl Manager {
             metrics: config.metrics.clone(),
             own_node: config.node.clone(),
             waiting_nodes_max: config.waiting_nodes_max,
-            address,
+            address: known.unwrap_or_else(|| remote.to_string()),
+            local_address: local_address(remote),
             plugins,
             credentials: config.security.clone(),
             unsealed: why_unsealed,
@@ -299,7 +299,7 @@ impl Manager {
 
 impl Config {
     /// Who the manager is, for the time in which it leads.
-    fn me(&self, address: Option<String>, plugins: secret_drivers::Plugins) -> leading::Me {
+    fn me(&self, address: String, plugins: secret_drivers::Plugins) -> leading::Me {
         leading::Me {
             seed: Seed {
                 cluster: self.cluster.clone(),
@@ -360,4 +360,14 @@ fn told_address(advertised: Option<&str>, listened: SocketAddr) -> Option<String
         None if listened.ip().is_unspecified() => None,
         None => Some(listened.to_string()),
     }
+}
+
+/// The same for this machine itself.
+fn local_address(listened: SocketAddr) -> String {
+    let loopback: IpAddr = match listened.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    SocketAddr::new(loopback, listened.port()).to_string()
 }

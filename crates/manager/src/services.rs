@@ -48,6 +48,8 @@ pub(crate) struct Services {
     pub(crate) waiting_nodes_max: usize,
     /// Where agents reach this manager.
     pub(crate) address: String,
+    /// Where this machine itself reaches it.
+    pub(crate) local_address: String,
     /// Where secret drivers are.
     pub(crate) plugins: Plugins,
     /// What external certificate authorities are shown.

@@ -25,6 +25,8 @@ pub(crate) enum Call {
     Session {
         node: NodeId,
         addr: String,
+        /// Where it dialled this manager.
+        arrived: String,
         /// Boxed, because the description makes it much larger than the other calls.
         request: Box<v1::SessionRequest>,
         reply: oneshot::Sender<Result<NodeStream<v1::SessionMessage>, DispatchError>>,

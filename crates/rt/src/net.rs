@@ -197,6 +197,9 @@ pub struct Caller {
     pub peer: Peer,
     /// The address that the connection comes from, without the port; empty on the control socket.
     pub addr: String,
+    /// The address of this machine that the caller dialled; `None` on the control socket, and for
+    /// a call that another manager handed on.
+    pub arrived: Option<SocketAddr>,
     /// The manager that handed the call on, if one did.
     pub forwarded_by: Option<NodeId>,
 }
@@ -224,6 +227,7 @@ pub fn caller<T>(request: &tonic::Request<T>) -> Caller {
         return Caller {
             peer: connection.peer().clone(),
             addr: connection.remote().ip().to_string(),
+            arrived: connection.local(),
             forwarded_by: None,
         };
     }
@@ -235,6 +239,7 @@ pub fn caller<T>(request: &tonic::Request<T>) -> Caller {
     Caller {
         peer,
         addr: String::new(),
+        arrived: None,
         forwarded_by: None,
     }
 }

@@ -24,9 +24,10 @@ impl Dispatcher {
             return None;
         }
         control.sent(Arc::clone(stored));
+        let managers = self.extras.managers_for(control.arrived());
         let (id, stream) = (session.pulse.session().clone(), control.stream);
         self.registrations.clear(node);
-        let body = self.session_message(&id, stored);
+        let body = self.session_message(&id, stored, managers);
         Some(Message {
             node: node.clone(),
             stream,
@@ -34,11 +35,16 @@ impl Dispatcher {
         })
     }
 
-    pub(super) fn session_message(&self, session: &SessionId, node: &Node) -> Body {
+    pub(super) fn session_message(
+        &self,
+        session: &SessionId,
+        node: &Node,
+        managers: Vec<v1::WeightedPeer>,
+    ) -> Body {
         Body::Session(Box::new(v1::SessionMessage {
             session_id: session.to_string(),
             node: Some(convert::node_to_wire(node)),
-            managers: self.extras.managers.clone(),
+            managers,
             network_bootstrap_keys: self.extras.network_bootstrap_keys.clone(),
             root_ca: self.extras.root_ca.clone(),
         }))

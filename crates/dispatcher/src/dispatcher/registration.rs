@@ -77,7 +77,7 @@ impl Dispatcher {
         self.timers.clear(&Timer::Orphan(node.clone()));
         let deadline = now.saturating_add(REGISTRATION_TIMEOUT);
         self.registrations.set(node.clone(), deadline);
-        self.open_control(node, view)
+        self.open_control(node, open.arrived, view)
     }
 
     /// A node that is refused here comes back after its own pause, which is a random one.
@@ -89,12 +89,17 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn open_control(&mut self, node: &NodeId, view: &Root) -> Result<SessionStart, DispatchError> {
+    fn open_control(
+        &mut self,
+        node: &NodeId,
+        arrived: &str,
+        view: &Root,
+    ) -> Result<SessionStart, DispatchError> {
         let stream = self.new_stream(node);
         let session = self.sessions.get_mut(node);
         let session = session.ok_or_else(DispatchError::node_not_registered)?;
         session.confirm(view.node(node));
-        let before = session.control.replace(Control::new(stream));
+        let before = session.control.replace(Control::new(stream, arrived));
         let warning = session.places.warning().map(str::to_owned);
         let session = session.pulse.session().clone();
         if let Some(before) = before {

@@ -197,6 +197,7 @@ fn describe(rig: &mut Rig, session: &str, hostname: String) -> Result<(), crate:
             ..Default::default()
         }),
         addr: "10.0.0.1",
+        arrived: "",
         previous_session: session,
     };
     let draw = &mut || super::rig::MIDDLE;

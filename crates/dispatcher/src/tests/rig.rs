@@ -114,6 +114,7 @@ impl Rig {
                 ..Default::default()
             }),
             addr: "10.0.0.1",
+            arrived: "",
             previous_session,
         };
         self.dispatcher

@@ -29,12 +29,8 @@ fn session_message(body: &Body) -> &v1::SessionMessage {
 #[test]
 fn the_first_message_comes_once_the_node_is_ready_in_the_store() {
     let mut rig = rig();
-    let peer = v1::WeightedPeer {
-        weight: 10,
-        ..Default::default()
-    };
     rig.dispatcher.handle_extras(SessionExtras {
-        managers: vec![peer],
+        managers: vec![manager("m", "10.0.0.1:2377")],
         network_bootstrap_keys: vec![v1::EncryptionKey::default()],
         root_ca: "pem".into(),
     });
@@ -483,6 +479,7 @@ fn a_node_that_says_nothing_about_itself_stays_as_it_is() {
         node: &node_id("n"),
         description: None,
         addr: "10.0.0.1",
+        arrived: "",
         previous_session: "",
     };
     let ids = &mut rig.ids;
@@ -502,7 +499,7 @@ fn news_for_a_slow_node_is_sent_once_in_its_latest_form() {
     rig.registered("n");
     let view = Arc::clone(&rig.view);
     let with_managers = |count| SessionExtras {
-        managers: vec![v1::WeightedPeer::default(); count],
+        managers: vec![manager("m", "10.0.0.1:2377"); count],
         ..SessionExtras::default()
     };
     rig.dispatcher.handle_extras(with_managers(1));
@@ -557,6 +554,16 @@ fn named(hostname: &str) -> v1::NodeDescription {
     }
 }
 
+fn manager(node_id: &str, addr: &str) -> v1::WeightedPeer {
+    v1::WeightedPeer {
+        peer: Some(v1::Peer {
+            node_id: node_id.to_owned(),
+            addr: addr.to_owned(),
+        }),
+        weight: 10,
+    }
+}
+
 #[test]
 fn a_node_registers_only_with_a_host_name_that_can_be_seen() {
     let mut rig = rig();
@@ -565,6 +572,7 @@ fn a_node_registers_only_with_a_host_name_that_can_be_seen() {
             node: &node_id("n"),
             description: Some(named(hostname)),
             addr: "10.0.0.1",
+            arrived: "",
             previous_session: "",
         };
         let (now, view) = (rig.now, rig.view.clone());
@@ -592,4 +600,50 @@ fn a_node_registers_only_with_a_host_name_that_can_be_seen() {
         );
     }
     assert_eq!(refusal("größe-1"), None);
+}
+
+#[test]
+fn each_node_is_told_the_address_at_which_its_session_arrived_when_no_other_is_known() {
+    let mut rig = rig();
+    let extras = SessionExtras {
+        managers: vec![manager("m", ""), manager("o", "10.0.0.7:2377")],
+        ..SessionExtras::default()
+    };
+    rig.dispatcher.handle_extras(extras);
+    let told = |rig: &mut Rig, arrived: &str| -> Vec<String> {
+        let open = crate::SessionOpen {
+            node: &node_id("n"),
+            description: Some(named("n")),
+            addr: "10.0.0.1",
+            arrived,
+            previous_session: "",
+        };
+        let ids = &mut rig.ids;
+        rig.dispatcher
+            .handle_session(rig.now, open, &rig.view, ids, &mut || MIDDLE)
+            .unwrap();
+        rig.flush();
+        let messages = rig.messages();
+        let (_, last) = messages.last().unwrap();
+        let managers = session_message(last).managers.iter();
+        managers.map(|it| it.peer.clone().unwrap().addr).collect()
+    };
+    assert_eq!(
+        told(&mut rig, "10.0.0.3:4242"),
+        ["10.0.0.3:4242", "10.0.0.7:2377"]
+    );
+    assert_eq!(
+        told(&mut rig, "[fd00::3]:4242"),
+        ["[fd00::3]:4242", "10.0.0.7:2377"]
+    );
+    // One that cannot be dialled is not in a list.
+    assert_eq!(told(&mut rig, ""), ["10.0.0.7:2377"]);
+    let view = Arc::clone(&rig.view);
+    rig.dispatcher.handle_stop(&view);
+    let last = rig.messages();
+    assert_eq!(
+        session_message(&last[0].1).managers.len(),
+        1,
+        "the last message as well"
+    );
 }

@@ -73,6 +73,7 @@ impl World {
             node: &node,
             description: None,
             addr: "1.2.3.4",
+            arrived: "10.0.0.9:2377",
             previous_session: "",
         };
         let dispatcher = self.leader.dispatcher();
@@ -116,7 +117,11 @@ fn weights_in(message: &v1::SessionMessage) -> Vec<(String, i64)> {
 #[test]
 fn a_session_begins_with_all_managers_their_weights_and_the_root() {
     let message = World::new().join();
-    assert_eq!(weights_in(&message), [("10.0.0.1:2377".to_owned(), 7)]);
+    let told = [("10.0.0.1:2377", 7), ("10.0.0.9:2377", 10)];
+    assert_eq!(
+        weights_in(&message),
+        told.map(|(at, weight)| (at.to_owned(), weight))
+    );
     assert_eq!(&message.root_ca[..], b"root");
 }
 

@@ -36,7 +36,7 @@ async fn term(directory: &std::path::Path) -> Term {
     );
     let store = store.await.unwrap();
     store.leadership_gained().await.unwrap();
-    let me = config.me(None, Plugins::new(config.plugins.clone()));
+    let me = config.me(String::new(), Plugins::new(config.plugins.clone()));
     Term::begin(&store, &me, &clock).await.unwrap()
 }
 
@@ -49,6 +49,7 @@ fn session() -> (
     let call = Call::Session {
         node: "manager".parse().unwrap(),
         addr: "10.0.0.1".to_owned(),
+        arrived: String::new(),
         request: Box::default(),
         reply,
     };

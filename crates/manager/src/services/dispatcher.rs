@@ -29,9 +29,16 @@ impl Dispatcher {
         let caller = net::caller(&request);
         let node = self.node(&caller)?;
         let (reply, answer) = oneshot::channel();
+        let arrived = match caller.arrived {
+            Some(address) => address.to_string(),
+            // The manager's own node; it has no other way than through this machine.
+            None if caller.is_local() => self.0.local_address.clone(),
+            None => String::new(),
+        };
         let call = Call::Session {
             node,
             addr: caller.addr,
+            arrived,
             request: Box::new(request.into_inner()),
             reply,
         };

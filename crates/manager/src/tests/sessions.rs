@@ -2,6 +2,7 @@
 
 use swarm_api::ext;
 use swarm_rt::metrics::Refused;
+use swarm_rt::tls::{self, Security, ServerName};
 
 use super::world::{World, begin};
 use super::*;
@@ -199,4 +200,36 @@ async fn a_session_of_before_a_restart_is_refused_until_the_node_registers() {
         .unwrap();
     drop((stream, client));
     within(manager.stop()).await.unwrap();
+}
+
+/// Nobody said where the manager is, so each node is told where it found it: a node forgets every
+/// manager that a list does not name, and a Go node keeps the empty list for its next start.
+#[tokio::test]
+async fn a_manager_that_listens_everywhere_is_told_to_nodes_as_the_address_they_dialled() {
+    for (listen, dialled) in [
+        ("0.0.0.0:0", "127.0.0.1"),
+        ("0.0.0.0:0", "127.0.0.2"),
+        ("[::]:0", "127.0.0.1"),
+    ] {
+        let everywhere = |config: &mut Config| config.listen_remote = listen.to_owned();
+        let world = World::start_with(Bounds::default(), everywhere).await;
+        let address = format!("{dialled}:{}", world.address().port());
+        let (_, tls) = world.worker().await;
+        let security = Security::Node(Credentials::new(tls).unwrap(), ServerName::Manager);
+        let channel = tls::dial(&address, &security).unwrap();
+        let mut client = DispatcherClient::new(channel);
+        let (first, _stream) = begin(&mut client, "").await;
+        let manager = first.managers.first().unwrap();
+        let peer = manager.peer.clone().unwrap();
+        assert_eq!((peer.addr.as_str(), manager.weight), (address.as_str(), 10));
+        assert_eq!(peer.node_id, "manager");
+
+        // The manager's own node comes through the control socket.
+        let mut own = DispatcherClient::new(local(world.directory()));
+        let (first, _stream) = begin(&mut own, "").await;
+        let own = first.managers[0].peer.clone().unwrap().addr;
+        let port = world.address().port();
+        let loopback = [format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+        assert!(loopback.contains(&own), "{own}");
+    }
 }

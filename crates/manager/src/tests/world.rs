@@ -103,8 +103,14 @@ impl World {
 
     /// With bounds of its own for the listener.
     pub(super) async fn start_within(bounds: Bounds) -> Self {
+        Self::start_with(bounds, |_| {}).await
+    }
+
+    /// With settings of its own.
+    pub(super) async fn start_with(bounds: Bounds, change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = config(directory.path());
+        let mut config = config(directory.path());
+        change(&mut config);
         let metrics = config.metrics.clone();
         let manager = within(Manager::start_within(config, bounds, Shutdown::new())).await;
         let manager = manager.unwrap();

@@ -1,7 +1,7 @@
 //! A TCP socket that belongs to the runtime which opened it, or to a lane.
 
 use std::io::{self, Read as _, Write as _};
-use std::net;
+use std::net::{self, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -44,6 +44,18 @@ impl Drop for Gathered {
 }
 
 impl Socket {
+    /// The address of this machine at which the peer arrived; an IPv4 address as such, also where
+    /// one listener takes both families.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        let local = match self {
+            Self::Own(stream) => stream.local_addr(),
+            Self::Gathered(gathered) => gathered.entry.stream.local_addr(),
+            Self::Closed => return None,
+        };
+        let local = local.ok()?;
+        Some(SocketAddr::new(local.ip().to_canonical(), local.port()))
+    }
+
     /// Hands the socket to a lane. What has arrived already is found there.
     ///
     /// # Errors

@@ -59,6 +59,7 @@ impl Peer {
 pub struct Connection {
     number: u64,
     remote: SocketAddr,
+    local: Option<SocketAddr>,
     peer: Peer,
     closing: OnceLock<String>,
     /// Its place is needed: there is no time for last words.
@@ -89,6 +90,11 @@ impl Connection {
     /// Where the peer dials from.
     pub fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// The address of this machine at which the peer arrived, unless the system forgot it.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     /// Who is at the other end.
@@ -232,10 +238,11 @@ impl Connections {
         let refusals = &self.inner.refusals;
         let gauge = refusals.metrics().connections(kind_of(&peer));
         let is_anonymous = peer == Peer::Anonymous;
+        let ends = (remote, stream.get_ref().0.local());
         let (connection, displaced) = {
             let mut open = lock(&self.inner.open);
             let displaced = open.make_room(remote, &peer, limits)?;
-            (open.insert(remote, peer, Arc::clone(refusals)), displaced)
+            (open.insert(ends, peer, Arc::clone(refusals)), displaced)
         };
         if let Some((old, Full { reason, text })) = displaced {
             refusals.end(old.remote, reason, &text);
@@ -357,7 +364,7 @@ impl Open {
 
     fn insert(
         &mut self,
-        remote: SocketAddr,
+        (remote, local): (SocketAddr, Option<SocketAddr>),
         peer: Peer,
         refusals: Arc<Refusals>,
     ) -> Arc<Connection> {
@@ -373,6 +380,7 @@ impl Open {
         let connection = Arc::new(Connection {
             number,
             remote,
+            local,
             peer,
             closing: OnceLock::new(),
             is_urgent: AtomicBool::new(false),

@@ -370,6 +370,7 @@ fn session_open<'a>(
         node,
         description: Some(description),
         addr: "10.0.0.1",
+        arrived: "",
         previous_session,
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use swarm_api::v1;
 use swarm_executor::{BoxFuture, Controller, ExecError, Executor, LogOptions, LogStream, Recovery};
-use swarm_types::{Task, TaskId, networks};
+use swarm_types::{Task, TaskId, engine, networks};
 
 use crate::conditions::Watch;
 use crate::controller::NativeController;
@@ -223,11 +223,16 @@ fn description(config: &NativeConfig) -> v1::NodeDescription {
         engine: Some(v1::EngineDescription {
             engine_version: format!("swarmkit-rs {}", env!("CARGO_PKG_VERSION")),
             labels: config.engine_labels.clone(),
-            // The only network that tasks can be on is the machine's own.
-            plugins: vec![v1::PluginDescription {
-                r#type: networks::NETWORK_PLUGIN.to_owned(),
-                name: "host".to_owned(),
-            }],
+            plugins: [
+                // The only network that tasks can be on is the machine's own.
+                (networks::NETWORK_PLUGIN, "host"),
+                (engine::EXECUTOR_PLUGIN, engine::NATIVE_EXECUTOR),
+            ]
+            .map(|(kind, name)| v1::PluginDescription {
+                r#type: kind.to_owned(),
+                name: name.to_owned(),
+            })
+            .into(),
         }),
         ..v1::NodeDescription::default()
     }

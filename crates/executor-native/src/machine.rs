@@ -10,7 +10,7 @@ use swarm_api::v1::port_config::Protocol;
 
 use crate::memory::Memory;
 use crate::records::Credentials;
-use crate::spec::{Account, Machine};
+use crate::spec::{Account, Machine, Owner};
 
 /// The number of the capability to mount, from capability(7).
 const CAP_SYS_ADMIN: u32 = 21;
@@ -76,18 +76,26 @@ impl Machine for LocalMachine {
         geteuid().is_root() && has_capability(CAP_SYS_ADMIN)
     }
 
-    fn check_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), String> {
-        let is_us = uid.is_none_or(|uid| uid == geteuid().as_raw())
-            && gid.is_none_or(|gid| gid == getegid().as_raw());
-        if is_us || geteuid().is_root() {
-            return Ok(());
-        }
-        Err(format!(
-            "only an agent of root can give files away, this one is of user {}; leave uid and gid \
-             out",
-            geteuid()
-        ))
+    fn file_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<Owner, String> {
+        owner_for((geteuid().as_raw(), getegid().as_raw()), (uid, gid))
     }
+}
+
+/// Whom an agent of this user and group makes the owner of a file that is meant for another.
+/// Clients say 0 when nobody chose. An agent of another user gives that to its own user, which is
+/// root to its tasks as in a user namespace.
+fn owner_for((user, group): (u32, u32), (uid, gid): Owner) -> Result<Owner, String> {
+    if user == 0 {
+        return Ok((uid, gid));
+    }
+    let (uid, gid) = (uid.filter(|id| *id != 0), gid.filter(|id| *id != 0));
+    if uid.is_none_or(|uid| uid == user) && gid.is_none_or(|gid| gid == group) {
+        return Ok((uid, gid));
+    }
+    Err(format!(
+        "only an agent of root can give files away, this one is of user {user}; leave uid and gid \
+         out"
+    ))
 }
 
 /// Whether this process has a capability.
@@ -253,6 +261,19 @@ fn groups_of(user: &User) -> Result<Vec<Gid>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_that_is_not_root_stands_for_root() {
+        let (nobody, root) = ((None, None), (Some(0), Some(0)));
+        let theirs = (Some(7), Some(8));
+        for owner in [nobody, root, theirs] {
+            assert_eq!(owner_for((0, 0), owner), Ok(owner));
+        }
+        assert_eq!(owner_for((7, 8), root), Ok(nobody));
+        assert_eq!(owner_for((7, 8), theirs), Ok(theirs));
+        let refused = owner_for((9, 9), theirs).unwrap_err();
+        assert!(refused.contains("this one is of user 9"), "{refused}");
+    }
 
     #[test]
     fn memory_is_read_in_bytes() {

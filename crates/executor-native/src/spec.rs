@@ -35,9 +35,12 @@ pub(crate) trait Machine {
     fn payload_dir(&self, task: &str) -> Result<PathBuf, String>;
     /// Whether a task can have a view of the file system of its own.
     fn can_mount(&self) -> bool;
-    /// Whether a file can belong to these; `None` is the task's own.
-    fn check_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), String>;
+    /// Whom a file that is meant for these will belong to; `None` is the task's own.
+    fn file_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<Owner, String>;
 }
+
+/// User and group of a file; `None` is the task's own.
+pub(crate) type Owner = (Option<u32>, Option<u32>);
 
 /// Who a task is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use swarm_scheduler::{Filter, Report};
 use swarm_store::Root;
 use swarm_types::conditions;
 use swarm_types::constraint::Constraint;
+use swarm_types::engine::Engine;
 use swarm_types::{Node, NodeId, Task, Timestamp, spec};
 
 use crate::finding::{Code, Finding};
@@ -72,6 +73,7 @@ fn filter_name(filter: Filter) -> &'static str {
         Filter::Plugin => "plugin",
         Filter::Constraint => "constraint",
         Filter::Platform => "platform",
+        Filter::Engine => "engine",
         Filter::HostPort => "host_port",
         Filter::MaxReplicas => "max_replicas",
         Filter::Volumes => "volumes",
@@ -102,6 +104,7 @@ fn steps(view: &Root, now: Timestamp, task: &Task, report: &Report) -> Vec<Strin
             Filter::Constraint if has_repair => {}
             Filter::Constraint => steps.extend(add_fitting(view, report, &constraints)),
             Filter::Platform => steps.push("add a node of the wanted platform".to_owned()),
+            Filter::Engine => steps.push(run_image(view, task)),
             Filter::HostPort => steps.push(
                 "run at most one task for each node, or publish another port; a host port serves \
                  one task of a node"
@@ -139,6 +142,19 @@ fn is_any_large_enough(view: &Root, now: Timestamp, task: &Task, report: &Report
     view.all::<Node>()
         .filter(|node| only.is_none_or(|id| *id == node.id))
         .any(|node| trial::is_large_enough(now, task, node))
+}
+
+/// What brings a node that can run the image.
+fn run_image(view: &Root, task: &Task) -> String {
+    let needed = spec::container(&task.spec).map(Engine::for_container);
+    match needed {
+        Some(Engine::Docker) => format!(
+            "join a Docker Engine with the command of `swarmctl cluster join-token worker`, or \
+             name a program of the nodes: {}",
+            with_other_tasks(view, task, "--image host -- PROGRAM")
+        ),
+        Some(Engine::Native) | None => "start `swarmd --join-addr` on another machine".to_owned(),
+    }
 }
 
 /// What helps against resources that are short: which, depends on whether a node could ever hold

@@ -222,7 +222,8 @@ impl<'a> Census<'a> {
                 Eligibility::Paused
                 | Eligibility::Drained
                 | Eligibility::Down
-                | Eligibility::Unfit => {
+                | Eligibility::Unfit
+                | Eligibility::OtherEngine => {
                     let text = format!("gets no task: {verdict}");
                     self.insert(
                         Finding::new(Code::NotEligible, text),

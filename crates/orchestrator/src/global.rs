@@ -17,6 +17,7 @@ use swarm_api::v1::node_spec::Availability;
 use swarm_reconcile::{Ctx, Reconciler, Step};
 use swarm_store::{Action, Change, Root, Write};
 use swarm_types::constraint::{Constraint, matches_all};
+use swarm_types::engine::can_run;
 use swarm_types::{AnyObject, Node, NodeId, Service, ServiceId, Task, TaskId, TaskState, spec};
 
 use crate::plan::Plan;
@@ -48,6 +49,8 @@ pub enum Eligibility {
     Down,
     /// Does not satisfy the placement constraints.
     Unfit,
+    /// What runs its tasks cannot run the image.
+    OtherEngine,
 }
 
 impl fmt::Display for Eligibility {
@@ -58,6 +61,7 @@ impl fmt::Display for Eligibility {
             Self::Drained => "the node is drained",
             Self::Down => "the node is down",
             Self::Unfit => "the node does not satisfy the placement constraints",
+            Self::OtherEngine => "the node cannot run the image",
         })
     }
 }
@@ -74,6 +78,9 @@ pub fn eligibility(service: &Service, node: &Node) -> Eligibility {
         Availability::Drain => Eligibility::Drained,
         Availability::Active | Availability::Pause if !matches_all(&constraints, node) => {
             Eligibility::Unfit
+        }
+        Availability::Active | Availability::Pause if !can_run(service.spec.task(), node) => {
+            Eligibility::OtherEngine
         }
         Availability::Pause => Eligibility::Paused,
         Availability::Active => Eligibility::Eligible,
@@ -222,7 +229,10 @@ fn reconcile_node(
         return;
     };
     match eligibility(service, node) {
-        Eligibility::Drained | Eligibility::Down | Eligibility::Unfit => {
+        Eligibility::Drained
+        | Eligibility::Down
+        | Eligibility::Unfit
+        | Eligibility::OtherEngine => {
             shut_down(tasks.iter().filter(|task| task.is_live()), plan);
         }
         Eligibility::Paused => {

@@ -178,6 +178,7 @@ fn node(name: &str, words: &Words<'_>) -> Node {
     let mut node = Node::new(name.parse().unwrap(), spec);
     node.description = Some(std::sync::Arc::new(v1::NodeDescription {
         resources: Some(words.resources()),
+        engine: words.value("plugin").map(plugin),
         ..Default::default()
     }));
     if words.has("manager") {
@@ -222,6 +223,18 @@ fn service(name: &str, words: &Words<'_>) -> Service {
     service
 }
 
+/// An engine with one plugin, as `type:name`.
+fn plugin(text: &str) -> v1::EngineDescription {
+    let (kind, name) = text.split_once(':').unwrap();
+    v1::EngineDescription {
+        plugins: vec![v1::PluginDescription {
+            r#type: kind.to_owned(),
+            name: name.to_owned(),
+        }],
+        ..Default::default()
+    }
+}
+
 fn template(words: &Words<'_>) -> v1::TaskSpec {
     use v1::restart_policy::RestartCondition;
     let restart = words.value("restart").map(|condition| v1::RestartPolicy {
@@ -238,9 +251,11 @@ fn template(words: &Words<'_>) -> v1::TaskSpec {
         .0
         .iter()
         .find_map(|word| word.strip_prefix("constraint="));
-    let runtime = words.duration("grace").map(|grace| {
+    let (grace, image) = (words.duration("grace"), words.value("image"));
+    let runtime = (grace.is_some() || image.is_some()).then(|| {
         v1::task_spec::Runtime::Container(v1::ContainerSpec {
-            stop_grace_period: Some(grace),
+            image: image.unwrap_or_default().to_owned(),
+            stop_grace_period: grace,
             ..Default::default()
         })
     });

@@ -5,6 +5,8 @@ use swarm_api::v1;
 use swarm_store::Root;
 use swarm_types::conditions::{self, Condition, Kind};
 use swarm_types::constraint::{Constraint, Seen};
+use swarm_types::engine::Engine;
+use swarm_types::native::IMAGE_HOST;
 use swarm_types::resources;
 use swarm_types::{Node, NodeId, Task, TaskState, Timestamp};
 
@@ -163,6 +165,8 @@ enum Missing<'a> {
     },
     Constraint(&'a Constraint, &'a Node),
     Platform(&'a Pipeline, &'a Node),
+    /// What the image needs.
+    Engine(Engine),
     HostPort {
         protocol: i32,
         port: u32,
@@ -206,6 +210,9 @@ fn missing<'a>(
     }
     if !pipeline.has_platform(node.node) {
         missing.push(Missing::Platform(pipeline, node.node));
+    }
+    if let Some(needed) = needs.engine.filter(|_| !pipeline.has_engine(node.node)) {
+        missing.push(Missing::Engine(needed));
     }
     for port in needs.ports.iter().filter(|port| node.is_port_used(**port)) {
         missing.push(Missing::HostPort {
@@ -279,6 +286,12 @@ impl Missing<'_> {
                 format!("constraint {constraint}: {}", seen(constraint, node))
             }
             Self::Platform(pipeline, node) => platforms(pipeline, node),
+            Self::Engine(Engine::Native) => {
+                format!("node is a Docker Engine, and image {IMAGE_HOST:?} runs on `swarmd` only")
+            }
+            Self::Engine(Engine::Docker) => {
+                format!("node runs image {IMAGE_HOST:?} only; a container needs a Docker Engine")
+            }
             Self::HostPort { protocol, port } => {
                 format!("host port {port}/{} is in use", protocol_name(*protocol))
             }

@@ -16,6 +16,8 @@ pub enum Filter {
     Constraint,
     /// No listed platform is the node's.
     Platform,
+    /// What runs the node's tasks cannot run the image.
+    Engine,
     /// A host port is taken.
     HostPort,
     /// The node has as many tasks of the service as it may.
@@ -26,13 +28,14 @@ pub enum Filter {
 
 impl Filter {
     /// All filters in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ready,
         Self::Resource,
         Self::Disk,
         Self::Plugin,
         Self::Constraint,
         Self::Platform,
+        Self::Engine,
         Self::HostPort,
         Self::MaxReplicas,
         Self::Volumes,
@@ -53,6 +56,7 @@ impl Filter {
             Self::Plugin => format!("missing plugin {on}"),
             Self::Constraint => format!("scheduling constraints not satisfied {on}"),
             Self::Platform => format!("unsupported platform {on}"),
+            Self::Engine => format!("image cannot be run {on}"),
             Self::HostPort => format!("host-mode port already in use {on}"),
             Self::MaxReplicas => "max replicas per node limit exceed".to_owned(),
             Self::Volumes => format!("cannot fulfill requested CSI volume mounts {on}"),
@@ -137,6 +141,8 @@ scheduling constraints not satisfied on 1 node
 scheduling constraints not satisfied on 2 nodes
 unsupported platform on 1 node
 unsupported platform on 2 nodes
+image cannot be run on 1 node
+image cannot be run on 2 nodes
 host-mode port already in use on 1 node
 host-mode port already in use on 2 nodes
 max replicas per node limit exceed

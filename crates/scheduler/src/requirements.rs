@@ -6,6 +6,7 @@ use std::sync::Arc;
 use swarm_api::v1;
 use swarm_types::conditions;
 use swarm_types::constraint::{self, Constraint};
+use swarm_types::engine::Engine;
 use swarm_types::resources::{self, Resources};
 use swarm_types::{Node, NodeState, Task, spec};
 use v1::generic_resource::Resource;
@@ -35,6 +36,8 @@ pub(crate) struct Requirements {
     pub(crate) log_driver: Option<String>,
     /// Architecture and operating system of each platform.
     pub(crate) platforms: Vec<(String, String)>,
+    /// What can run the image; `None` for what is no container.
+    pub(crate) engine: Option<Engine>,
     /// As the user wrote them.
     pub(crate) constraints: Vec<String>,
     pub(crate) spread: Vec<Spread>,
@@ -89,6 +92,7 @@ impl Requirements {
                 .as_ref()
                 .map(|driver| driver.name.clone())
                 .filter(|name| !name.is_empty() && name != "none"),
+            engine: spec::container(spec).map(Engine::for_container),
             ..Self::default()
         };
         if let Some(reservations) = spec::reservations(spec) {
@@ -216,6 +220,8 @@ impl Pipeline {
             Some(Filter::Constraint)
         } else if !self.has_platform(node) {
             Some(Filter::Platform)
+        } else if !self.has_engine(node) {
+            Some(Filter::Engine)
         } else {
             None
         }
@@ -314,6 +320,15 @@ impl Pipeline {
                 || constraint::is_same_architecture(architecture, &own.architecture);
             fits_architecture && (os.is_empty() || *os == own.os)
         })
+    }
+
+    /// Whether what runs the node's tasks can run the image. A node that does not say what that is
+    /// is trusted.
+    pub(crate) fn has_engine(&self, node: &Node) -> bool {
+        match (self.needs.engine, Engine::of(node)) {
+            (Some(needed), Some(own)) => needed == own,
+            (None, _) | (_, None) => true,
+        }
     }
 }
 

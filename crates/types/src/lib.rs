@@ -33,6 +33,7 @@ pub mod constraint;
 pub mod convert;
 pub mod defaults;
 pub mod dirty;
+pub mod engine;
 pub mod id;
 pub mod kind;
 pub mod naming;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use swarm_api::v1;
 use swarm_types::constraint::{Constraint, matches_all};
+use swarm_types::engine::can_run;
 use swarm_types::spec::{self, RestartCondition, ServiceMode};
 use swarm_types::{NodeState, TaskState, convert};
 use v1::node_spec::Availability;
@@ -153,7 +154,8 @@ fn desired(service: &v1::Service, nodes: &[v1::Node]) -> u64 {
         Some(ServiceMode::Global) => {
             let task = spec.task.unwrap_or_default();
             let constraints = Constraint::parse_all(spec::constraints(&task)).unwrap_or_default();
-            let eligible = nodes.iter().filter(|node| is_eligible(node, &constraints));
+            let eligible = |node: &&v1::Node| is_eligible(node, &task, &constraints);
+            let eligible = nodes.iter().filter(eligible);
             eligible.count() as u64
         }
         Some(ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob) | None => 0,
@@ -161,11 +163,12 @@ fn desired(service: &v1::Service, nodes: &[v1::Node]) -> u64 {
 }
 
 /// Whether a global service gets a task there (control-plane spec 7).
-fn is_eligible(node: &v1::Node, constraints: &[Constraint]) -> bool {
+fn is_eligible(node: &v1::Node, task: &v1::TaskSpec, constraints: &[Constraint]) -> bool {
     convert::node_from_wire(node.clone()).is_ok_and(|node| {
         node.status.state != NodeState::Down
             && node.availability() == Availability::Active
             && matches_all(constraints, &node)
+            && can_run(task, &node)
     })
 }
 

@@ -12,6 +12,9 @@ use crate::lookup::{Named as _, find};
 
 /// Who may read the file unless the flag says otherwise: everybody, as in SwarmKit.
 const MODE_DEFAULT: u32 = 0o444;
+/// Whom the file belongs to unless the flag says otherwise: root. An Engine cannot start a task
+/// whose file belongs to nobody.
+const OWNER_DEFAULT: &str = "0";
 /// Permission bits.
 const MODE_MAX: u32 = 0o777;
 
@@ -169,8 +172,8 @@ impl FromStr for ReferenceArg {
         let mut reference = Self {
             source: String::new(),
             target: None,
-            uid: String::new(),
-            gid: String::new(),
+            uid: OWNER_DEFAULT.to_owned(),
+            gid: OWNER_DEFAULT.to_owned(),
             mode: MODE_DEFAULT,
         };
         if first.contains('=') {
@@ -232,8 +235,9 @@ mod tests {
     fn file(name: &str) -> v1::FileTarget {
         v1::FileTarget {
             name: name.to_owned(),
+            uid: "0".to_owned(),
+            gid: "0".to_owned(),
             mode: 0o444,
-            ..Default::default()
         }
     }
 

@@ -167,17 +167,20 @@ fn file(
         (false, PayloadKind::Secret) => Path::new(SECRETS).join(target),
         (false, PayloadKind::Config) => Path::new(CONFIGS).join(target),
     };
+    let (uid, gid) = machine
+        .file_owner(
+            owner(&what, "uid", &wanted.uid)?,
+            owner(&what, "gid", &wanted.gid)?,
+        )
+        .map_err(|reason| format!("{what}: {reason}"))?;
     let file = PayloadFile {
         kind: reference.kind,
         id: reference.id.to_owned(),
         path,
-        uid: owner(&what, "uid", &wanted.uid)?,
-        gid: owner(&what, "gid", &wanted.gid)?,
+        uid,
+        gid,
         mode: wanted.mode,
     };
-    machine
-        .check_owner(file.uid, file.gid)
-        .map_err(|reason| format!("{what}: {reason}"))?;
     Ok((file, target.is_absolute().then(|| target.to_owned())))
 }
 

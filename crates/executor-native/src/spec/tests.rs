@@ -36,10 +36,10 @@ impl Machine for FakeMachine {
     fn can_mount(&self) -> bool {
         self.is_root
     }
-    fn check_owner(&self, uid: Option<u32>, _gid: Option<u32>) -> Result<(), String> {
+    fn file_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<Owner, String> {
         match uid {
             Some(1) => Err("it is not us".into()),
-            Some(_) | None => Ok(()),
+            Some(_) | None => Ok((uid, gid)),
         }
     }
 }

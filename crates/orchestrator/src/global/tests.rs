@@ -26,6 +26,23 @@ fn every_eligible_node_gets_a_task() {
 }
 
 #[test]
+fn only_nodes_that_can_run_the_image_get_a_task() {
+    let nodes = "node e1 plugin=Volume:local
+                 node n1 plugin=Executor:native
+                 node x1\n";
+    for (image, created) in [
+        ("nginx", "create agent.e1 running\ncreate agent.x1 running"),
+        ("host", "create agent.n1 running\ncreate agent.x1 running"),
+    ] {
+        expect(
+            &format!("{nodes}service agent global image={image}"),
+            0,
+            created,
+        );
+    }
+}
+
+#[test]
 fn a_node_that_has_its_task_is_left_alone() {
     expect(
         "node n1\nservice agent global\ntask t1 agent.0 running/running on=n1",

@@ -150,3 +150,43 @@ fn recent_failures_in_the_store_are_reported() {
     let report = explain(&world.root, world.task("t1"), world.now);
     assert_eq!(report.avoided, []);
 }
+
+#[test]
+fn an_image_needs_what_can_run_it() {
+    let nodes = "node e1 plugin=Volume:local plugin=Network:overlay host=engine
+                 node n1 plugin=Network:host plugin=Executor:native host=own\n";
+    check(
+        &format!("{nodes}node n1 pause\ntask t1 image=nginx where=node.id==n1"),
+        "t1",
+        "0 of 2 nodes fit
+         - 1 node not available for new tasks
+         - scheduling constraints not satisfied on 1 node
+         nearest e1 (engine)
+           constraint node.id == n1: id is \"e1\"",
+    );
+    check(
+        &format!("{nodes}node e1 drain\ntask t1 image=nginx"),
+        "t1",
+        "0 of 2 nodes fit
+         - 1 node not available for new tasks
+         - image cannot be run on 1 node
+         nearest e1 (engine)
+           node is drained",
+    );
+    check(
+        &format!("{nodes}remove node e1\ntask t1 image=nginx"),
+        "t1",
+        "0 of 1 nodes fit
+         - image cannot be run on 1 node
+         nearest n1 (own)
+           node runs image \"host\" only; a container needs a Docker Engine",
+    );
+    check(
+        &format!("{nodes}remove node n1\ntask t1 image=host"),
+        "t1",
+        "0 of 1 nodes fit
+         - image cannot be run on 1 node
+         nearest e1 (engine)
+           node is a Docker Engine, and image \"host\" runs on `swarmd` only",
+    );
+}

@@ -175,3 +175,24 @@ fn nodes_that_filled_up_in_the_same_pass_are_counted() {
          1 node not available for new tasks)",
     );
 }
+
+#[test]
+fn images_run_where_something_can_run_them() {
+    check(
+        "node e1 plugin=Volume:local\nnode n1 plugin=Executor:native
+         task c1..c2 image=nginx\ntask h1..h2 image=host",
+        "c1 -> e1
+         c2 -> e1
+         h1 -> n1
+         h2 -> n1",
+    );
+    check(
+        "node n1 plugin=Executor:native plugin=Network:host\ntask c1 image=nginx",
+        "c1: no suitable node (image cannot be run on 1 node)",
+    );
+    // One that does not say what it has is trusted.
+    check(
+        "node n1\ntask c1 image=nginx\ntask h1 image=host",
+        "c1 -> n1\nh1 -> n1",
+    );
+}

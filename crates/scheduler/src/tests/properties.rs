@@ -46,6 +46,8 @@ fn node_line() -> impl Strategy<Value = String> {
             "label.disk=hdd",
             "os=linux",
             "arch=amd64",
+            "plugin=Executor:native",
+            "plugin=Volume:local",
         ],
         0..6,
     );
@@ -63,6 +65,8 @@ fn task_line() -> impl Strategy<Value = String> {
             "generic=ssd=2",
             "where=node.labels.disk==ssd",
             "platform=linux/amd64",
+            "image=host",
+            "image=nginx",
             "port=80/tcp",
             "port=80/udp",
             "max=1",

@@ -7,6 +7,7 @@ use swarm_api::v1;
 use swarm_store::Root;
 use swarm_types::conditions;
 use swarm_types::constraint::{self, Constraint};
+use swarm_types::engine::Engine;
 use swarm_types::resources;
 use swarm_types::{Node, NodeId, NodeState, Task, TaskId, TaskState, spec};
 use v1::generic_resource::Resource;
@@ -69,7 +70,9 @@ fn is_static_fit(node: &Node, task: &Task) -> bool {
         .description
         .as_ref()
         .and_then(|description| description.platform.clone());
+    let needed = spec::container(&task.spec).map(Engine::for_container);
     node.status.state == NodeState::Ready
+        && needed.is_none_or(|needed| Engine::of(node).is_none_or(|own| own == needed))
         && node.availability() == Availability::Active
         && !conditions::refuse_tasks(node)
         && constraint::matches_all(&constraints, node)

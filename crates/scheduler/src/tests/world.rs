@@ -6,7 +6,7 @@
 //! service s1 v=2 global
 //! task t1..t3 s1 v=1 pending desired=shutdown on=n1 cpu=2 mem=64 generic=ssd=1 max=1
 //!         where=node.labels.disk==ssd platform=linux/amd64 port=80/tcp spread=node.labels.az
-//!         net=weave log=fluentd volume=rexray cluster-volume
+//!         image=host net=weave log=fluentd volume=rexray cluster-volume
 //! remove task t1
 //! wait 300000
 //! ```
@@ -440,6 +440,13 @@ fn spec_word(key: &str, value: &str, spec: &mut v1::TaskSpec) -> bool {
             placement.constraints.push(value.to_owned());
         }
         "max" => spec.placement.get_or_insert_default().max_replicas = value.parse().unwrap(),
+        "image" => {
+            let container = v1::ContainerSpec {
+                image: value.to_owned(),
+                ..Default::default()
+            };
+            spec.runtime = Some(v1::task_spec::Runtime::Container(container));
+        }
         "platform" => {
             let (os, architecture) = value.split_once('/').unwrap();
             let placement = spec.placement.get_or_insert_default();

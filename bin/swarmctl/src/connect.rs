@@ -1,5 +1,6 @@
 //! The connection to a manager: its clients, and the deadline of every call.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use crate::failure::Failure;
+use crate::probe;
 
 /// How long one call may take. A manager holds a call for 30 s at most until it leads.
 const CALL_TIMEOUT: Duration = Duration::from_secs(40);
@@ -75,6 +77,22 @@ impl Manager {
         Failure::of_call(status, &self.socket)
     }
 
+    /// A call that failed; if nobody answered it, with what listens there instead of a manager.
+    async fn explained(&self, status: &Status) -> Failure {
+        let failure = Failure::of_call(status, &self.socket);
+        if status.source().is_none() {
+            return failure;
+        }
+        match probe::look(Path::new(&self.socket)).await {
+            Some(found) => {
+                let (socket, text) = (&self.socket, found.text());
+                Failure::refused(format!("no manager of ours listens at {socket}: {text}"))
+                    .hint(found.hint())
+            }
+            None => failure,
+        }
+    }
+
     /// Makes a call, but does not wait for ever. Boxed, because the future of a call is large.
     ///
     /// # Errors
@@ -86,7 +104,7 @@ impl Manager {
         Box::pin(async move {
             match tokio::time::timeout(CALL_TIMEOUT, call).await {
                 Ok(Ok(response)) => Ok(response.into_inner()),
-                Ok(Err(status)) => Err(Failure::of_call(&status, &self.socket)),
+                Ok(Err(status)) => Err(self.explained(&status).await),
                 Err(_) => Err(Failure::refused(format!(
                     "the manager at {} did not answer within {} s",
                     self.socket,

@@ -5,6 +5,12 @@ use std::error::Error as _;
 use swarm_types::printable;
 use tonic::{Code, Status};
 
+/// What Go's servers say of a service that they do not offer, before its name.
+const UNKNOWN_SERVICE: &str = "unknown service ";
+
+/// The services that Go's managers do not have.
+const OWN_PACKAGE: &str = "swarmkit_rs.";
+
 /// Exit codes, as `docs/exit-codes.md` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -78,6 +84,17 @@ impl Failure {
             ))
             .hint("start one with `swarmd`, or name its control socket with --socket");
         }
+        if status.code() == Code::Unimplemented && status.message().starts_with(UNKNOWN_SERVICE) {
+            let service = &status.message()[UNKNOWN_SERVICE.len()..];
+            if !service.starts_with(OWN_PACKAGE) {
+                let text = format!("no manager listens at {socket}: there is no {service}");
+                return Self::refused(text).hint("the control socket is named with --socket");
+            }
+            return Self::refused(format!(
+                "the manager at {socket} is not of `swarmd` and does not know {service}"
+            ))
+            .hint("commands about services, tasks, nodes and secrets work with Go managers too");
+        }
         let exit = match status.code() {
             Code::NotFound => Exit::NotFound,
             Code::Ok
@@ -146,6 +163,14 @@ mod tests {
         assert_eq!(failure.text(), "swarmctl: name conflicts\n");
         let failure = Failure::of_call(&Status::not_found("service x not found"), "/s");
         assert_eq!(failure.exit(), Exit::NotFound);
+        let unknown = Status::unimplemented("unknown service swarmkit_rs.v1.Explain");
+        let failure = Failure::of_call(&unknown, "/s");
+        let text = "the manager at /s is not of `swarmd` and does not know swarmkit_rs.v1.Explain";
+        assert_eq!(failure.message(), text);
+        let other = Status::unimplemented("unknown service docker.swarmkit.v1.Control");
+        let failure = Failure::of_call(&other, "/s");
+        let text = "no manager listens at /s: there is no docker.swarmkit.v1.Control";
+        assert_eq!(failure.message(), text);
         let failure = Failure::of_call(&Status::internal(""), "/s");
         assert_eq!(failure.message(), "the manager answered Internal");
     }

@@ -16,6 +16,7 @@ mod lookup;
 mod node;
 mod output;
 mod payload;
+mod probe;
 mod service;
 mod table;
 mod task;

@@ -7,13 +7,14 @@ use serde::Serialize;
 use swarm_api::{ext, v1};
 use swarm_rt::net;
 use swarm_types::Timestamp;
+use swarm_types::engine::Engine;
 use swarm_types::time::duration_to_wire;
 
 use crate::cli::{Format, ListFlags};
 use crate::cluster::Role;
 use crate::failure::{Exit, Failure};
 use crate::lookup::find;
-use crate::output::{Context, emit, emit_json, emit_line, remove_each};
+use crate::output::{Context, emit, emit_json, emit_line, note, remove_each};
 use crate::{cluster, table, units};
 
 /// Flags of `cluster join-token`.
@@ -141,8 +142,19 @@ pub(crate) async fn join_token(context: &Context, flags: JoinToken) -> Result<()
         }
         standing(context, flags.role).await?
     };
+    if flags.role == Role::Manager {
+        note(
+            "warning: a second manager cannot run yet, so nothing joins with this token; workers \
+             join with that of `swarmctl cluster join-token worker`",
+        );
+    }
     let says = format!("To add a {} to this cluster, run", flags.role.name());
-    print(context, (flags.quiet, flags.format), made, &says).await
+    let ways = Ways {
+        says: &says,
+        own: true,
+        docker: Some("docker swarm join"),
+    };
+    print(context, (flags.quiet, flags.format), made, &ways).await
 }
 
 /// Runs `node readmit`.
@@ -161,7 +173,14 @@ pub(crate) async fn readmit(context: &Context, flags: Readmit) -> Result<(), Fai
     )
     .await?;
     let says = format!("To readmit node {}, run there, once", node.id);
-    print(context, (flags.quiet, flags.format), made, &says).await
+    let engine = node.description.as_ref().and_then(Engine::of_description);
+    let ways = Ways {
+        says: &says,
+        own: engine != Some(Engine::Docker),
+        docker: (engine != Some(Engine::Native))
+            .then_some("docker swarm leave && docker swarm join"),
+    };
+    print(context, (flags.quiet, flags.format), made, &ways).await
 }
 
 /// Runs a verb of `cluster tokens`.
@@ -274,8 +293,35 @@ async fn rotate(context: &Context, role: Role) -> Result<(), Failure> {
     cluster::send(context, &cluster, cluster.spec.clone(), rotation).await
 }
 
-/// The address of a manager, as nodes are told; a placeholder if no manager knows one that leads
-/// to it from elsewhere.
+/// How a token is used.
+struct Ways<'a> {
+    /// What for.
+    says: &'a str,
+    /// With `swarmd`.
+    own: bool,
+    /// With the words of a Docker Engine.
+    docker: Option<&'a str>,
+}
+
+impl Ways<'_> {
+    fn text(&self, address: &str, token: &str) -> String {
+        let own = format!("swarmd --join-addr {address} --join-token {token}");
+        let docker = |words: &str| format!("{words} --token {token} {address}");
+        let (first, second) = match (self.own, self.docker) {
+            (true, Some(words)) => (own, Some(docker(words))),
+            (false, Some(words)) => (docker(words), None),
+            (_, None) => (own, None),
+        };
+        let mut text = format!("{}:\n\n    {first}\n\n", self.says);
+        if let Some(second) = second {
+            text.push_str(&format!("or, with a Docker Engine:\n\n    {second}\n\n"));
+        }
+        text
+    }
+}
+
+/// The address of a manager, as nodes are told; a placeholder for the machine if no manager knows
+/// an address that leads to it from elsewhere.
 async fn manager_address(context: &Context) -> Result<String, Failure> {
     let manager = &context.manager;
     let mut control = manager.control();
@@ -283,16 +329,15 @@ async fn manager_address(context: &Context) -> Result<String, Failure> {
     let managers = listed.await?.nodes.into_iter();
     let mut managers: Vec<_> = managers.filter_map(|node| node.manager_status).collect();
     managers.sort_by_key(|manager| !manager.leader);
-    let mut addresses = managers.into_iter().map(|manager| manager.addr);
-    let known = addresses.find(|address| !address.is_empty() && !net::is_unspecified(address));
-    Ok(known.unwrap_or_else(|| "MANAGER:PORT".to_owned()))
+    let addresses: Vec<String> = managers.into_iter().map(|manager| manager.addr).collect();
+    Ok(dialled(&addresses))
 }
 
 async fn print(
     context: &Context,
     (quiet, format): (bool, Format),
     made: TokenView,
-    says: &str,
+    ways: &Ways<'_>,
 ) -> Result<(), Failure> {
     let token = made.token.clone().unwrap_or_default();
     if quiet {
@@ -318,9 +363,17 @@ async fn print(
             )
         }
     };
-    emit(&format!(
-        "{says}:\n\n    swarmd --join-addr {address} --join-token {token}\n\n{limits}"
-    ))
+    emit(&format!("{}{limits}", ways.text(&address, &token)))
+}
+
+/// The first address that can be dialled. One that stands for all of a machine still has the port.
+fn dialled(addresses: &[String]) -> String {
+    let is_one = |address: &&String| !address.is_empty() && !net::is_unspecified(address);
+    if let Some(known) = addresses.iter().find(is_one) {
+        return known.clone();
+    }
+    let port = addresses.iter().find_map(|it| it.rsplit_once(':'));
+    format!("MANAGER:{}", port.map_or("PORT", |(_, port)| port))
 }
 
 #[cfg(test)]
@@ -351,5 +404,35 @@ mod tests {
             "{text}"
         );
         assert!(lines[3].contains("2023-11-14"), "{text}");
+    }
+
+    #[test]
+    fn a_token_is_shown_with_the_words_of_each_program() {
+        let ways = |own, docker| Ways {
+            says: "To join, run",
+            own,
+            docker,
+        };
+        let both = ways(true, Some("docker swarm join")).text("m:1", "T");
+        let expected = "To join, run:\n\n    swarmd --join-addr m:1 --join-token T\n\n\
+                        or, with a Docker Engine:\n\n    docker swarm join --token T m:1\n\n";
+        assert_eq!(both, expected);
+        let docker = ways(false, Some("docker swarm leave && docker swarm join"));
+        let text = docker.text("m:1", "T");
+        assert!(
+            text.contains("leave && docker swarm join --token T m:1") && !text.contains("swarmd")
+        );
+        assert!(!ways(true, None).text("m:1", "T").contains("docker"));
+    }
+
+    #[test]
+    fn an_address_that_leads_nowhere_leaves_the_machine_open() {
+        let of = |addresses: &[&str]| {
+            let addresses: Vec<String> = addresses.iter().map(|it| (*it).to_owned()).collect();
+            dialled(&addresses)
+        };
+        assert_eq!(of(&["0.0.0.0:4242", "10.0.0.1:4242"]), "10.0.0.1:4242");
+        assert_eq!(of(&["[::]:4242"]), "MANAGER:4242");
+        assert_eq!(of(&[]), "MANAGER:PORT");
     }
 }

@@ -82,7 +82,8 @@ pub(crate) struct Daemon {
     /// Address on which a manager listens for agents.
     #[arg(long, default_value = "0.0.0.0:4242")]
     pub(crate) listen_remote_api: String,
-    /// Address that agents are told to dial instead.
+    /// Address that agents are told to dial instead. Without it, and where the manager listens on
+    /// all addresses, each is told the one that it dialled.
     #[arg(long)]
     pub(crate) advertise_remote_api: Option<String>,
     /// Path of the control socket.

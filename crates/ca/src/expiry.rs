@@ -10,7 +10,7 @@ use swarm_store::Root;
 use swarm_types::{Node, NodeId, Timestamp};
 
 use crate::certificate::Certificate;
-use crate::policy;
+use crate::{advice, policy};
 
 /// Nodes whose certificates are read in one go; reading one takes about 20 µs.
 const NODES_PER_STEP: usize = 100;
@@ -50,24 +50,22 @@ pub fn warning(node: &Node, now: Timestamp) -> Option<Warning> {
     if now < policy::warning_time(not_before, not_after) {
         return None;
     }
-    let id = &node.id;
     let (text, next_step) = if now > not_after {
         (
             format!("its certificate expired at {not_after}"),
-            format!(
-                "swarmctl node readmit {id}, and start swarmd there with the token that it prints"
-            ),
+            advice::readmit(node),
         )
     } else {
         (
             format!("its certificate expires at {not_after} and it does not renew it"),
             format!(
-                "look into the log of swarmd on {id}; after that time it needs to be readmitted"
+                "{}; after that time it needs to be readmitted",
+                advice::log(node)
             ),
         )
     };
     Some(Warning {
-        node: id.clone(),
+        node: node.id.clone(),
         not_after,
         text,
         next_step,

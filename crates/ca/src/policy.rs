@@ -1,13 +1,15 @@
-//! How long certificates live, and when one of them deserves a warning.
+//! How long certificates live, when one of them deserves a warning, and who can be a manager.
 //!
 //! Does not own the schedule of a node's own renewals (`renewal`).
 
 use std::time::Duration;
 
+use swarm_api::v1::NodeRole;
 use swarm_types::time::duration_from_wire;
-use swarm_types::{Cluster, Timestamp, defaults};
+use swarm_types::{Cluster, Node, NodeId, Timestamp, defaults};
 
 use crate::issue::MIN_EXPIRY;
+use crate::refusal::{Code, Refusal};
 
 /// The share of its life that a certificate may have left before people are warned: an eighth. A
 /// node renews between 50 and 80 % of the life and tries again at least every hour, so one that
@@ -15,6 +17,55 @@ use crate::issue::MIN_EXPIRY;
 const WARNING_SHARE: u32 = 8;
 /// No certificate is warned about earlier than this before it ends, however long it lives.
 const WARNING_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Why nobody becomes a manager beside the first one. A node that got a manager's certificate all
+/// the same would wait for a group that does not take it in: it would be lost.
+pub const NO_SECOND_MANAGER: &str = "a second manager cannot run yet";
+
+/// Checks the role that a new node would get.
+///
+/// # Errors
+/// `FailedPrecondition` for a manager, with what to use instead.
+pub(crate) fn check_new_role(role: NodeRole) -> Result<(), Refusal> {
+    match role {
+        NodeRole::Worker => Ok(()),
+        NodeRole::Manager => Err(Refusal::new(
+            Code::FailedPrecondition,
+            format!(
+                "this join token admits managers, and {NO_SECOND_MANAGER}; join as a worker with \
+                 the token of `swarmctl cluster join-token worker`"
+            ),
+        )),
+    }
+}
+
+/// The role in the next certificate of a node that is not this manager's own. A node that is
+/// promoted works on as a worker.
+pub(crate) fn role_elsewhere() -> NodeRole {
+    NodeRole::Worker
+}
+
+/// What to say about a node that is wanted as a manager and cannot become one, as a clause about
+/// the node; `own` is the node of the manager that runs.
+pub fn promoted(node: &Node, own: Option<&NodeId>) -> Option<String> {
+    let is_wanted = node.spec.desired_role == NodeRole::Manager as i32;
+    if !is_wanted || own == Some(&node.id) {
+        return None;
+    }
+    let certificate = node.certificate.as_ref();
+    let is_certified = certificate.is_some_and(|it| it.role == NodeRole::Manager as i32);
+    let (waits, way_out) = if is_certified {
+        (
+            "waits in vain to be a manager",
+            "; demoting it is the way out",
+        )
+    } else {
+        ("works on as a worker", "")
+    };
+    Some(format!(
+        "is promoted, and {waits}: {NO_SECOND_MANAGER}{way_out}"
+    ))
+}
 
 /// The life of node certificates that the cluster asks for. One below [`MIN_EXPIRY`] that is stored
 /// all the same counts as the default, as in SwarmKit.

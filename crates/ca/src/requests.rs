@@ -16,7 +16,7 @@ use crate::refusal::{Code, Refusal, shown};
 use crate::tokens::{self, Admission};
 use crate::unlock::Seal;
 use crate::waiting::{self, Origin};
-use crate::{MANAGER_ROLE, WORKER_ROLE};
+use crate::{MANAGER_ROLE, WORKER_ROLE, policy};
 
 /// Ids that are drawn for a new node at most, should one be taken (SwarmKit: 3 more attempts).
 pub const NODE_ID_DRAWS_MAX: usize = 4;
@@ -63,8 +63,9 @@ pub enum CertificateAnswer {
 ///
 /// # Errors
 /// `InvalidArgument` without a usable request or token, `NotFound` for a node that is gone,
-/// `PermissionDenied` for a removed node, `ResourceExhausted` when too many nodes were made that
-/// never came, `Aborted` before the cluster has a root.
+/// `PermissionDenied` for a removed node, `FailedPrecondition` for a second manager,
+/// `ResourceExhausted` when too many nodes were made that never came, `Aborted` before the cluster
+/// has a root.
 pub fn issue(
     view: &Root,
     (requester, origin): (&Requester, Origin<'_>),
@@ -75,7 +76,11 @@ pub fn issue(
     let cluster = cluster(view)?;
     if let Some(node) = renewing(cluster, requester, &request.token)? {
         let node = known(view, &node)?;
-        return Ok(renewal(node, &request, Vec::new()));
+        let role = match requester {
+            Requester::Local { .. } => node.role,
+            Requester::Certified { .. } | Requester::Anonymous => policy::role_elsewhere(),
+        };
+        return Ok(renewal((node, role), &request, Vec::new()));
     }
     // Before the token is looked at, which this very request may have used up.
     if let Some(node) = waiting::made_for(view, &request.csr).filter(|_| !request.token.is_empty())
@@ -86,7 +91,8 @@ pub fn issue(
     if let Some(id) = &admission.node {
         let node = known(view, id)?;
         let count = admission.counted.iter().map(|stored| stored.count(id));
-        return Ok(renewal(node, &request, count.collect()));
+        let role = policy::role_elsewhere();
+        return Ok(renewal((node, role), &request, count.collect()));
     }
     new_node(view, (cluster, origin), request, admission, ctx)
 }
@@ -221,11 +227,11 @@ pub fn is_removed(cluster: &Cluster, node: &NodeId) -> bool {
 }
 
 fn renewal(
-    node: &Node,
+    (node, role): (&Node, v1::NodeRole),
     request: &v1::IssueNodeCertificateRequest,
     mut writes: Vec<Write>,
 ) -> (WriteSet, v1::IssueNodeCertificateResponse) {
-    let wanted = certificate(node.role, request, &node.id, State::Renew);
+    let wanted = certificate(role, request, &node.id, State::Renew);
     // A call that is repeated before anyone signed changes nothing.
     if node.certificate.as_deref() != Some(&wanted) {
         let mut node = node.clone();
@@ -243,7 +249,7 @@ fn again(
     if state(node) == State::Failed {
         let mut node = node.clone();
         node.certificate = Some(Box::new(certificate(
-            node.role,
+            policy::role_elsewhere(),
             request,
             &node.id,
             State::Pending,

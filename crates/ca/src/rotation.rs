@@ -33,9 +33,9 @@ use v1::node_spec::Membership;
 
 use crate::certificate::Certificate;
 use crate::chain::Issuer;
-use crate::requests;
 use crate::root::RootDigest;
 use crate::token::JoinToken;
+use crate::{advice, requests};
 
 /// How often nodes are asked to renew.
 pub const TICK: Duration = Duration::from_secs(3);
@@ -128,14 +128,18 @@ impl Why {
     }
 
     /// What the operator can do; empty when nothing is needed.
-    pub fn next_step(&self, node: &NodeId) -> String {
+    pub fn next_step(&self, about: &Node) -> String {
+        let node = &about.id;
         match self {
-            Self::Failed { .. } => format!("look into the log of swarmd on {node}"),
+            Self::Failed { .. } => advice::log(about),
             Self::NotAccepted => format!("swarmctl node accept {node}, or swarmctl node rm {node}"),
             Self::LeftBehind { .. } => {
                 format!("swarmctl node readmit {node} when it is back, or swarmctl node rm {node}")
             }
-            Self::Gone { .. } => format!("start swarmd on {node}, or swarmctl node rm {node}"),
+            Self::Gone { .. } => {
+                let again = advice::start_again(about, &node.to_string());
+                format!("{again}, or swarmctl node rm {node}")
+            }
             Self::Asked { .. } | Self::Signing | Self::Reporting { .. } | Self::Turn => {
                 String::new()
             }

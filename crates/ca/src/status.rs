@@ -7,11 +7,11 @@ use swarm_store::Root;
 use swarm_types::{Cluster, Node, NodeId, Timestamp};
 
 use crate::certificate::Certificate;
-use crate::chain::Issuer as IssuerName;
+use crate::chain::{self, Expiry, Issuer as IssuerName};
 use crate::issuer;
 use crate::refusal::Refusal;
-use crate::root::RootDigest;
-use crate::{expiry, requests, rotation, tokens};
+use crate::root::{RootBundle, RootDigest};
+use crate::{advice, expiry, policy, requests, rotation, tokens};
 
 /// The root, the progress of its rotation, and the certificate of every node. `own` is the
 /// leader's node. Costs one reading of every certificate.
@@ -30,10 +30,12 @@ pub fn of(
         .ok_or_else(Refusal::still_starting)?;
     let target = root_ca.root_rotation.as_ref();
     let known = Known {
+        roots: RootBundle::parse_any_time(&root_ca.ca_cert).ok(),
         current: rotation::issuer_of(&root_ca.ca_cert),
         next: target.and_then(|rotation| rotation::issuer_of(&rotation.ca_cert)),
     };
-    let nodes = view.all::<Node>().map(|node| known.certificate(node, now));
+    let nodes = view.all::<Node>();
+    let nodes = nodes.map(|node| known.certificate(node, own, now));
     Ok(ext::CaStatusResponse {
         root: Some(root(cluster, &root_ca.ca_cert, !root_ca.ca_key.is_empty())),
         rotation: target.and_then(|target| {
@@ -72,7 +74,7 @@ fn progress(survey: rotation::Survey<'_>, target: ext::RootStatus) -> ext::Rotat
         hostname: node.hostname().to_owned(),
         code: why.code().to_owned(),
         reason: why.text(),
-        next_step: why.next_step(&node.id),
+        next_step: why.next_step(node),
     };
     ext::RotationStatus {
         target: Some(target),
@@ -85,15 +87,23 @@ fn progress(survey: rotation::Survey<'_>, target: ext::RootStatus) -> ext::Rotat
 
 /// Who a node's certificate may be from.
 struct Known {
+    roots: Option<RootBundle>,
     current: Option<IssuerName>,
     next: Option<IssuerName>,
 }
 
 impl Known {
-    fn certificate(&self, node: &Node, now: Timestamp) -> ext::NodeCertificate {
+    fn certificate(
+        &self,
+        node: &Node,
+        own: Option<&NodeId>,
+        now: Timestamp,
+    ) -> ext::NodeCertificate {
         let issuer = self.issuer(node);
         let status = node.certificate.as_ref().and_then(|it| it.status.clone());
-        let warning = expiry::warning(node, now).or_else(|| self.stranded(node, issuer));
+        let warning = expiry::warning(node, now)
+            .or_else(|| self.stranded(node, issuer, now))
+            .or_else(|| promoted(node, own));
         let (warning, next_step) =
             warning.map_or_else(Default::default, |it| (it.text, it.next_step));
         ext::NodeCertificate {
@@ -128,21 +138,56 @@ impl Known {
         }
     }
 
+    /// Whether the last certificate that was made for a node counts under the root of today.
+    fn is_given_a_good_one(&self, node: &Node, now: Timestamp) -> bool {
+        let Some(certificate) = node.certificate.as_ref() else {
+            return false;
+        };
+        let (Some(roots), pem) = (&self.roots, &certificate.certificate) else {
+            return false;
+        };
+        // Whether it has expired is another matter.
+        chain::validate(pem, roots, now, Expiry::Allow).is_ok()
+    }
+
     /// A node that was away when a rotation ended.
-    fn stranded(&self, node: &Node, issuer: &str) -> Option<expiry::Warning> {
+    fn stranded(&self, node: &Node, issuer: &str, now: Timestamp) -> Option<expiry::Warning> {
         if issuer != "another root" || node.status.state == swarm_types::NodeState::Ready {
             return None;
         }
-        let id = &node.id;
+        // What it reported last may be older than what it was given since, and an authority in the
+        // middle has a name of its own.
+        let (text, next_step) = if self.is_given_a_good_one(node, now) {
+            let again = advice::start_again(node, &node.id.to_string());
+            (
+                "it was away when the root CA changed, and has been given a certificate of the \
+                 new one",
+                format!("{again}; if it never took that: {}", advice::readmit(node)),
+            )
+        } else {
+            (
+                "its certificate is from an earlier root CA, so it cannot connect",
+                advice::readmit(node),
+            )
+        };
         Some(expiry::Warning {
-            node: id.clone(),
+            node: node.id.clone(),
             not_after: Timestamp::EPOCH,
-            text: "its certificate is from an earlier root CA, so it cannot connect".to_owned(),
-            next_step: format!(
-                "swarmctl node readmit {id}, and start swarmd there with the token that it prints"
-            ),
+            text: text.to_owned(),
+            next_step,
         })
     }
+}
+
+/// A node that is to be a manager and cannot.
+fn promoted(node: &Node, own: Option<&NodeId>) -> Option<expiry::Warning> {
+    let text = policy::promoted(node, own)?;
+    Some(expiry::Warning {
+        node: node.id.clone(),
+        not_after: Timestamp::EPOCH,
+        text: format!("it {text}"),
+        next_step: format!("swarmctl node demote {}", node.id),
+    })
 }
 
 #[cfg(test)]
@@ -224,5 +269,75 @@ mod tests {
         world.now = at(rotation::GONE_AFTER.as_secs());
         let status = of(&world.root, world.now, None).unwrap();
         assert_eq!(status.rotation.unwrap().nodes_left_behind, 1);
+    }
+
+    /// A node that did not report since is told from one that was given nothing since.
+    #[test]
+    fn only_a_node_without_a_good_certificate_cannot_connect() {
+        let mut world = World::new();
+        let (own, other) = (
+            *world.root.cluster().unwrap().root_ca.clone().unwrap(),
+            root_ca(at(0)),
+        );
+        let certify = |root: &v1::RootCa| {
+            let key = crate::key::KeyPem::from_bytes(&root.ca_key).unwrap();
+            let pem = String::from_utf8(root.ca_cert.to_vec()).unwrap();
+            let signer = crate::issue::Signer::new(&pem, &key, "").unwrap();
+            let request = crate::csr::request(&crate::csr::new_key()).unwrap();
+            let subject = crate::issue::Subject {
+                node: "w".parse().unwrap(),
+                cluster: "c".parse().unwrap(),
+                role: v1::NodeRole::Worker,
+            };
+            let life = std::time::Duration::from_secs(90 * 24 * 3600);
+            let chain = signer.sign(request.as_bytes(), &subject, life, at(0), [1; 20]);
+            v1::Certificate {
+                certificate: chain.unwrap().into(),
+                ..Default::default()
+            }
+        };
+        for (root, text, step) in [
+            (
+                &own,
+                "has been given a certificate",
+                "start `swarmd` on w again; if",
+            ),
+            (
+                &other,
+                "so it cannot connect",
+                "swarmctl node readmit w, and start",
+            ),
+        ] {
+            let certificate = certify(root);
+            world.node("w", |node| {
+                report(node, &other.ca_cert);
+                node.status.state = NodeState::Down;
+                node.certificate = Some(Box::new(certificate));
+            });
+            let status = of(&world.root, world.now, None).unwrap();
+            let told = &status.nodes[0];
+            assert!(told.warning.contains(text), "{}", told.warning);
+            assert!(told.next_step.starts_with(step), "{}", told.next_step);
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_promoted_in_vain_is_to_be_demoted() {
+        let mut world = World::new();
+        for name in ["m", "w"] {
+            world.node(name, |node| {
+                Arc::make_mut(&mut node.spec).desired_role = v1::NodeRole::Manager as i32;
+            });
+        }
+        let own = "m".parse().unwrap();
+        let status = of(&world.root, world.now, Some(&own)).unwrap();
+        assert_eq!(status.nodes[0].warning, "");
+        let told = &status.nodes[1];
+        assert!(
+            told.warning.contains("a second manager cannot run"),
+            "{}",
+            told.warning
+        );
+        assert_eq!(told.next_step, "swarmctl node demote w");
     }
 }

@@ -18,6 +18,7 @@ use swarm_store::{By, Root, Write, WriteSet};
 use swarm_types::time::{duration_from_wire, duration_to_wire};
 use swarm_types::{IdSource, NodeId, NodeState, Resource, Timestamp};
 
+use crate::policy;
 use crate::refusal::{Code, Refusal, shown};
 use crate::token::{self, JoinToken};
 use crate::waiting;
@@ -308,7 +309,8 @@ pub fn check(
 /// with limits by their hash, which says nothing about the token.
 ///
 /// # Errors
-/// `InvalidArgument` with SwarmKit's text and the reason; `Aborted` before the cluster has a root.
+/// `InvalidArgument` with SwarmKit's text and the reason; `FailedPrecondition` for a token that
+/// admits managers, as long as no second one can run; `Aborted` before the cluster has a root.
 pub(crate) fn admit(view: &Root, text: &str, now: Timestamp) -> Result<Admission, Refusal> {
     let root_ca = root_ca(view)?;
     let tokens = root_ca
@@ -326,6 +328,7 @@ pub(crate) fn admit(view: &Root, text: &str, now: Timestamp) -> Result<Admission
     let is_manager = token::same(text, &tokens.manager);
     let is_worker = token::same(text, &tokens.worker);
     if is_manager {
+        policy::check_new_role(v1::NodeRole::Manager)?;
         return Ok(plain(v1::NodeRole::Manager));
     }
     if is_worker {
@@ -354,9 +357,16 @@ pub(crate) fn admit(view: &Root, text: &str, now: Timestamp) -> Result<Admission
         Validity::OtherRoot => return Err(other_root()),
     }
     let role = stored.role();
+    let role = role.ok_or_else(|| necessary("this one names no role that this version knows"))?;
+    let node = stored.node();
+    let role = match &node {
+        Some(_) => policy::role_elsewhere(),
+        None => role,
+    };
+    policy::check_new_role(role)?;
     Ok(Admission {
-        role: role.ok_or_else(|| necessary("this one names no role that this version knows"))?,
-        node: stored.node(),
+        role,
+        node,
         counted: Some(stored),
     })
 }
@@ -395,6 +405,7 @@ fn check_subject(
                 "CreateJoinToken: the role is `{role}`; it must be `{WORKER}` or `{MANAGER}`"
             ))
         })?;
+        policy::check_new_role(known)?;
         return Ok((known, None));
     }
     let shown = shown(&request.node_id);
@@ -415,7 +426,7 @@ fn check_subject(
             ),
         ));
     }
-    Ok((node.role, Some(id)))
+    Ok((policy::role_elsewhere(), Some(id)))
 }
 
 fn check_ttl(wire: Option<&prost_types::Duration>) -> Result<Option<Duration>, Refusal> {

@@ -131,7 +131,8 @@ pub fn remove_config(
     request: v1::RemoveConfigRequest,
 ) -> Result<Plan<v1::RemoveConfigResponse>, Refusal> {
     let id: ConfigId = payload::id(KIND, &request.config_id)?;
-    let config = found(root, &id)?;
+    let config = root.get::<Config>(&id);
+    let config = config.ok_or_else(|| payload::not_found(KIND, &id))?;
     let name = validate::name(config.spec.annotations.as_ref());
     payload::refuse_in_use(root, KIND, name, &By::ReferencedConfig(id.clone()))?;
     let writes = WriteSet(vec![Write::delete(&**config)]);

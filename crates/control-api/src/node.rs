@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use swarm_api::v1;
-use swarm_ca::expiry;
+use swarm_ca::{expiry, policy};
 use swarm_reconcile::Ctx;
 use swarm_store::{By, Root, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX, Write, WriteSet};
 use swarm_types::{
@@ -25,6 +25,8 @@ use crate::request;
 const REMOVAL_TASKS_MAX: usize = TRANSACTION_CHANGES_MAX - 2;
 
 rules! {
+    PROMOTES_IN_VAIN: FailedPrecondition,
+        "node {} cannot be promoted: {}; it stays a worker";
     DEMOTES_LAST_MANAGER: FailedPrecondition,
         "attempting to demote the last manager of the swarm";
     DEMOTION_LOSES_QUORUM: FailedPrecondition,
@@ -119,9 +121,9 @@ pub fn list_nodes(
 /// Replaces the spec of a node.
 ///
 /// # Errors
-/// `InvalidArgument` for a malformed request, `NotFound`, `FailedPrecondition` for the demotion of
-/// the last manager or of one without which the others have no quorum, `Unknown` for a stale
-/// version.
+/// `InvalidArgument` for a malformed request, `NotFound`, `FailedPrecondition` for a promotion, and
+/// for the demotion of the last manager or of one without which the others have no quorum,
+/// `Unknown` for a stale version.
 pub fn update_node(
     root: &Root,
     members: &Members,
@@ -245,14 +247,19 @@ fn shown(node: &Node, members: &Members) -> v1::Node {
     wire
 }
 
-/// A manager that is no member of the group yet can be demoted as it is (SwarmKit wants it to join
-/// first).
+/// No node is promoted as long as no second manager can run: a Go node would stop to be a worker
+/// and never be a manager. One that was promoted before can be demoted as it is (SwarmKit wants it
+/// to join the group first).
 fn check_role_change(
     root: &Root,
     members: &Members,
     node: &Node,
     wanted: &v1::NodeSpec,
 ) -> Result<(), Refusal> {
+    let wants_manager = |spec: &v1::NodeSpec| spec.desired_role == v1::NodeRole::Manager as i32;
+    if wants_manager(wanted) && !wants_manager(&node.spec) {
+        return Err(PROMOTES_IN_VAIN.refuse(&[&node.id, &policy::NO_SECOND_MANAGER]));
+    }
     let is_demoted = node.spec.desired_role == v1::NodeRole::Manager as i32
         && wanted.desired_role == v1::NodeRole::Worker as i32;
     if !is_demoted {

@@ -35,6 +35,7 @@ rules! {
     PAYLOAD_CHANGED: InvalidArgument,
         "only updates to Labels are allowed: the {} of a {} cannot change; create another one \
          and refer to that";
+    PAYLOAD_NOT_FOUND: NotFound, "could not find {} {}";
     PAYLOAD_IN_USE: InvalidArgument, "{} '{}' is in use by the following {}: {}";
     PAYLOAD_NAME_TAKEN: AlreadyExists, "{} {} already exists";
     PAYLOADS_MISSING: InvalidArgument, "{} not found: {}";
@@ -99,6 +100,11 @@ pub(crate) fn refuse_taken_name(kind: Kind, name: &str, is_taken: bool) -> Resul
         return Err(PAYLOAD_NAME_TAKEN.refuse(&[&kind, &name]));
     }
     Ok(())
+}
+
+/// What a removal says where other requests say "not found"; clients know both from SwarmKit.
+pub(crate) fn not_found(kind: Kind, id: &dyn std::fmt::Display) -> Refusal {
+    PAYLOAD_NOT_FOUND.refuse(&[&kind, id])
 }
 
 /// Says which part of an object an update would change beside its labels.

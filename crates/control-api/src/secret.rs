@@ -143,7 +143,8 @@ pub fn remove_secret(
     request: v1::RemoveSecretRequest,
 ) -> Result<Plan<v1::RemoveSecretResponse>, Refusal> {
     let id: SecretId = payload::id(KIND, &request.secret_id)?;
-    let secret = found(root, &id)?;
+    let secret = root.get::<Secret>(&id);
+    let secret = secret.ok_or_else(|| payload::not_found(KIND, &id))?;
     let name = validate::name(secret.spec.annotations.as_ref());
     payload::refuse_in_use(root, KIND, name, &By::ReferencedSecret(id.clone()))?;
     let writes = WriteSet(vec![Write::delete(&**secret)]);

@@ -92,7 +92,7 @@ pub(crate) fn networks(root: &Root, spec: &v1::ServiceSpec) -> Result<(), Refusa
         let target = &config.target;
         let network = find_network(root, target)?;
         if network.spec.ingress || root.ingress_network().is_some_and(|it| it.id == network.id) {
-            return Err(INGRESS_ATTACHED.refuse(&[target]));
+            return Err(INGRESS_ATTACHED.refuse(&[&swarm_types::networks::name(&network)]));
         }
         if !swarm_types::networks::is_predefined(&network.spec) {
             return Err(NETWORK_LATER.refuse(&[target]));

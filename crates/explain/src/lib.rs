@@ -42,14 +42,14 @@ mod words;
 
 use swarm_api::ext;
 use swarm_store::Root;
-use swarm_types::Timestamp;
+use swarm_types::{NodeId, Timestamp};
 
 pub use finding::Code;
 pub use resolve::{CANDIDATES_MAX, Candidate, Subject, Unanswered};
 pub use service::REASONS_MAX;
 
 /// Explains one object: id first, then name, then a beginning that only one id has. Without a kind
-/// the object may be of any.
+/// the object may be of any. `own` is the node of the manager that answers.
 ///
 /// All times are computed from the view, since the loops keep nothing else (I-ORCH-2), so no timer
 /// is asked.
@@ -59,13 +59,14 @@ pub use service::REASONS_MAX;
 pub fn why(
     view: &Root,
     now: Timestamp,
+    own: Option<&NodeId>,
     subject: Option<Subject>,
     object: &str,
 ) -> Result<ext::WhyResponse, Unanswered> {
     Ok(match resolve::resolve(view, subject, object)? {
         resolve::Found::Service(it) => service::explain(view, now, &it),
         resolve::Found::Task(it) => task::explain(view, now, &it),
-        resolve::Found::Node(it) => node::explain(view, now, &it),
+        resolve::Found::Node(it) => node::explain(view, now, own, &it),
     })
 }
 

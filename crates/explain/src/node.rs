@@ -2,15 +2,21 @@
 
 use swarm_api::v1::node_spec::Availability;
 use swarm_api::{ext, v1};
+use swarm_ca::{advice, policy};
 use swarm_store::Root;
 use swarm_types::conditions::{self, Kind};
-use swarm_types::{Node, NodeState, TaskState, Timestamp, networks};
+use swarm_types::{Node, NodeId, NodeState, TaskState, Timestamp, networks};
 
 use crate::finding::{Code, Finding, Object, answer};
 use crate::trial;
 use crate::words::{count, node_arg, node_name, several};
 
-pub(crate) fn explain(view: &Root, now: Timestamp, node: &Node) -> ext::WhyResponse {
+pub(crate) fn explain(
+    view: &Root,
+    now: Timestamp,
+    own: Option<&NodeId>,
+    node: &Node,
+) -> ext::WhyResponse {
     let name = node_name(node);
     let arg = node_arg(view, node);
     let tasks = Tasks::of(view, node);
@@ -33,7 +39,7 @@ pub(crate) fn explain(view: &Root, now: Timestamp, node: &Node) -> ext::WhyRespo
     findings.extend(effect(node, &tasks));
     findings.extend(conditions(node, Weight::Told));
     // It takes tasks all the same, until the day when it cannot connect.
-    findings.extend(promoted(node, &arg));
+    findings.extend(promoted(node, own, &arg));
     findings.extend(unsigned(node));
     findings.extend(certificate(node, now));
     findings.extend(remark(node));
@@ -99,7 +105,7 @@ fn connection(node: &Node, name: &str) -> Option<Finding> {
     let finding = match node.status.state {
         NodeState::Ready => return None,
         NodeState::Down => Finding::new(Code::NodeDown, format!("is DOWN{message}"))
-            .step(format!("start `swarmd` on {name} again"))
+            .step(advice::start_again(node, name))
             .steps(removal(node, name)),
         NodeState::Unknown => Finding::new(
             Code::NodeUnknown,
@@ -169,15 +175,9 @@ fn conditions(node: &Node, weight: Weight) -> impl Iterator<Item = Finding> {
 }
 
 /// A node that is wanted as a manager and is none.
-fn promoted(node: &Node, name: &str) -> Option<Finding> {
-    use swarm_api::v1::NodeRole;
-    let manager = NodeRole::Manager as i32;
-    let certificate = node.certificate.as_ref()?;
-    if node.spec.desired_role != manager || certificate.role == manager {
-        return None;
-    }
-    let text = "is promoted, and works on as a worker: a second manager cannot run yet";
-    Some(Finding::new(Code::Remark, text).step(format!("swarmctl node demote {name}")))
+fn promoted(node: &Node, own: Option<&NodeId>, name: &str) -> Option<Finding> {
+    let warning = policy::promoted(node, own)?;
+    Some(Finding::new(Code::Remark, warning).step(format!("swarmctl node demote {name}")))
 }
 
 /// A certificate that was asked for and is not signed, with the reason.

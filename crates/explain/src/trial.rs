@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use swarm_api::v1::node_spec::Availability;
+use swarm_ca::advice;
 use swarm_store::Root;
 use swarm_types::conditions;
 use swarm_types::constraint::{Constraint, Operator, can_name_label, suffix};
@@ -152,7 +153,7 @@ fn repair(view: &Root, now: Timestamp, task: &Task, stored: &Node) -> Option<Rep
         repair.needs_machine = true;
         repair
             .steps
-            .push(format!("start `swarmd` on node {name} again"));
+            .push(advice::start_again(stored, &format!("node {name}")));
     }
     if node.availability() != Availability::Active {
         Arc::make_mut(&mut node.spec).availability = Availability::Active as i32;

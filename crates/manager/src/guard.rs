@@ -9,6 +9,9 @@ mod body;
 mod count;
 mod deadline;
 mod hop;
+mod join;
+mod local;
+mod words;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -37,6 +40,7 @@ use tower::Service;
 use crate::gate::{Gate, READY_WAIT_MAX};
 use count::Rpcs;
 use deadline::Over;
+pub(crate) use local::Local;
 
 /// Calls in progress on one connection of a worker. An agent has three streams and a few calls.
 const WORKER_CALLS_MAX: u32 = 64;
@@ -152,10 +156,9 @@ impl Guard {
     fn enter<B>(&self, request: &Request<B>) -> Result<(Caller, Watch), Status> {
         let path = request.uri().path();
         let Some(method) = table::method(path) else {
-            let status = Status::unimplemented(format!("there is no method {}", shown(path)));
-            return Err(self.refuse(Refused::UnknownMethod, status));
+            return Err(self.refuse(Refused::UnknownMethod, words::no_method(path)));
         };
-        let Some(connection) = request.extensions().get::<Arc<Connection>>() else {
+        let Some(connection) = connection_of(request) else {
             return Err(Status::internal("the connection is not known"));
         };
         let deadline = deadline::read(request.headers()).map_err(|deadline::Malformed| {
@@ -311,6 +314,10 @@ fn is_farewell(method: &Method, connection: &Connection, denial: &Denial) -> boo
     is_told && denial.reason == Reason::RemovedNode && connection.closing().is_none()
 }
 
+fn connection_of<B>(request: &Request<B>) -> Option<&Arc<Connection>> {
+    request.extensions().get()
+}
+
 fn calls_max(peer: &Peer) -> u32 {
     match peer {
         Peer::Certified(identity) if identity.is_manager() => MANAGER_CALLS_MAX,
@@ -328,11 +335,6 @@ fn refused(reason: Reason) -> Refused {
         Reason::BadForwarding => Refused::BadForwarding,
         Reason::NotLeader => Refused::ForwardedToFollower,
     }
-}
-
-/// A path from outside, cut to a length that an answer bears.
-fn shown(path: &str) -> String {
-    path.chars().take(128).collect()
 }
 
 impl<S> tower::Layer<S> for Guard {
@@ -369,6 +371,9 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let (caller, watch) = match self.guard.enter(&request) {
             Ok(entered) => entered,
+            Err(status) if join::is_held(&request) => {
+                return Box::pin(async { Ok(join::hold(status).await.into_http()) });
+            }
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
         request.extensions_mut().insert(caller);
@@ -398,7 +403,7 @@ async fn finish(
             guard.refuse(Refused::CallTimeout, status).into_http()
         }
     };
-    let response = guard.reword(method, response);
+    let response = words::reword(&guard.inner.metrics, method, response);
     match response.extensions().get::<Status>().map(Status::code) {
         Some(code) => guard.inner.rpcs.handled(method, code, watch.took()),
         None if method.server_streaming => {
@@ -407,25 +412,4 @@ async fn finish(
         None => guard.inner.rpcs.handled(method, Code::Ok, watch.took()),
     }
     response
-}
-
-impl Guard {
-    /// Gives answers of the transport the codes and words of ours.
-    fn reword(&self, method: &Method, response: Response<Body>) -> Response<Body> {
-        let Some(status) = response.extensions().get::<Status>() else {
-            return response;
-        };
-        let (service, name) = method.names();
-        let is = |code| status.code() == code;
-        if is(Code::OutOfRange) && status.message().contains("length too large") {
-            // The transport's text has both sizes; other implementations use this code for them.
-            let status = Status::resource_exhausted(status.message());
-            return self.refuse(Refused::OversizedMessage, status).into_http();
-        }
-        if is(Code::Unimplemented) && !status.message().contains(name) {
-            let text = format!("{service}.{name} is not implemented on this listener");
-            return Status::unimplemented(text).into_http();
-        }
-        response
-    }
 }

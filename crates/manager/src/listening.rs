@@ -15,7 +15,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tower::Layer as _;
 
 use crate::Config;
-use crate::guard::{self, Guard};
+use crate::guard::{self, Guard, Local};
 use crate::services::{self, Services};
 use crate::watchman;
 
@@ -56,7 +56,9 @@ impl Default for Bounds {
 /// Serves clients on the control socket.
 pub(crate) fn serve_control(tasks: &Tasks, services: &Arc<Services>, socket: LocalListener) {
     let stop = tasks.shutdown().clone();
-    let router = services::control(services);
+    let router = net::server()
+        .layer(Local::new(services.metrics.clone()))
+        .add_routes(services::control(services));
     tasks.spawn("control socket", OnError::Stop, async move {
         let served = router.serve_with_incoming_shutdown(socket, async move {
             stop.begun().await;

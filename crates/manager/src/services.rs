@@ -24,7 +24,6 @@ use swarm_types::NodeId;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::service::Routes;
-use tonic::transport::server::Router;
 
 use crate::gate::Gate;
 use crate::guard::Guard;
@@ -94,9 +93,8 @@ pub(crate) fn express(services: &Arc<Services>, guard: Guard) -> Express {
 
 /// The services on the control socket: those for agents, since the manager's own agent comes this
 /// way, and those for clients.
-pub(crate) fn control(services: &Arc<Services>) -> Router {
-    net::server()
-        .add_service(control_server(services))
+pub(crate) fn control(services: &Arc<Services>) -> Routes {
+    Routes::new(control_server(services))
         .add_service(explain_server(services))
         .add_service(identity_server(services))
         .add_service(logs_server(services))
@@ -106,6 +104,7 @@ pub(crate) fn control(services: &Arc<Services>) -> Router {
         .add_service(node_ca_server(services))
         .add_service(resources_server())
         .add_service(health_server(services))
+        .prepare()
 }
 
 fn control_server(services: &Arc<Services>) -> v1::control_server::ControlServer<control::Control> {

@@ -74,9 +74,16 @@ const NAMES: [&str; 8] = [
 ];
 
 impl Report {
-    /// Whether a join would work, as far as it was tested.
+    /// Whether a join would work: nothing failed, and the manager says that it takes the token.
     pub fn is_good(&self) -> bool {
-        self.steps.iter().all(|step| step.outcome != Outcome::Bad)
+        let is_taken = |step: &Step| step.name == "token" && step.outcome == Outcome::Good;
+        self.failed().next().is_none() && self.steps.iter().any(is_taken)
+    }
+
+    /// The steps that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &Step> {
+        let steps = self.steps.iter();
+        steps.filter(|step| step.outcome == Outcome::Bad)
     }
 
     fn add(&mut self, name: &'static str, outcome: Outcome, text: impl Into<String>) {
@@ -251,7 +258,9 @@ async fn ask(
         }
         Err(status) if status.code() == Code::Unimplemented => {
             report.good("manager", "its certificate is one of the root");
-            let text = "the manager cannot be asked about tokens without using them";
+            let text = "a manager of another program cannot be asked whether it takes a token, \
+                        nor whether the token admits managers, which cannot run here; only the \
+                        join itself shows it";
             report.add("token", Outcome::Untested, text);
         }
         Err(status) => report.bad("manager", obtain::in_words(&status)),

@@ -13,6 +13,7 @@ use swarm_agent_io::{Remotes, Told};
 use swarm_api::v1;
 use swarm_ca::chain::{self, Expiry};
 use swarm_ca::identity::CertIdentity;
+use swarm_ca::policy;
 use swarm_ca::renewal::{self, FORCED_RENEWAL_DELAY};
 use swarm_ca::root::RootBundle;
 use swarm_rt::tls::{Credentials, Security, ServerName};
@@ -173,9 +174,12 @@ impl Renewer {
 
     fn change_role(&mut self, wanted: NodeRole) {
         if matches!(self.way, Way::Remote) && wanted == NodeRole::Manager {
+            // Go's managers do not demote a node that never became one of them.
             tracing::warn!(
-                "this node was promoted, and a second manager cannot run yet; it stays a worker: \
-                 demote it again"
+                "this node was promoted, and {}; it stays a worker. A manager that does not \
+                 demote it removes it with `node rm --force`; then join it anew with a token for \
+                 workers and an empty state directory",
+                policy::NO_SECOND_MANAGER
             );
             return;
         }

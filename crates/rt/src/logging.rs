@@ -166,11 +166,19 @@ pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
     Chain(error)
 }
 
+/// The words of a library without the link to its manual, which nobody who reads a log can use.
+pub(crate) fn without_link(text: &str) -> &str {
+    match text.find("https://docs.rs/") {
+        Some(link) => text[..link].trim_end_matches([' ', ':', '(']),
+        None => text,
+    }
+}
+
 struct Chain<'a>(&'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        f.write_str(without_link(&self.0.to_string()))?;
         let mut last = self.0.to_string();
         let mut source = self.0.source();
         while let Some(error) = source {
@@ -178,7 +186,7 @@ impl fmt::Display for Chain<'_> {
             write!(text, "{error}")?;
             // Transparent wrappers repeat their source.
             if text != last {
-                write!(f, ": {text}")?;
+                write!(f, ": {}", without_link(&text))?;
             }
             last = text;
             source = error.source();
@@ -231,5 +239,19 @@ mod tests {
             assert!(!is_read || text.contains("on purpose"), "{text}");
             assert!(!text.contains("contained"), "{text}");
         }
+    }
+
+    #[test]
+    fn the_links_of_libraries_are_left_out() {
+        let text = "peer closed connection without sending TLS close_notify: \
+                    https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+        let error = io::Error::new(io::ErrorKind::UnexpectedEof, text);
+        let shown = chain(&error).to_string();
+        assert_eq!(
+            shown,
+            "peer closed connection without sending TLS close_notify"
+        );
+        let plain = io::Error::other("a: b");
+        assert_eq!(chain(&plain).to_string(), "a: b");
     }
 }

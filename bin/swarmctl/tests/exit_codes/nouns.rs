@@ -196,8 +196,8 @@ fn the_line_for_a_new_node_has_the_address_of_the_manager() {
         let running = with_cluster().await;
         for (known, shown) in [
             ("10.0.0.7:4242", "--join-addr 10.0.0.7:4242 "),
-            ("0.0.0.0:4242", "--join-addr MANAGER:PORT "),
-            ("[::]:4242", "--join-addr MANAGER:PORT "),
+            ("0.0.0.0:4242", "--join-addr MANAGER:4242 "),
+            ("[::]:4242", "--join-addr MANAGER:4242 "),
             ("", "--join-addr MANAGER:PORT "),
         ] {
             running.fake.with(|state| {

@@ -17,6 +17,8 @@ const START_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Engine {
     daemon: Running,
+    words: Vec<String>,
+    log: PathBuf,
     socket: String,
     /// Removed after the daemon is gone.
     _cgroups: Cgroups,
@@ -42,20 +44,33 @@ impl Engine {
             "--cgroup-parent",
             &format!("/{}", cgroups.0),
         ];
-        let variables = [("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE", "1")];
-        let daemon = machine.spawn(&directory.join("engine.log"), &words, &variables);
+        let words = words.map(str::to_owned).to_vec();
+        let log = directory.join("engine.log");
         let mut engine = Self {
-            daemon,
+            daemon: spawn(machine, &log, &words),
+            words,
+            log,
             socket,
             _cgroups: cgroups,
         };
-        until_in(START_MAX, "the engine answers", async || {
-            engine.daemon.check()?;
-            engine.docker(&["version"]).await.map(|_| ())
-        })
-        .await;
+        engine.answers().await;
         engine.import(lab).await;
         engine
+    }
+
+    /// kill -9, and a start with what it has.
+    pub(crate) async fn restart(&mut self, machine: &Machine) {
+        self.daemon.kill().await;
+        self.daemon = spawn(machine, &self.log, &self.words);
+        self.answers().await;
+    }
+
+    async fn answers(&mut self) {
+        until_in(START_MAX, "the engine answers", async || {
+            self.daemon.check()?;
+            self.docker(&["version"]).await.map(|_| ())
+        })
+        .await;
     }
 
     async fn import(&self, lab: &Lab) {
@@ -106,6 +121,12 @@ impl Engine {
     pub(crate) fn log(&self) -> String {
         self.daemon.log()
     }
+}
+
+fn spawn(machine: &Machine, log: &Path, words: &[String]) -> Running {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let variables = [("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE", "1")];
+    machine.spawn(log, &words, &variables)
 }
 
 fn text(path: &Path) -> String {

@@ -11,6 +11,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod created;
 mod engine;
 mod lab;
 mod machine;

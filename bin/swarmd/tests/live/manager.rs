@@ -1,6 +1,6 @@
 //! Our manager on a machine, and a client of its control socket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use swarm_api::v1;
 use swarm_rt::net::{self, Address};
@@ -10,12 +10,13 @@ use v1::control_client::ControlClient;
 
 use crate::lab::{Lab, address};
 use crate::machine::{Machine, Running};
+use crate::program;
 use crate::wait::until;
 
 /// The program under test.
 pub(crate) const SWARMD: &str = env!("CARGO_BIN_EXE_swarmd");
-/// Where managers listen, as Docker's do.
-const PORT: u16 = 2377;
+/// Where managers listen when nobody says otherwise: at this port of every address.
+const PORT: u16 = 4242;
 
 /// Dropping it, or its machine, ends it.
 #[derive(Debug)]
@@ -43,8 +44,6 @@ impl Manager {
             state.to_str().unwrap(),
             "--listen-control-api",
             socket.to_str().unwrap(),
-            "--listen-remote-api",
-            &remote,
         ];
         let mut manager = Self {
             daemon: None,
@@ -181,6 +180,31 @@ impl Manager {
         let node_id = id.to_owned();
         let request = v1::RemoveNodeRequest { node_id, force };
         self.control().remove_node(request).await.unwrap();
+    }
+
+    /// Runs the client, which is built beside the daemon; what it prints.
+    pub(crate) async fn ctl(&self, words: &[&str]) -> Result<String, String> {
+        let client = Path::new(SWARMD).with_file_name("swarmctl");
+        if !client.exists() {
+            return Err(format!(
+                "{} is missing: build swarmctl too",
+                client.display()
+            ));
+        }
+        let mut command = tokio::process::Command::new(client);
+        program::run(command.args(words).env("SWARM_SOCKET", &self.socket)).await
+    }
+
+    /// The id of the service with this name.
+    pub(crate) async fn id_of(&self, service: &str) -> String {
+        let request = v1::ListServicesRequest::default();
+        let listed = self.control().list_services(request).await.unwrap();
+        let services = listed.into_inner().services;
+        let named = |it: &&v1::Service| {
+            let annotations = it.spec.as_ref().and_then(|spec| spec.annotations.as_ref());
+            annotations.is_some_and(|annotations| annotations.name == service)
+        };
+        services.iter().find(named).unwrap().id.clone()
     }
 
     /// Creates a service; its id.

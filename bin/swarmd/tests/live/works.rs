@@ -93,7 +93,7 @@ impl World {
 }
 
 /// The id of a task's container, as its status says.
-fn container_of(task: &v1::Task) -> String {
+pub(crate) fn container_of(task: &v1::Task) -> String {
     use v1::task_status::RuntimeStatus::Container;
     let status = task.status.clone().unwrap_or_default();
     match status.runtime_status {
@@ -111,9 +111,11 @@ async fn a_stock_engine_joins_works_and_leaves() {
     check_description(&node);
     check_attachment(&world, &node).await;
     Box::pin(everything_of_a_container(&world)).await;
+    crate::created::check(&world.manager, &world.engine).await;
     networks_and_ports(&world).await;
     health_checks(&world).await;
     restart_of_the_manager(&mut world).await;
+    restart_of_the_engine(&mut world).await;
     drain(&world).await;
     leave(&world, &node).await;
     removed(&mut world).await;
@@ -352,6 +354,35 @@ async fn restart_of_the_manager(world: &mut World) {
     world.manager.remove(&service).await;
 }
 
+/// An engine knows the managers that it was told of last, and no others.
+async fn known_managers(world: &World) {
+    let words = ["info", "--format", "{{json .Swarm.RemoteManagers}}"];
+    let told = format!("\"Addr\":\"{}\"", world.manager.remote());
+    until("the engine knows the manager", async || {
+        let known = world.engine.docker(&words).await?;
+        if known.contains(&told) {
+            Ok(())
+        } else {
+            Err(known)
+        }
+    })
+    .await;
+}
+
+/// It finds the manager again, which nobody named but itself when it joined.
+async fn restart_of_the_engine(world: &mut World) {
+    known_managers(world).await;
+    let service = world.manager.create(idle("again")).await;
+    world.manager.running(&service, 1).await;
+    world.engine.restart(&world.engine_machine).await;
+    known_managers(world).await;
+    // Its containers ended with it, and what runs was started since.
+    world.manager.running(&service, 1).await;
+    world.manager.scale(&service, 2).await;
+    world.manager.running(&service, 2).await;
+    world.manager.remove(&service).await;
+}
+
 async fn drain(world: &World) {
     let manager = &world.manager;
     let service = manager.create(replicas(idle("moved"), 2)).await;
@@ -394,6 +425,22 @@ async fn leave(world: &World, node: &v1::Node) {
     assert!(nodes.iter().all(|it| it.id != node.id));
 }
 
+/// An engine that asks to be a manager is told why not, and is a node of nothing.
+async fn second_manager(world: &World) {
+    let root = world.manager.cluster().await.unwrap().root_ca.unwrap();
+    let token = root.join_tokens.unwrap().manager;
+    let before = world.manager.nodes().await.unwrap().len();
+    let words = ["swarm", "join", "--token", &token, world.manager.remote()];
+    let refused = world.engine.docker(&words).await.unwrap_err();
+    assert!(
+        refused.contains("a second manager cannot run yet"),
+        "{refused}"
+    );
+    assert_eq!(world.manager.nodes().await.unwrap().len(), before);
+    let state = ["info", "--format", "{{.Swarm.LocalNodeState}}"];
+    assert_eq!(world.engine.ask(&state).await, "inactive");
+}
+
 /// A node that is removed while it works ends its containers, is refused from then on, and joins
 /// anew as another.
 async fn removed(world: &mut World) {
@@ -422,6 +469,7 @@ async fn removed(world: &mut World) {
     let log = world.engine.log();
     assert!(log.contains("removed from swarm"), "{log}");
     world.engine.docker(&["swarm", "leave"]).await.unwrap();
+    second_manager(world).await;
     let anew = world.join().await;
     assert_ne!(anew.id, node.id);
     world.manager.running(&service, 1).await;

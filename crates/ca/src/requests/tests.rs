@@ -65,37 +65,33 @@ fn a_token_makes_a_node_of_its_role_whatever_the_request_says() {
     let mut world = World::new();
     world.cluster(|cluster| cluster.vxlan_udp_port = 4790);
     let tokens = world.tokens();
-    for (token, role) in [
-        (tokens.worker, v1::NodeRole::Worker),
-        (tokens.manager, v1::NodeRole::Manager),
-    ] {
-        let view = world.root.clone();
-        let wanted = v1::IssueNodeCertificateRequest {
-            role: 1 - role as i32,
-            availability: Availability::Drain as i32,
-            ..request(&token)
-        };
-        let (writes, reply) = issue(
-            &view,
-            (&Requester::Anonymous, Origin::UNKNOWN),
-            wanted,
-            &mut world.ctx(),
-        )
-        .unwrap();
-        world.commit(&writes);
-        assert_eq!(reply.node_membership, Membership::Accepted as i32);
-        let node = world.root.node(&node_id(&reply.node_id)).unwrap();
-        assert_eq!(node.role, role);
-        assert_eq!(node.spec.desired_role, role as i32);
-        assert_eq!(node.spec.membership, Membership::Accepted as i32);
-        assert_eq!(node.availability(), Availability::Drain);
-        assert_eq!(node.vxlan_udp_port, 4790);
-        assert_eq!(state(node), State::Pending);
-        let certificate = node.certificate.as_ref().unwrap();
-        assert_eq!(certificate.cn, reply.node_id);
-        assert_eq!(certificate.role, role as i32);
-        assert!(certificate.csr.starts_with(b"request"));
-    }
+    let (token, role) = (tokens.worker, v1::NodeRole::Worker);
+    let view = world.root.clone();
+    let wanted = v1::IssueNodeCertificateRequest {
+        role: 1 - role as i32,
+        availability: Availability::Drain as i32,
+        ..request(&token)
+    };
+    let (writes, reply) = issue(
+        &view,
+        (&Requester::Anonymous, Origin::UNKNOWN),
+        wanted,
+        &mut world.ctx(),
+    )
+    .unwrap();
+    world.commit(&writes);
+    assert_eq!(reply.node_membership, Membership::Accepted as i32);
+    let node = world.root.node(&node_id(&reply.node_id)).unwrap();
+    assert_eq!(node.role, role);
+    assert_eq!(node.spec.desired_role, role as i32);
+    assert_eq!(node.spec.membership, Membership::Accepted as i32);
+    assert_eq!(node.availability(), Availability::Drain);
+    assert_eq!(node.vxlan_udp_port, 4790);
+    assert_eq!(state(node), State::Pending);
+    let certificate = node.certificate.as_ref().unwrap();
+    assert_eq!(certificate.cn, reply.node_id);
+    assert_eq!(certificate.role, role as i32);
+    assert!(certificate.csr.starts_with(b"request"));
 }
 
 #[test]
@@ -177,18 +173,29 @@ fn an_unknown_availability_is_refused() {
 }
 
 #[test]
-fn a_certificate_of_the_cluster_renews_its_own_node_with_the_role_of_the_object() {
+fn a_token_that_admits_managers_makes_no_node_as_long_as_no_second_one_can_run() {
+    let mut world = World::new();
+    let token = world.tokens().manager;
+    let text = "this join token admits managers, and a second manager cannot run yet";
+    let code = Code::FailedPrecondition;
+    check_refused(&mut world, &Requester::Anonymous, &token, code, text);
+    assert_eq!(world.root.count::<Node>(), 0);
+}
+
+#[test]
+fn only_the_managers_own_node_gets_a_certificate_of_a_manager() {
     let mut world = World::new();
     world.node("w", |node| node.role = v1::NodeRole::Manager);
     for role in [WORKER_ROLE, MANAGER_ROLE] {
         let reply = ask(&mut world, &certified("w", role, "c"), "").unwrap();
         assert_eq!(reply.node_id, "w");
         let certificate = stored(&world, "w");
-        assert_eq!(certificate.role, v1::NodeRole::Manager as i32);
+        assert_eq!(certificate.role, v1::NodeRole::Worker as i32);
         assert_eq!(certificate.status.unwrap().state, State::Renew as i32);
     }
     let local = Requester::Local { node: node_id("w") };
     assert_eq!(ask(&mut world, &local, "").unwrap().node_id, "w");
+    assert_eq!(stored(&world, "w").role, v1::NodeRole::Manager as i32);
     let view = world.root.clone();
     let (writes, _) = issue(
         &view,

@@ -69,13 +69,13 @@ fn a_token_is_used_so_often_and_tells_by_whom() {
     let mut world = World::new();
     let request = ext::CreateJoinTokenRequest {
         uses: 2,
-        ..wanted("manager")
+        ..wanted("worker")
     };
     let made = make(&mut world, request).unwrap();
     let id = made.info.unwrap().id;
     for node in ["a", "b"] {
         let admission = admit(&world.root, &made.token, world.now).unwrap();
-        assert_eq!(admission.role, v1::NodeRole::Manager);
+        assert_eq!(admission.role, v1::NodeRole::Worker);
         use_up(&mut world, &made.token, node).unwrap();
     }
     let refusal = use_up(&mut world, &made.token, "c").unwrap_err();
@@ -289,9 +289,14 @@ fn a_check_tells_what_a_token_allows_and_uses_nothing_up() {
         assert_eq!(answer.expires_at, Some(at(60).to_wire()));
         assert_eq!(answer.manager_time, Some(at(0).to_wire()));
     }
-    let manager = world.tokens().manager;
-    let answer = ask(&world, &manager);
-    assert_eq!((answer.role.as_str(), answer.uses_left), ("manager", None));
+    let tokens = world.tokens();
+    let answer = ask(&world, &tokens.worker);
+    assert_eq!((answer.role.as_str(), answer.uses_left), ("worker", None));
+    let answer = ask(&world, &tokens.manager);
+    assert!(!answer.valid && answer.reason.contains("a second manager cannot run yet"));
+    let refusal = make(&mut world, wanted("manager")).unwrap_err();
+    assert_eq!(refusal.code, Code::FailedPrecondition);
+    assert!(refusal.message.contains("a second manager"), "{refusal}");
     let answer = ask(&world, "SWMTKN-1-x-y");
     assert!(!answer.valid && answer.role.is_empty());
     assert!(

@@ -238,22 +238,22 @@ fn promoted() -> v1::NodeSpec {
 }
 
 #[test]
-fn a_node_is_promoted_and_demoted_by_its_desired_role() {
+fn no_node_is_promoted_and_one_that_was_is_demoted() {
     let mut world = World::new();
     manager(&mut world, "m");
     world.node("w");
-    let node = update(&mut world, "w", |request| request.spec = Some(promoted())).unwrap();
-    assert_eq!(
-        node.spec.unwrap().desired_role,
-        v1::NodeRole::Manager as i32
-    );
-    assert_eq!(
-        node.role,
-        v1::NodeRole::Worker as i32,
-        "the role follows later"
-    );
-    // The demoted node never became a member of the group of managers.
+    let refusal = update(&mut world, "w", |request| request.spec = Some(promoted())).unwrap_err();
+    assert_eq!(refusal.code(), Code::FailedPrecondition);
+    let text = "node w cannot be promoted: a second manager cannot run yet; it stays a worker";
+    assert_eq!(refusal.message(), text);
+    // It was promoted before, and never became a member of the group of managers. Anything else
+    // about it can be changed meanwhile.
     manager(&mut world, "w");
+    let paused = v1::NodeSpec {
+        availability: Availability::Pause as i32,
+        ..promoted()
+    };
+    update(&mut world, "w", |request| request.spec = Some(paused)).unwrap();
     let node = update(&mut world, "w", |_| {}).unwrap();
     assert_eq!(node.spec.unwrap().desired_role, v1::NodeRole::Worker as i32);
 }

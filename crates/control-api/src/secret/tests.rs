@@ -121,7 +121,7 @@ fn a_removed_secret_is_gone_and_an_unknown_one_is_not_found() {
     assert_eq!(refusal.code(), crate::Code::NotFound);
     assert_eq!(
         refusal.message(),
-        format!("secret {} not found", created.id)
+        format!("could not find secret {}", created.id)
     );
     // The name is free again.
     assert!(world.create_secret(secret_spec("db")).is_ok());

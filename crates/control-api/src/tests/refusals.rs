@@ -279,6 +279,7 @@ fn node_cases() -> Vec<Refusal> {
     without_cluster.root = swarm_store::Root::default();
     without_cluster.node("w");
     vec![
+        update(&mut world, "w", manager()),
         update(&mut world, "m", v1::NodeSpec::default()),
         two_managers(&members),
         update(&mut world, "w", heavy),

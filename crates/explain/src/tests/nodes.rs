@@ -2,6 +2,8 @@ use std::sync::Arc;
 
 use swarm_api::{ext, v1};
 
+use swarm_types::NodeId;
+
 use super::world::{at, check, world};
 use crate::{Subject, why};
 
@@ -74,7 +76,7 @@ fn a_node_that_does_not_renew_says_so_and_takes_tasks_all_the_same() {
     let mut transaction = root.begin(now);
     transaction.update(node).unwrap();
     root = transaction.finish().0;
-    let ask = |seconds| why(&root, at(start + seconds), Some(Subject::Node), "n1").unwrap();
+    let ask = |seconds| why(&root, at(start + seconds), None, Some(Subject::Node), "n1").unwrap();
     let codes = |answer: &ext::WhyResponse| -> Vec<String> {
         answer
             .reasons
@@ -172,7 +174,7 @@ fn a_node_without_an_address_on_ingress_says_which_are_taken() {
 }
 
 /// The reasons and next steps about a node with such a certificate and such a wanted role.
-fn about(certificate: v1::Certificate, wanted: v1::NodeRole) -> String {
+fn about(certificate: v1::Certificate, wanted: v1::NodeRole, own: Option<&NodeId>) -> String {
     let mut root = world("node n1");
     let id = "n1".parse().unwrap();
     let mut node = (**root.node(&id).unwrap()).clone();
@@ -181,7 +183,7 @@ fn about(certificate: v1::Certificate, wanted: v1::NodeRole) -> String {
     let mut transaction = root.begin(at(1));
     transaction.update(node).unwrap();
     root = transaction.finish().0;
-    let answer = why(&root, at(9), Some(Subject::Node), "n1").unwrap();
+    let answer = why(&root, at(9), own, Some(Subject::Node), "n1").unwrap();
     let reasons = answer.reasons.iter().map(|reason| reason.text.clone());
     reasons
         .chain(answer.next_steps.clone())
@@ -202,6 +204,7 @@ fn a_certificate_that_nobody_signs_says_why_and_only_while_it_waits() {
     let waits = about(
         certificate(State::Pending, "no answer"),
         v1::NodeRole::Worker,
+        None,
     );
     assert!(
         waits.contains("waits for its certificate to be signed: no answer")
@@ -212,31 +215,47 @@ fn a_certificate_that_nobody_signs_says_why_and_only_while_it_waits() {
         certificate(State::Pending, ""),
         certificate(State::Issued, "old"),
     ] {
-        let silent = about(other, v1::NodeRole::Worker);
+        let silent = about(other, v1::NodeRole::Worker, None);
         assert!(!silent.contains("signed"), "{silent}");
     }
 }
 
 #[test]
 fn a_node_that_is_promoted_in_vain_says_so() {
+    use v1::NodeRole::{Manager, Worker};
     let of_role = |role: v1::NodeRole| v1::Certificate {
         role: role as i32,
         ..Default::default()
     };
-    let promoted = about(of_role(v1::NodeRole::Worker), v1::NodeRole::Manager);
-    assert!(
-        promoted.contains("is promoted") && promoted.contains("swarmctl node demote host-n1"),
-        "{promoted}"
-    );
-    for role in [v1::NodeRole::Worker, v1::NodeRole::Manager] {
-        let fits = about(of_role(role), role);
+    let way_out = "swarmctl node demote host-n1";
+    for (role, text) in [
+        (
+            Worker,
+            "is promoted, and works on as a worker: a second manager cannot run",
+        ),
+        (
+            Manager,
+            "waits in vain to be a manager: a second manager cannot run",
+        ),
+    ] {
+        let promoted = about(of_role(role), Manager, None);
+        assert!(
+            promoted.contains(text) && promoted.contains(way_out),
+            "{promoted}"
+        );
+    }
+    let own = "n1".parse().unwrap();
+    for fits in [
+        about(of_role(Worker), Worker, None),
+        about(of_role(Manager), Manager, Some(&own)),
+    ] {
         assert!(!fits.contains("promoted"), "{fits}");
     }
 }
 
 #[test]
 fn a_key_file_that_is_not_sealed_as_wanted_is_a_reason_with_a_step() {
-    let mut answer = why(&world("node n1"), at(0), Some(Subject::Node), "n1").unwrap();
+    let mut answer = why(&world("node n1"), at(0), None, Some(Subject::Node), "n1").unwrap();
     crate::add_unsealed(&mut answer, "certificate file /x: no space left");
     let reason = answer.reasons.last().unwrap();
     assert_eq!(reason.code, "unsealed");
@@ -264,7 +283,7 @@ fn labels_that_no_constraint_can_ask_for_are_named() {
     let mut tx = root.begin(at(1));
     tx.update(node).unwrap();
     let (root, _) = tx.finish();
-    let answer = why(&root, at(9), Some(Subject::Node), "n1").unwrap();
+    let answer = why(&root, at(9), None, Some(Subject::Node), "n1").unwrap();
     let remark = answer
         .reasons
         .iter()

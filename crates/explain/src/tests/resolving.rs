@@ -58,7 +58,7 @@ fn several_candidates_are_listed_and_a_kind_decides() {
         service web
         task t1 web.1 running/running on=web";
     let root = world(text);
-    let of = |subject| why(&root, at(0), subject, "web").map(|answer| answer.object_kind);
+    let of = |subject| why(&root, at(0), None, subject, "web").map(|answer| answer.object_kind);
     // The node's id goes before the service's name.
     assert_eq!(of(None).unwrap(), "node");
     assert_eq!(of(Some(Subject::Service)).unwrap(), "service");

@@ -389,7 +389,7 @@ fn a_node_whose_name_is_not_its_own_is_named_by_its_id() {
         tx.update(node).unwrap();
     }
     let (root, _) = tx.finish();
-    let answer = crate::why(&root, at(9), None, "web").unwrap();
+    let answer = crate::why(&root, at(9), None, None, "web").unwrap();
     assert_eq!(
         answer.next_steps,
         [

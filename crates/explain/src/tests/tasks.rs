@@ -46,7 +46,7 @@ fn what_a_node_could_not_give_is_a_remark_about_the_task_and_its_service() {
         (Subject::Task, "t1", ""),
         (Subject::Service, "web", "web.1: "),
     ] {
-        let answer = why(&root, at(9), Some(subject), object).unwrap();
+        let answer = why(&root, at(9), None, Some(subject), object).unwrap();
         let expected = format!("{prefix}running, but: memory limit of 5 bytes not applied");
         assert_eq!(answer.reasons[0].text, expected);
         assert_eq!(answer.reasons[0].code, "remark");

@@ -276,11 +276,11 @@ fn task(root: &Root, line: &Line<'_>) -> Task {
 
 /// The explanation as text; times in seconds.
 pub(super) fn explained(text: &str, now: i64, object: &str) -> String {
-    render(&why(&world(text), at(now), None, object).unwrap())
+    render(&why(&world(text), at(now), None, None, object).unwrap())
 }
 
 pub(super) fn refused(text: &str, object: &str) -> Unanswered {
-    why(&world(text), at(0), None, object).unwrap_err()
+    why(&world(text), at(0), None, None, object).unwrap_err()
 }
 
 fn render(answer: &ext::WhyResponse) -> String {

@@ -20,7 +20,8 @@ impl ext::explain_server::Explain for Explain {
         let request = request.into_inner();
         let subject = Subject::parse(&request.kind).map_err(|error| refusal(&error))?;
         let view = self.0.store.view();
-        let answer = swarm_explain::why(&view, self.0.clock.now(), subject, &request.object);
+        let (now, own) = (self.0.clock.now(), Some(&self.0.own_node));
+        let answer = swarm_explain::why(&view, now, own, subject, &request.object);
         let mut answer = answer.map_err(|error| refusal(&error))?;
         if answer.object_id == self.0.own_node.to_string()
             && let Some(error) = &*self.0.unsealed.borrow()

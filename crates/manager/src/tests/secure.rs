@@ -27,19 +27,61 @@ async fn call(channel: Channel, path: &'static str) -> Result<(), tonic::Status>
 #[tokio::test]
 async fn a_node_joins_by_token_and_is_known_by_its_certificate() {
     let world = World::start().await;
-    let tokens = world.tokens().await;
-    for (token, role) in [(tokens.worker, WORKER), (tokens.manager, MANAGER)] {
-        let (id, tls) = world.join(&token).await;
-        let identity = swarm_ca::identity::read_pem(tls.chain_pem.as_bytes()).unwrap();
-        assert_eq!(identity.node.to_string(), id);
-        assert_eq!(identity.is_manager(), role == MANAGER);
-        let mut client = DispatcherClient::new(world.dial_as(tls));
-        let (first, stream) = begin(&mut client, "").await;
-        let node = first.node.unwrap();
-        assert_eq!((node.id, node.role), (id, role as i32));
-        assert_eq!(node.status.unwrap().addr, "127.0.0.1");
-        drop(stream);
-    }
+    let (id, tls) = world.worker().await;
+    let identity = swarm_ca::identity::read_pem(tls.chain_pem.as_bytes()).unwrap();
+    assert_eq!(identity.node.to_string(), id);
+    assert!(!identity.is_manager());
+    let mut client = DispatcherClient::new(world.dial_as(tls));
+    let (first, stream) = begin(&mut client, "").await;
+    let node = first.node.unwrap();
+    assert_eq!((node.id, node.role), (id, WORKER as i32));
+    assert_eq!(node.status.unwrap().addr, "127.0.0.1");
+    drop((client, stream));
+    world.finish().await;
+}
+
+/// A Go node that got a manager's certificate would be neither manager nor worker.
+#[tokio::test]
+async fn nobody_becomes_a_second_manager() {
+    let world = World::start().await;
+    let token = world.tokens().await.manager;
+    let mut anonymous = NodeCaClient::new(world.dial_anonymously());
+    let request = v1::IssueNodeCertificateRequest {
+        csr: swarm_ca::csr::request(&swarm_ca::csr::new_key())
+            .unwrap()
+            .into(),
+        token,
+        ..Default::default()
+    };
+    let refused = within(anonymous.issue_node_certificate(request)).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    let text = "a second manager cannot run yet; join as a worker";
+    assert!(refused.message().contains(text), "{refused:?}");
+    world.refused(Refused::BadToken, 1).await;
+
+    let (id, _) = world.worker().await;
+    let mut control = world.control();
+    let request = v1::GetNodeRequest {
+        node_id: id.clone(),
+    };
+    let node = within(control.get_node(request)).await.unwrap();
+    let node = node.into_inner().node.unwrap();
+    let request = v1::UpdateNodeRequest {
+        node_id: id,
+        node_version: node.meta.unwrap().version,
+        spec: Some(v1::NodeSpec {
+            desired_role: MANAGER as i32,
+            ..node.spec.unwrap()
+        }),
+    };
+    let refused = within(control.update_node(request)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert!(
+        refused.message().contains("a second manager"),
+        "{refused:?}"
+    );
+    drop((anonymous, control));
     world.finish().await;
 }
 
@@ -287,8 +329,18 @@ async fn a_removed_node_is_thrown_out_at_once() {
 #[tokio::test]
 async fn a_demoted_manager_loses_its_connections_and_its_rights() {
     let world = World::start().await;
-    let token = world.tokens().await.manager;
-    let (id, tls) = world.join(&token).await;
+    let (id, _) = world.worker().await;
+    let node: NodeId = id.parse().unwrap();
+    let store = world.manager.store();
+    let promoted = store.write(|transaction| {
+        let mut node = (**transaction.node(&node).unwrap()).clone();
+        // As a manager of before left it.
+        Arc::make_mut(&mut node.spec).desired_role = MANAGER as i32;
+        node.role = MANAGER;
+        transaction.update(node)
+    });
+    within(promoted).await.unwrap();
+    let tls = world.authority.tls(&id, MANAGER, CLUSTER);
     let channel = world.dial_as(tls.clone());
     let mut control = ControlClient::new(channel.clone());
     within(control.list_nodes(v1::ListNodesRequest::default()))
@@ -296,8 +348,11 @@ async fn a_demoted_manager_loses_its_connections_and_its_rights() {
         .unwrap();
     let mut client = DispatcherClient::new(channel.clone());
     let (_, stream) = begin(&mut client, "").await;
-    let node: NodeId = id.parse().unwrap();
-    let store = world.manager.store();
+    // What a Go node with such a certificate asks for first.
+    let join = "/docker.swarmkit.v1.RaftMembership/Join";
+    let refused = call(channel.clone(), join).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert!(refused.message().contains("node demote"), "{refused:?}");
     let demoted = store.write(|transaction| {
         let mut node = (**transaction.node(&node).unwrap()).clone();
         // As after `swarmctl node demote`, when the role manager has done its part.
@@ -314,9 +369,12 @@ async fn a_demoted_manager_loses_its_connections_and_its_rights() {
     let refused = refused.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
     assert!(refused.message().contains("was demoted"), "{refused:?}");
-    // It may still work, and get its next certificate.
+    // It may still work, and get its next certificate; the refusal leaves it the time.
+    let joining = call(world.dial_as(tls.clone()), join);
     let mut client = DispatcherClient::new(world.dial_as(tls));
-    let (_, stream) = begin(&mut client, "").await;
+    let (refused, (_, stream)) = tokio::join!(joining, begin(&mut client, ""));
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
     drop((channel, client, control, stream));
     world.finish().await;
 }
@@ -399,5 +457,33 @@ async fn a_stream_that_is_sent_on_for_a_node_ends_with_the_rights_of_the_node() 
     let told = message(&mut kept).await.node.unwrap();
     assert_eq!(told.spec.unwrap().availability, spec.availability);
     drop((dispatcher, logs, kept));
+    world.finish().await;
+}
+
+/// What the transport says by itself reads alike on both sides of a manager.
+#[tokio::test]
+async fn the_control_socket_has_the_words_of_the_remote_listener() {
+    let world = World::start().await;
+    let (_, tls) = world.worker().await;
+    for channel in [local(world.directory()), world.dial_as(tls)] {
+        for path in [
+            "/docker.swarmkit.v1.Nothing/Call",
+            "/docker.swarmkit.v1.Dispatcher/Nothing",
+        ] {
+            let refused = call(channel.clone(), path).await.unwrap_err();
+            assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
+            assert_eq!(refused.message(), format!("there is no method {path}"));
+        }
+    }
+    let mut control = world.control();
+    let spec = v1::SecretSpec {
+        data: vec![0; 5 << 20].into(),
+        ..Default::default()
+    };
+    let request = v1::CreateSecretRequest { spec: Some(spec) };
+    let refused = within(control.create_secret(request)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    world.refused(Refused::OversizedMessage, 1).await;
+    drop(control);
     world.finish().await;
 }

@@ -103,7 +103,10 @@ async fn connection<S, E: Express>(
     let handshake = Box::pin(http2().handshake::<_, Bytes>(io));
     match handshake.await {
         Ok(http) => calls(lane, (http, cork), about, express, service, keepalive, stop).await,
-        Err(error) => tracing::debug!(%error, remote = %about.remote(), "no HTTP/2"),
+        Err(error) => {
+            let error = crate::chain(&error);
+            tracing::debug!(%error, remote = %about.remote(), "no HTTP/2");
+        }
     }
 }
 
@@ -205,6 +208,7 @@ fn note_break(about: &Connection, error: &h2::Error) {
         // The kernel found out that nobody is there.
         about.note_half_open();
     }
+    let error = crate::chain(error);
     tracing::debug!(%error, remote = %about.remote(), "connection broken");
 }
 

@@ -369,7 +369,7 @@ fn handshake_failure(error: &io::Error, now: swarm_types::Timestamp) -> Failure 
             words::reason(error),
             words::explain(error, words::Side::Server, now),
         ),
-        None => Failure::new(Refused::HandshakeFailed, error.to_string()),
+        None => Failure::new(Refused::HandshakeFailed, words::plain(error)),
     }
 }
 

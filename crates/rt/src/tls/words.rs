@@ -15,6 +15,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 use swarm_ca::identity::CertIdentity;
 use swarm_types::Timestamp;
 
+use crate::logging::without_link;
 use crate::metrics::Refused;
 
 /// Which side of the connection this program is.
@@ -38,6 +39,11 @@ impl Side<'_> {
 /// The error of TLS inside an error of a socket.
 pub(super) fn tls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref::<Error>()
+}
+
+/// The error of a socket that TLS has no words for.
+pub(super) fn plain(error: &io::Error) -> String {
+    without_link(&error.to_string()).to_owned()
 }
 
 /// The error in words; `now` is what this machine's clock says.

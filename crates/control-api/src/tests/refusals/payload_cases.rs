@@ -69,5 +69,6 @@ fn change_cases() -> Vec<Refusal> {
     world.create(also).unwrap();
     let in_use_twice = world.remove_secret(&stored.id).unwrap_err();
     let no_id = world.remove_secret("").unwrap_err();
-    vec![no_id, changed, in_use, in_use_twice]
+    let gone = world.remove_secret("gone").unwrap_err();
+    vec![no_id, changed, gone, in_use, in_use_twice]
 }

@@ -195,7 +195,8 @@ impl Cluster {
         }
     }
 
-    fn add_worker(&mut self, name: &str, token: &str) {
+    /// Starts a worker with this name, which joins with this token.
+    pub(crate) fn add_worker(&mut self, name: &str, token: &str) {
         let arguments = self.directory.worker(name, &self.address, token);
         self.workers.push(start(name, &self.directory, &arguments));
     }

@@ -199,8 +199,10 @@ async fn a_cluster_is_rotated_to_an_authority_whose_key_it_never_gets() {
     }
     // The token is for the new root, and a node that joins with it is signed for there.
     let before = server.signed();
-    cluster.workers.clear();
-    cluster.add_workers(2).await;
+    let token = cluster.tokens().await.worker;
+    cluster.add_worker("worker-2", &token);
+    let worker = cluster.workers.last_mut().expect("one was added above");
+    worker.ready().await;
     assert!(is_signed_by(&cluster, "worker-2", authority.root_pem()));
     assert_eq!(server.signed(), before + 1);
     cluster.finish().await;

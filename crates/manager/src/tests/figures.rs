@@ -58,6 +58,7 @@ fn service() -> v1::ServiceSpec {
         task: Some(v1::TaskSpec {
             runtime: Some(v1::task_spec::Runtime::Container(v1::ContainerSpec {
                 image: "host".into(),
+                command: vec!["sleep".into()],
                 ..Default::default()
             })),
             ..Default::default()

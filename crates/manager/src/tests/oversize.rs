@@ -12,6 +12,7 @@ fn large_service() -> v1::ServiceSpec {
     let filler = "x".repeat(131_000);
     let container = v1::ContainerSpec {
         image: "host".into(),
+        command: vec!["sleep".into()],
         env: ["A", "B", "C", "D"]
             .map(|name| format!("{name}={filler}"))
             .into(),

@@ -24,6 +24,7 @@
 
 mod calls;
 mod db;
+mod lost_lines;
 mod publications;
 mod publish;
 mod remotes;
@@ -32,6 +33,7 @@ mod skew;
 mod told;
 
 pub use db::{DbError, Lost, Opened, TaskDb};
+
 pub use remotes::Remotes;
 pub use runner::{Config, Removed, RunError, Runner};
 pub use skew::CLOCK_SKEW_MAX;

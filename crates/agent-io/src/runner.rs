@@ -12,13 +12,14 @@ use swarm_api::v1;
 use swarm_api::v1::assignments_message::Type;
 use swarm_executor::{Controller, Dependencies, ExecError, Executor, Operation, Recovery, Report};
 use swarm_rt::tls::{Changes, Credentials};
-use swarm_rt::{Clock, OsIds, Shutdown};
+use swarm_rt::{Clock, OsIds, Shutdown, logging};
 use swarm_types::{NodeId, Task, TaskId};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::calls::{Attempt, Heard};
 use crate::db::{DbError, Lost, Opened, TaskDb};
+use crate::lost_lines::LostLines;
 use crate::publications::Publications;
 use crate::remotes::Remotes;
 use crate::skew::Skew;
@@ -86,6 +87,7 @@ pub struct Runner {
     /// The last write of the task database failed.
     is_disk_failing: bool,
     skew: Skew,
+    lost_lines: LostLines,
     /// A manager said that the node was removed.
     is_removed: bool,
     /// Tasks that run here while nobody knows whose they are, because the database was lost.
@@ -193,6 +195,7 @@ impl Runner {
             trouble: None,
             is_disk_failing: false,
             skew: Skew::default(),
+            lost_lines: LostLines::default(),
             is_removed: false,
             unclaimed,
         })
@@ -293,9 +296,11 @@ impl Runner {
                 let ids = &mut self.ids;
                 let hostname = self.config.hostname.clone();
                 let tls_info = told::tls_info(&self.config.credentials, now);
+                self.lost_lines.count(now, logging::lines_dropped());
                 let description = description
                     .map(|mut description| {
                         self.skew.describe(&mut description);
+                        self.lost_lines.describe(now, &mut description);
                         v1::NodeDescription {
                             hostname: hostname.unwrap_or_else(|| description.hostname.clone()),
                             tls_info,

@@ -117,6 +117,11 @@ pub fn end_process_on_panic() {
     }));
 }
 
+/// Returns how many lines of the log could not be written since the start of the process.
+pub fn lines_dropped() -> u64 {
+    QUEUE.get().map_or(0, |queue| queue.dropped())
+}
+
 /// Shows how many lines were dropped.
 pub fn show(metrics: &Metrics) {
     let dropped = Gauge::<i64>::default();
@@ -131,8 +136,7 @@ pub fn show(metrics: &Metrics) {
             );
         },
         move || {
-            let lines = QUEUE.get().map_or(0, |queue| queue.dropped());
-            shown.set(i64::try_from(lines).unwrap_or(i64::MAX));
+            shown.set(i64::try_from(lines_dropped()).unwrap_or(i64::MAX));
         },
     );
 }

@@ -56,6 +56,22 @@ fn a_few_seeds_of_every_scenario_pass() {
     }
 }
 
+/// A check that refuses what the simulated user asks for would leave the simulator little to do.
+#[test]
+fn most_of_what_users_ask_for_is_taken() {
+    let (mut taken, mut refused) = (0, 0);
+    for seed in 1..=20 {
+        let options = Options {
+            faults: FaultMode::None,
+            ..options(seed, Scenario::All)
+        };
+        let report = swarm_sim::run(options);
+        taken += report.actions.0;
+        refused += report.actions.1;
+    }
+    assert!(taken > 4 * refused, "{taken} taken, {refused} refused");
+}
+
 #[test]
 fn seeds_pass_without_faults() {
     for seed in 1..=SEEDS_EACH {

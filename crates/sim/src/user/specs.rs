@@ -114,6 +114,7 @@ fn template(
     }
     let container = v1::ContainerSpec {
         image: "host".to_owned(),
+        command: vec!["fake".to_owned()],
         args: script.iter().map(|word| (*word).to_owned()).collect(),
         stop_grace_period: grace.map(wire),
         ..Default::default()
